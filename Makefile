@@ -1,0 +1,51 @@
+# Everything runs in .venv, with the versions of constraints.txt. PYTHON may name another interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= runs/demo
+FILES ?=
+
+.PHONY: install demo test test-slow lint types format bench clean
+
+# The stamp is newer than what it was made from, so the environment follows changes of either file.
+$(VENV)/stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("progan needs python 3.11 or newer; name one: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/stamp
+
+demo: install
+	$(BIN)/progan train builtin:glyphs --recipe quickstart --data.labels folders --out $(RUN)
+	$(BIN)/progan generate $(RUN) --n 100 --out $(RUN)/final.png
+	$(BIN)/progan interpolate $(RUN) --grid 3 6 --seconds 6 --fps 15 --out $(RUN)/walk.gif
+	$(BIN)/progan info $(RUN)
+	@echo
+	@echo 'Open $(RUN)/final.png, $(RUN)/walk.gif and the grids in $(RUN)/samples.'
+
+test: install
+	$(BIN)/pytest $(FILES)
+
+test-slow: install
+	$(BIN)/pytest -m slow $(FILES)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/prepare.py
+	$(BIN)/python benchmarks/start.py
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info

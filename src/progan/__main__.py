@@ -1,0 +1,5 @@
+"""`python -m progan` is the command line."""
+
+from progan.cli import main
+
+main()

@@ -1,0 +1,380 @@
+"""The commands; every one is a thin call into a room below.
+
+Nothing heavy is imported before a command runs, so that help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Group, Parameter
+from rich.console import Console
+
+from progan.config import DataOptions, Options, explain, parse_resolution, split_resolution
+from progan.errors import ConfigError, Interrupted, ProganError
+from progan.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from progan.models.generator import Generator
+
+app = App(
+    name="progan",
+    help="Train progressively grown GANs from a folder of pictures, and use the generators.",
+    version=__version__,
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
+    help_on_error=False,
+)
+OPTIONS = Group("Options of the configuration", sort_key=2)
+Tree = Annotated[Options | None, Parameter(name="*", group=OPTIONS)]
+
+
+@app.command
+def train(
+    source: str | None = None,
+    *,
+    out: Path | None = None,
+    recipe: str | None = None,
+    resume: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    device: str | None = None,
+    options: Tree = None,
+) -> None:
+    """Train a generator from pictures. The same command again goes on where it stopped.
+
+    Parameters
+    ----------
+    source
+        Folder or .zip of pictures, a packed set, or builtin:glyphs.
+    out
+        Run folder; default: runs/<source>-<recipe>.
+    recipe
+        light (default), paper, quickstart, or a YAML file. Options win over it.
+    resume
+        Go on with this run; needs no source.
+    dry_run
+        Prepare and check everything, print the plan, and do not train.
+    device
+        Short for --run.device.
+    """
+    from progan.training import run as training
+    from progan.training.progress import TerminalReporter, print_plan
+    from progan.training.signals import stop_on_signals
+
+    tree = _tree(options)
+    if device is not None:
+        tree.setdefault("run", {})["device"] = device
+    if (source is None) == (resume is None):
+        raise ConfigError("give either a source of pictures or --resume RUN")
+    if resume is not None and (out is not None or recipe is not None):
+        raise ConfigError("--resume goes on with a run as it is: leave out --out and --recipe")
+    recipe = recipe or training.DEFAULT_RECIPE
+    console = Console()
+    with TerminalReporter(console) as reporter:
+        if dry_run:
+            with stop_on_signals() as stop:
+                if resume is not None:
+                    prepared = training.check_resume(resume, tree, reporter, stop)
+                else:
+                    prepared = training.check(str(source), out, recipe, tree, reporter, stop)
+            print_plan(console, prepared.plan, str(prepared.device), prepared.folder.path)
+            return
+        if resume is not None:
+            folder = training.resume(resume, options=tree, reporter=reporter)
+        else:
+            folder = training.train(str(source), out, recipe=recipe, options=tree, reporter=reporter)
+    _say(console, f"done: {folder}\nuse it: progan generate {folder} --n 64 --out samples.png")
+
+
+@app.command
+def prepare(
+    source: Path,
+    destination: Path,
+    *,
+    resolution: str | None = None,
+    max_resolution: int = 1024,
+    base_shape: tuple[int, int] | None = None,
+    channels: Literal[1, 2, 3, 4] | None = None,
+    fit: Literal["crop", "pad", "stretch"] = "crop",
+    labels: str = "none",
+    limit: int | None = None,
+    split: str = "1,0,0",
+    workers: int | None = None,
+) -> None:
+    """Make a packed set of a folder or .zip of pictures; it continues where it was interrupted.
+
+    Parameters
+    ----------
+    source
+        Folder or .zip of pictures.
+    destination
+        Folder of the packed set; `progan train DESTINATION` uses it.
+    resolution
+        128 or 96x144; default: what the pictures support.
+    max_resolution
+        Largest side that is chosen when no resolution is given.
+    base_shape
+        Height and width of level 0.
+    channels
+        1 gray, 2 gray+alpha, 3 RGB, 4 RGBA; default: from the pictures.
+    fit
+        How a picture of another aspect is fitted.
+    labels
+        none, folders (sub-folders are classes), or a CSV file of name,label.
+    limit
+        Use at most this many pictures.
+    split
+        Shares of train, validation and test, such as 0.8,0.1,0.1.
+    workers
+        Processes; default: all cores.
+    """
+    from progan.data.prepare import prepare as prepare_set
+    from progan.training.progress import TerminalReporter
+    from progan.training.signals import stop_on_signals
+
+    options = _data_options(
+        resolution=resolution,
+        max_resolution=max_resolution,
+        channels=channels,
+        fit=fit,
+        labels=labels,
+        limit=limit,
+        split=_shares(split),
+    )
+    if resolution is not None:
+        split_resolution(parse_resolution(resolution), base_shape)
+    console = Console()
+    with TerminalReporter(console) as reporter, stop_on_signals() as stop:
+        try:
+            report = prepare_set(
+                source,
+                destination,
+                options,
+                base_shape=base_shape,
+                workers=workers,
+                progress=reporter.preparing,
+                stop=lambda: bool(stop),
+            )
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; the same command continues", stop.signal_number or 2) from None
+        reporter.prepared(report)
+
+
+@app.command
+def generate(
+    path: Path,
+    *,
+    n: int = 64,
+    out: Path = Path("samples"),
+    seed: int = 0,
+    label: str | None = None,
+    level: int | None = None,
+    resolution: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> None:
+    """Make pictures with a trained generator.
+
+    Parameters
+    ----------
+    path
+        Run folder or weight file.
+    n
+        Number of pictures.
+    out
+        Folder of PNGs, or a file: .png (one grid), .npy (uint8 NCHW) or .zip.
+    seed
+        The same seed gives the same pictures, whatever n.
+    label
+        Class, by name or number; default: any.
+    level
+        Level to generate at; default: the highest that was trained.
+    resolution
+        The same by size, 16 or 4x6.
+    batch_size
+        Pictures computed at once.
+    device
+        auto, cpu, cuda, mps, ...
+    """
+    from progan.viewers.generate import level_of
+    from progan.viewers.samples import save_samples
+
+    G = _load(path, device)
+    level = level_of(G, level, resolution)
+    with _progress("generating") as progress:
+        made = save_samples(
+            G, out, n, seed=seed, label=label, level=level, batch_size=batch_size, progress=progress
+        )
+    _say(Console(), f"{n} pictures: {made}")
+
+
+@app.command
+def interpolate(
+    path: Path,
+    *,
+    out: Annotated[Path, Parameter(alias="-o")] = Path("walk.gif"),
+    seconds: float = 10.0,
+    fps: float = 30.0,
+    grid: tuple[int, int] = (1, 1),
+    seed: int = 0,
+    label: str | None = None,
+    level: int | None = None,
+    resolution: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Make a video of a smooth closed walk through latent space.
+
+    Parameters
+    ----------
+    path
+        Run folder or weight file.
+    out
+        .gif, or .mp4 (with the extra `video`).
+    seconds
+        Length.
+    fps
+        Frames a second.
+    grid
+        Rows and columns of pictures.
+    seed
+        The same seed gives the same walk.
+    label
+        Class, by name or number; default: one for each picture of the grid.
+    level
+        Level to generate at; default: the highest that was trained.
+    resolution
+        The same by size, 16 or 4x6.
+    device
+        auto, cpu, cuda, mps, ...
+    """
+    from progan.viewers.generate import level_of
+    from progan.viewers.video import interpolate as write_video
+
+    G = _load(path, device)
+    level = level_of(G, level, resolution)
+    with _progress("rendering") as progress:
+        made = write_video(
+            G, out, seconds=seconds, fps=fps, grid=grid, seed=seed, label=label, level=level,
+            progress=progress,
+        )  # fmt: skip
+    _say(Console(), f"video: {made}")
+
+
+@app.command
+def info(path: Path) -> None:
+    """Say what a run folder, weight file, checkpoint or packed set is, and how far it got.
+
+    Parameters
+    ----------
+    path
+        The folder or file.
+    """
+    from progan.viewers.info import describe, print_facts
+
+    print_facts(Console(), describe(path))
+
+
+@app.command
+def recipes() -> None:
+    """List the recipes that ship with progan."""
+    from progan.config import recipe_names, recipe_summary
+
+    console = Console()
+    for name in recipe_names():
+        console.print(f"[bold]{name:<12}[/bold]{recipe_summary(name)}", highlight=False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 a user's mistake, 128 + n stopped by signal n.
+
+    Args:
+        arguments: Words of the command; None for those of the process.
+    """
+    # When other processes use the cores too, threads that spin while they wait slow PyTorch many times.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from pydantic import ValidationError
+
+    try:
+        app(arguments, error_formatter=_format_error)
+    except ProganError as error:
+        _fail(str(error), error.exit_code)
+    except ValidationError as error:
+        _fail(explain(error), ConfigError.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _format_error(error: Exception) -> str:
+    """Return the message of a command line that cannot be read."""
+    from pydantic import ValidationError
+
+    cause = error.__cause__
+    text = explain(cause) if isinstance(cause, ValidationError) else str(error)
+    return f"error: {text}"
+
+
+def _fail(message: str, code: int) -> None:
+    """Print a message without any markup to stderr and exit."""
+    console = Console(stderr=True)
+    prefix = "" if code > 128 else "error: "
+    console.print(prefix + message, style="yellow" if code > 128 else "red", markup=False, highlight=False,
+                  soft_wrap=True)  # fmt: skip
+    sys.exit(code)
+
+
+def _say(console: Console, message: str) -> None:
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def _tree(options: Options | None) -> dict[str, Any]:
+    """Return what was given on the command line, and no defaults, as a nested mapping."""
+    return {} if options is None else options.model_dump(mode="json", exclude_unset=True)
+
+
+def _data_options(**values: Any) -> DataOptions:
+    from pydantic import ValidationError
+
+    try:
+        return DataOptions(**values)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    """Read `0.8,0.1,0.1`."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--split {text!r}: expected three shares such as 0.8,0.1,0.1") from None
+
+
+def _load(path: Path, device: str) -> Generator:
+    """Load a generator onto a device."""
+    from progan.models.weights import load
+    from progan.training.run import choose_device
+
+    return load(path, choose_device(device))
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar with rate and remaining time while the block runs; yields the function that moves it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, rate="")
+
+        def show(done: int, total: int) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+
+        yield show

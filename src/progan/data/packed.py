@@ -1,0 +1,279 @@
+"""The packed set on disk: one memory-mapped array a level, labels, split, names, and a manifest.
+
+A packed set is a folder:
+
+- `manifest.json`: shape, counts, class names, and where it all came from
+- `level_0_4x4.u8`, `level_1_8x8.u8`, ...: raw pixels, C-contiguous [count, C, h, w]; `.u16` is little-endian
+- `labels.npy`: int64 class number of each picture, only if labelled
+- `split.npy`: uint8, 0 train, 1 validation, 2 test
+- `names.json`: the name of each picture
+- `skipped.csv`: the pictures that were left out, and why
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from progan.config import explain
+from progan.errors import DataError
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "validation", "test")
+Side = Annotated[int, Field(ge=1)]
+Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+class Manifest(BaseModel):
+    """What `manifest.json` holds; unknown keys are allowed, so that older versions can read newer sets."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = FORMAT_VERSION
+    base_shape: tuple[Side, Side]
+    max_level: int = Field(ge=0, le=20)
+    channels: int = Field(ge=1)
+    dtype: Literal["uint8", "uint16"] = "uint8"
+    count: int = Field(ge=1)
+    label_kind: str = "none"
+    label_names: tuple[str, ...] = ()
+    fit: str = "crop"
+    source: str = ""
+    key: str = ""
+    fingerprint: str
+    found: int = 0
+    skipped_files: int = 0
+    ignored: int = 0
+    upscaled: int = 0
+    animated: int = 0
+
+    def resolution(self, level: int) -> tuple[int, int]:
+        """Return (height, width) of a level."""
+        return self.base_shape[0] << level, self.base_shape[1] << level
+
+    def level_file(self, level: int) -> str:
+        """Return the name of the file that holds a level."""
+        height, width = self.resolution(level)
+        return f"level_{level}_{height}x{width}.{'u8' if self.dtype == 'uint8' else 'u16'}"
+
+    def picture_bytes(self, level: int) -> int:
+        """Return how many bytes one picture takes at a level."""
+        height, width = self.resolution(level)
+        return self.channels * height * width * np.dtype(self.dtype).itemsize
+
+
+def partial_path(path: Path) -> Path:
+    """Return the folder in which a packed set is built before it is renamed to `path`."""
+    return path.with_name(path.name + ".partial")
+
+
+def is_packed(path: Path) -> bool:
+    """Tell whether `path` claims to be a packed set (it may still be damaged)."""
+    return (path / "manifest.json").is_file()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of the packed set at `path`.
+
+    Raises:
+        DataError: if it is missing, unreadable, or of a newer version.
+    """
+    file = path / "manifest.json"
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+        version = tree.get("version") if isinstance(tree, dict) else None
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise DataError(
+                f"{path}: was written by a newer progan (packed set version {version}, this one reads "
+                f"{FORMAT_VERSION}); update progan or prepare the pictures again"
+            )
+        return Manifest.model_validate(tree)
+    except FileNotFoundError:
+        unfinished = partial_path(path).is_dir() or (path / "progress.json").exists()
+        raise DataError(
+            f"{path}: preparing it was not finished; run the same prepare command again, it continues"
+            if unfinished
+            else f"{path}: is no packed set (it has no manifest.json); make one with `progan prepare`"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+    except ValidationError as error:
+        raise DataError(f"{file}: is damaged ({explain_first(error)}); prepare the pictures again") from None
+    except ValueError as error:
+        raise DataError(f"{file}: is damaged ({error}); prepare the pictures again") from None
+
+
+def explain_first(error: ValidationError) -> str:
+    """Return the first line of what is wrong."""
+    return explain(error).splitlines()[0]
+
+
+class PackedSet:
+    """A packed set that is complete; pixels stay on disk until they are read.
+
+    Attributes:
+        path: The folder.
+        manifest: What `manifest.json` holds.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._labels = self._load("labels.npy", np.int64) if manifest.label_names else None
+        self._split = self._load("split.npy", np.uint8)
+        if self._labels is not None and not 0 <= self._labels.min() <= self._labels.max() < self.label_size:
+            raise DataError(f"{path / 'labels.npy'}: holds labels that the manifest does not name")
+        if self._split.max() >= len(SPLITS):
+            raise DataError(f"{path / 'split.npy'}: holds other values than 0, 1 and 2")
+        self._maps: dict[int, np.memmap[tuple[int, int, int, int], np.dtype[np.generic]]] = {}
+
+    @classmethod
+    def open(cls, path: str | Path) -> PackedSet:
+        """Open the packed set at `path`.
+
+        Raises:
+            DataError: if it is missing, unfinished, truncated, damaged or of a newer version.
+        """
+        path = Path(path)
+        manifest = read_manifest(path)
+        for level in range(manifest.max_level + 1):
+            file = path / manifest.level_file(level)
+            expected = manifest.count * manifest.picture_bytes(level)
+            actual = file.stat().st_size if file.is_file() else None
+            if actual != expected:
+                state = "is missing" if actual is None else f"has {actual} bytes instead of {expected}"
+                raise DataError(f"{file}: {state}; copy the set again or prepare the pictures again")
+        return cls(path, manifest)
+
+    @property
+    def base_shape(self) -> tuple[int, int]:
+        """(height, width) of level 0."""
+        return self.manifest.base_shape
+
+    @property
+    def max_level(self) -> int:
+        """The highest level."""
+        return self.manifest.max_level
+
+    @property
+    def channels(self) -> int:
+        """1 gray, 2 gray + alpha, 3 RGB, 4 RGBA."""
+        return self.manifest.channels
+
+    @property
+    def count(self) -> int:
+        """Number of pictures, all splits together."""
+        return self.manifest.count
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their numbers; empty if unlabelled."""
+        return self.manifest.label_names
+
+    @property
+    def label_size(self) -> int:
+        """Number of classes; 0 if unlabelled."""
+        return len(self.manifest.label_names)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over pixels, names, labels and split: equal where the sets are equal."""
+        return self.manifest.fingerprint
+
+    def resolution(self, level: int) -> tuple[int, int]:
+        """Return (height, width) of a level."""
+        return self.manifest.resolution(level)
+
+    def indices(self, split: str = "train") -> NDArray[np.int64]:
+        """Return the positions of the pictures of a split, ascending.
+
+        Raises:
+            DataError: for another name than train, validation and test.
+        """
+        if split not in SPLITS:
+            raise DataError(f"there is no split {split!r}; the splits are {', '.join(SPLITS)}")
+        return np.flatnonzero(self._split == SPLITS.index(split)).astype(np.int64)
+
+    def read(self, level: int, indices: ArrayLike) -> Pixels:
+        """Return a copy of some pictures at one level.
+
+        Args:
+            level: 0..max_level.
+            indices: [n] integers in [0, count).
+
+        Returns:
+            [n, C, h, w], uint8 (0..255) or uint16 (0..65535).
+
+        Raises:
+            IndexError: if the level or an index is out of range.
+        """
+        rows = np.asarray(indices, dtype=np.int64)
+        if rows.size and not 0 <= rows.min() <= rows.max() < self.count:
+            raise IndexError(f"picture index out of range: the set has {self.count} pictures")
+        return np.ascontiguousarray(self._map(level)[rows], dtype=self.manifest.dtype)
+
+    def labels(self, indices: ArrayLike) -> NDArray[np.int64]:
+        """Return the class number [n] of some pictures; all 0 if unlabelled."""
+        rows = np.asarray(indices, dtype=np.int64)
+        return np.zeros(len(rows), np.int64) if self._labels is None else self._labels[rows]
+
+    def one_hot(self, indices: ArrayLike) -> NDArray[np.float32]:
+        """Return the labels of some pictures as [n, label_size] of 0 and 1; [n, 0] if unlabelled."""
+        rows = np.asarray(indices, dtype=np.int64)
+        if self._labels is None:
+            return np.zeros((len(rows), 0), np.float32)
+        return np.eye(self.label_size, dtype=np.float32)[self._labels[rows]]
+
+    def names(self) -> list[str]:
+        """Return the name of every picture, relative to the source.
+
+        Raises:
+            DataError: if the file is missing or damaged.
+        """
+        file = self.path / "names.json"
+        try:
+            names = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file}: cannot be read ({error}); prepare the pictures again") from None
+        if not isinstance(names, list) or len(names) != self.count:
+            raise DataError(f"{file}: does not hold {self.count} names; prepare the pictures again")
+        return [str(name) for name in names]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __repr__(self) -> str:
+        height, width = self.resolution(self.max_level)
+        return f"PackedSet({str(self.path)!r}: {self.count} pictures, {self.channels}x{height}x{width})"
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_maps": {}}  # a memory map would be copied as its whole content
+
+    def _map(self, level: int) -> np.memmap[tuple[int, int, int, int], np.dtype[np.generic]]:
+        if not 0 <= level <= self.max_level:
+            raise IndexError(f"level {level} is out of range: the set has levels 0 to {self.max_level}")
+        if level not in self._maps:
+            shape = (self.count, self.channels, *self.resolution(level))
+            dtype = np.dtype(self.manifest.dtype).newbyteorder("<")
+            self._maps[level] = np.memmap(
+                self.path / self.manifest.level_file(level), dtype=dtype, mode="r", shape=shape
+            )
+        return self._maps[level]
+
+    def _load(self, name: str, dtype: type[np.generic]) -> NDArray[np.int64]:
+        """Load a small array of one number a picture."""
+        file = self.path / name
+        try:
+            with file.open("rb") as stream:
+                values = np.lib.format.read_array(stream, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file}: cannot be read ({error}); prepare the pictures again") from None
+        if values.shape != (self.count,) or values.dtype != dtype:
+            raise DataError(f"{file}: does not belong to this set; prepare the pictures again")
+        result: NDArray[np.int64] = values.astype(np.int64)
+        return result

@@ -1,0 +1,90 @@
+"""The one place where stored pixels become network values and network values become pictures.
+
+On disk pixels are uint8 (0..255) or uint16 (0..65535), NCHW; the networks see float in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+
+def to_float(pixels: NDArray[np.uint8] | NDArray[np.uint16], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Map stored pixels to [-1, 1]: 0 -> -1, the largest value of the type -> 1.
+
+    Args:
+        pixels: Any shape, uint8 or uint16.
+        dtype: Floating-point type of the result.
+
+    Returns:
+        A new tensor of the same shape. Formula: `adjust_dynamic_range` of the original misc.py.
+    """
+    top = float(np.iinfo(pixels.dtype).max)
+    # PyTorch computes little with uint16, so that type goes through int32.
+    plain = pixels.astype(np.int32) if pixels.dtype == np.uint16 else np.ascontiguousarray(pixels)
+    return torch.from_numpy(plain).to(dtype).mul_(2 / top).sub_(1)
+
+
+def to_uint8(images: Tensor) -> NDArray[np.uint8]:
+    """Map network output to pictures: round(x * 127.5 + 127.5), clipped to 0..255.
+
+    Args:
+        images: [N, C, H, W], nominally in [-1, 1]; values outside are clipped.
+
+    Returns:
+        uint8 array of the same shape. Formula: `Network.run` with uint8 output in the original tfutil.py.
+    """
+    scaled = images.detach().float().mul(127.5).add_(127.5).round_().clamp_(0, 255)
+    return scaled.to(torch.uint8).cpu().numpy()
+
+
+def fade_reals(reals: Tensor, alpha: Tensor) -> Tensor:
+    """Blend real images with their own half-resolution version, as the fading networks see them.
+
+    Args:
+        reals: [N, C, H, W] in [-1, 1], H and W even.
+        alpha: 0-d tensor; 0 shows the half resolution only, 1 the images themselves.
+
+    Returns:
+        [N, C, H, W]. Source: paper section 2 (figure 2); `process_reals` of the original train.py.
+    """
+    half = F.interpolate(F.avg_pool2d(reals, 2), scale_factor=2, mode="nearest")
+    return torch.lerp(half, reals, alpha.to(reals.dtype))
+
+
+def to_image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Turn one picture [C, H, W] (C of 1, 2, 3 or 4; uint8) into a Pillow image L, LA, RGB or RGBA."""
+    if pixels.shape[0] == 1:
+        return Image.fromarray(np.ascontiguousarray(pixels[0]))
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
+def tile(images: NDArray[np.uint8], columns: int, *, min_side: int = 0, gap: int = 0) -> NDArray[np.uint8]:
+    """Lay pictures out as one, row by row; missing ones at the end are white.
+
+    Args:
+        images: [N, C, H, W] uint8.
+        columns: Pictures in a row.
+        min_side: Enlarge each picture by a whole factor until its smaller side is at least this many
+            pixels, so that 4x4 samples can be seen; 0 keeps the size.
+        gap: White pixels between pictures.
+
+    Returns:
+        [C, rows * h + gaps, columns * w + gaps] uint8.
+    """
+    n, channels, height, width = images.shape
+    factor = max(1, -(-min_side // min(height, width)))
+    big = images.repeat(factor, axis=2).repeat(factor, axis=3)
+    height, width = height * factor, width * factor
+    rows = -(-n // columns)
+    canvas = np.full(
+        (channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 255, dtype=np.uint8
+    )
+    for i in range(n):
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        canvas[:, top : top + height, left : left + width] = big[i]
+    return canvas

@@ -1,0 +1,80 @@
+"""What preparing a packed set did, for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from progan.config import format_resolution
+from progan.data.packed import PackedSet
+
+SHOWN_CLASSES = 12
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What preparing a set did.
+
+    Attributes:
+        path: The packed set.
+        found: Picture files in the source.
+        used: Pictures in the set.
+        skipped: Picture files that could not be used, or have no label; listed in `skipped.csv`.
+        left_out: Usable pictures beyond the limit.
+        ignored: Files that are no pictures.
+        upscaled: Pictures that were smaller than the resolution.
+        animated: Pictures of which only the first frame was used.
+        resolution: (height, width) of the top level.
+        channels: 1, 2, 3 or 4.
+        label_names: Classes in the order of their numbers.
+    """
+
+    path: Path
+    found: int
+    used: int
+    skipped: int
+    left_out: int
+    ignored: int
+    upscaled: int
+    animated: int
+    resolution: tuple[int, int]
+    channels: int
+    label_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, packed: PackedSet) -> PrepareReport:
+        """Return the report of a set that exists."""
+        manifest = packed.manifest
+        return cls(
+            path=packed.path,
+            found=manifest.found,
+            used=manifest.count,
+            skipped=manifest.skipped_files,
+            left_out=manifest.found - manifest.count - manifest.skipped_files,
+            ignored=manifest.ignored,
+            upscaled=manifest.upscaled,
+            animated=manifest.animated,
+            resolution=manifest.resolution(manifest.max_level),
+            channels=manifest.channels,
+            label_names=manifest.label_names,
+        )
+
+    def lines(self) -> list[str]:
+        """Return the summary, a line a fact."""
+        kind = {1: "gray", 2: "gray with alpha", 3: "RGB", 4: "RGBA"}[self.channels]
+        lines = [f"{self.used} of {self.found} pictures, {format_resolution(self.resolution)}, {kind}"]
+        if self.label_names:
+            more = ", ..." if len(self.label_names) > SHOWN_CLASSES else ""
+            lines.append(
+                f"{len(self.label_names)} classes: {', '.join(self.label_names[:SHOWN_CLASSES])}{more}"
+            )
+        facts = (
+            (self.skipped, f"skipped; {self.path / 'skipped.csv'} has the reasons"),
+            (self.left_out, "left out by the limit"),
+            (self.upscaled, "smaller than the resolution, enlarged"),
+            (self.animated, "animated, first frame used"),
+            (self.ignored, "other files ignored"),
+        )
+        lines.extend(f"{count} {text}" for count, text in facts if count)
+        lines.append(f"packed set: {self.path}")
+        return lines

@@ -1,0 +1,311 @@
+"""Where pictures come from: a folder or a .zip, listed in a stable order and opened by name.
+
+Listing decides by name and size alone which files are candidates; nothing is decoded here. A `Source` holds
+only its path, so it can be sent to a worker process, which opens the files for itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import stat
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Protocol
+
+from progan.errors import DataError
+
+PICTURE_SUFFIXES = frozenset(
+    {
+        ".apng",
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".j2k",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpf",
+        ".jpg",
+        ".jpx",
+        ".mpo",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".qoi",
+        ".tga",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
+)
+UNSUPPORTED_SUFFIXES = frozenset(
+    {
+        ".ai",
+        ".arw",
+        ".cr2",
+        ".cr3",
+        ".dng",
+        ".emf",
+        ".eps",
+        ".exr",
+        ".hdr",
+        ".heic",
+        ".heif",
+        ".ico",
+        ".jxl",
+        ".nef",
+        ".orf",
+        ".pcx",
+        ".psd",
+        ".raf",
+        ".raw",
+        ".svg",
+        ".wmf",
+        ".xcf",
+    }
+)
+MAX_FILE_BYTES = 1 << 30
+MAX_ZIP_RATIO = 250
+"""Photographs are stored nearly uncompressed in a zip; far beyond this ratio an entry is a zip bomb."""
+SMALL_ENTRY_BYTES = 1 << 20
+"""Below this size a high ratio is harmless: a flat picture compresses that well."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that looks like a picture: its name, its size, and a stamp that changes with its content."""
+
+    name: str
+    size: int
+    stamp: int
+
+
+@dataclass
+class Listing:
+    """What a source holds.
+
+    Attributes:
+        candidates: Files to be decoded, sorted by name.
+        skipped: (name, reason) of pictures that cannot be used, known without opening them.
+        ignored: Other files by suffix; they are not errors.
+    """
+
+    candidates: list[Candidate] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    def digest(self) -> str:
+        """Return a hash over the names, sizes and stamps of the candidates."""
+        state = hashlib.sha256()
+        for item in self.candidates:
+            state.update(encode_name(item.name) + b"\0%d\0%d\n" % (item.size, item.stamp))
+        return state.hexdigest()
+
+    def sort(self) -> Listing:
+        """Put everything in order of name (by code point, the same on every machine)."""
+        self.candidates.sort(key=lambda item: item.name)
+        self.skipped.sort()
+        return self
+
+    def admit(self, candidate: Candidate) -> None:
+        """Take a file as a candidate, skip it with a reason, or count it as ignored."""
+        suffix = PurePosixPath(candidate.name).suffix.lower()
+        if suffix in UNSUPPORTED_SUFFIXES:
+            self.skipped.append((candidate.name, f"{suffix} files are not supported; convert to PNG or JPEG"))
+        elif suffix not in PICTURE_SUFFIXES:
+            self.ignored[suffix or "no suffix"] += 1
+        elif candidate.size == 0:
+            self.skipped.append((candidate.name, "the file is empty (0 bytes)"))
+        elif candidate.size > MAX_FILE_BYTES:
+            self.skipped.append((candidate.name, f"the file is larger than {MAX_FILE_BYTES >> 20} MiB"))
+        else:
+            self.candidates.append(candidate)
+
+
+class Source(Protocol):
+    """Pictures by name; names are relative and use `/` on every system."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        ...
+
+    def listing(self) -> Listing:
+        """Return what the source holds; raises DataError if it cannot be read at all."""
+        ...
+
+    def open(self, name: str) -> BinaryIO:
+        """Open one candidate for reading; raises OSError (or zipfile's errors) if that fails."""
+        ...
+
+
+def open_source(path: Path) -> Source:
+    """Return the source at `path`, a folder or a .zip file.
+
+    Raises:
+        DataError: if there is nothing at `path`, or it is neither.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise DataError(f"{path}: {_why(error)}; give a folder of pictures or a .zip file") from None
+    if stat.S_ISDIR(mode):
+        return FolderSource(path)
+    if stat.S_ISREG(mode) and zipfile.is_zipfile(path):
+        return ZipSource(path)
+    kind = "a damaged .zip file" if path.suffix.lower() == ".zip" else "neither a folder nor a .zip file"
+    raise DataError(f"{path}: is {kind}; give a folder of pictures or a .zip of them")
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """A folder and everything below it; hidden files and folders (leading dot) are left out."""
+
+    path: Path
+
+    def listing(self) -> Listing:
+        """Walk the folder; links are followed, except those that lead back to a folder they are in."""
+        listing = Listing()
+        self._walk(self.path, "", [], listing)
+        return listing.sort()
+
+    def open(self, name: str) -> BinaryIO:
+        """Open the file called `name` below the folder."""
+        return (self.path / name).open("rb")
+
+    def _walk(self, folder: Path, prefix: str, above: list[tuple[int, int]], listing: Listing) -> None:
+        try:
+            status = folder.stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity in above:
+                listing.skipped.append((prefix, "a symbolic link that leads back to a folder above it"))
+                return
+            with os.scandir(folder) as iterator:
+                entries = list(iterator)
+        except OSError as error:
+            if not prefix:
+                raise DataError(f"{folder}: {_why(error)}") from None
+            listing.skipped.append((prefix, f"the folder cannot be read: {_why(error)}"))
+            return
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            name = prefix + entry.name
+            try:
+                status = entry.stat()
+            except OSError as error:
+                if entry.is_symlink() and PurePosixPath(name).suffix.lower() not in PICTURE_SUFFIXES:
+                    listing.ignored["broken link"] += 1
+                else:
+                    listing.skipped.append((name, _why(error)))
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                self._walk(folder / entry.name, name + "/", [*above, identity], listing)
+            elif stat.S_ISREG(status.st_mode):
+                listing.admit(Candidate(name, status.st_size, status.st_mtime_ns))
+            else:
+                listing.skipped.append((name, "not a regular file"))
+
+
+@dataclass(frozen=True)
+class ZipSource:
+    """A .zip file; nothing is ever extracted to disk."""
+
+    path: Path
+    _opened: list[_OpenZip] = field(default_factory=list, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path, "_opened": []}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+
+    def listing(self) -> Listing:
+        """Read the directory of the archive; entries that are unsafe or encrypted are skipped."""
+        listing = Listing()
+        for name, info in self._archive().entries.items():
+            refusal = _refuse_entry(name, info)
+            if refusal is None:
+                listing.admit(Candidate(name, info.file_size, info.CRC))
+            else:
+                listing.skipped.append((name, refusal))
+        return listing.sort()
+
+    def open(self, name: str) -> BinaryIO:
+        """Read the entry called `name` (its listed size at most) into memory."""
+        archive = self._archive()
+        info = archive.entries[name]
+        with archive.file.open(info) as stream:
+            # zipfile stops at the size in the directory, which `listing` has checked.
+            return io.BytesIO(stream.read(info.file_size))
+
+    def _archive(self) -> _OpenZip:
+        if not self._opened:
+            self._opened.append(_OpenZip(self.path))
+        return self._opened[0]
+
+
+class _OpenZip:
+    """An open archive and its entries by name; one for each process."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.file = zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise DataError(f"{path}: cannot be read as a .zip file ({error})") from None
+        # Some archivers of Windows write backslashes. Of entries with one name the last one counts.
+        self.entries = {
+            info.filename.replace("\\", "/"): info
+            for info in self.file.infolist()
+            if not info.is_dir() and not _is_hidden(info.filename)
+        }
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            self.file.close()
+
+
+def _is_hidden(name: str) -> bool:
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts)
+
+
+def _refuse_entry(name: str, info: zipfile.ZipInfo) -> str | None:
+    """Return why an entry of an archive is not to be opened, or None."""
+    if name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:", name):
+        return "unsafe path in the archive (absolute, or with '..')"
+    if info.flag_bits & 1:
+        return "encrypted entry; unpack the archive with its password first"
+    if info.file_size > max(SMALL_ENTRY_BYTES, MAX_ZIP_RATIO * info.compress_size):
+        return f"suspicious compression: {info.compress_size} bytes would become {info.file_size}"
+    return None
+
+
+def encode_name(name: str) -> bytes:
+    """Return the bytes of a file name, also of one that is not valid Unicode."""
+    return name.encode("utf-8", "surrogatepass")
+
+
+def describe_ignored(ignored: Counter[str]) -> str:
+    """Write ignored files as `12 .txt, 3 .json`, the most frequent first."""
+    return ", ".join(f"{count} {suffix}" for suffix, count in _most_common(ignored))
+
+
+def _most_common(counts: Counter[str]) -> Iterator[tuple[str, int]]:
+    return iter(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:5])
+
+
+def _why(error: OSError) -> str:
+    """Return the reason of a system error in lower-case words, without its number and path."""
+    text = error.strerror or str(error)
+    return text[:1].lower() + text[1:]

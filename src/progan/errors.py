@@ -1,0 +1,54 @@
+"""The errors that a user can cause or meet, and the one place that decides exit codes.
+
+Every message says what is wrong, where, and what to do about it. The command line prints the message
+alone; a traceback is shown only for errors that are not listed here, because those are our bugs.
+"""
+
+from __future__ import annotations
+
+
+class ProganError(Exception):
+    """Base of every error that progan raises on purpose."""
+
+    exit_code = 2
+
+
+class ConfigError(ProganError):
+    """A configuration, recipe or option that cannot be used."""
+
+
+class DataError(ProganError):
+    """Pictures, labels or a packed set that cannot be used."""
+
+
+class CheckpointError(ProganError):
+    """A checkpoint or weight file that cannot be read, or that belongs to something else."""
+
+
+class DependencyError(ProganError):
+    """An optional package that is needed for what was asked; the message names the extra."""
+
+
+class DivergenceError(ProganError):
+    """Training produced a value that is not finite; the last checkpoint is untouched."""
+
+    exit_code = 1
+
+
+class StorageError(ProganError):
+    """A file could not be written (no space, no permission); what was there before is whole."""
+
+    exit_code = 1
+
+
+class Interrupted(ProganError):  # noqa: N818 - it is a wish of the user, not an error
+    """A signal asked the work to stop, and it did so without losing anything.
+
+    Args:
+        message: What was saved and how to go on.
+        signal_number: The signal received; the process exits with 128 + this, as shells expect.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,77 @@
+"""Writing files so that a reader finds the old one or the new one, never a part of either."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from progan.errors import StorageError
+
+_WHY = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "no permission to write there",
+    errno.EPERM: "no permission to write there",
+    errno.EROFS: "the file system is read-only",
+}
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the system's errors about space and permissions into `StorageError`, naming `path`.
+
+    Errors that are already `StorageError`, and all others, pass through.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _WHY:
+            raise
+        raise StorageError(
+            f"cannot write {path}: {_WHY[error.errno]}. What was there before is unharmed; "
+            f"make room or permit writing, then give the same command again."
+        ) from error
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on leaving, flush it to disk and rename it over `path`.
+
+    The temporary file is removed if anything fails. Its name ends like that of `path`, so that writers
+    which choose a format by ending (Pillow, imageio) choose the right one.
+
+    Raises:
+        StorageError: if there is no space or no permission; `path` is then as it was.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    with storage_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the contents of a text file (UTF-8) atomically.
+
+    Raises:
+        StorageError: as in `atomic_path`.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    """Make a file's contents, or a folder's entries, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

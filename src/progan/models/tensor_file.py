@@ -1,0 +1,93 @@
+"""Tensors with a description, in one checksummed safetensors file: the form of weights and checkpoints.
+
+The header of the file has one entry, `progan`: a JSON object with `format` (what kind of file, and which
+version of it), `record` (the description) and `sha256` over record and tensors. No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from progan.errors import CheckpointError
+from progan.files import atomic_path
+
+KEY = "progan"
+Record = dict[str, Any]
+
+
+def write(path: Path, form: str, record: Record, tensors: dict[str, Tensor]) -> None:
+    """Write a file atomically; the same contents give the same bytes.
+
+    Args:
+        path: The file; its folder is made if missing.
+        form: Kind and version, such as `weights-1`.
+        record: The description; plain data that JSON can hold.
+        tensors: By name, on any device.
+
+    Raises:
+        StorageError: if there is no space or no permission; an older file is then unharmed.
+    """
+    host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    header = {"format": form, "record": record, "sha256": digest(record, host)}
+    with atomic_path(path) as temporary:
+        save_file(host, temporary, metadata={KEY: json.dumps(header, sort_keys=True)})
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the header object of a file, or an empty one if it is another program's safetensors file.
+
+    Raises:
+        CheckpointError: if the file is no readable safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(KEY, "{}"))
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file ({error})") from None
+    return header if isinstance(header, dict) else {}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return all tensors of a safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: if the file is no readable safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error})") from None
+
+
+def read(path: Path, form: str) -> tuple[Record, dict[str, Tensor]]:
+    """Read and verify a file written by `write`; the tensors are on the CPU.
+
+    Raises:
+        CheckpointError: if it is damaged, foreign, or of another kind or version.
+    """
+    header = read_header(path)
+    if header.get("format") != form:
+        raise CheckpointError(f"{path} has the format {header.get('format')!r}, not {form!r}")
+    record, tensors = header.get("record"), read_tensors(path)
+    if not isinstance(record, dict) or digest(record, tensors) != header.get("sha256"):
+        raise CheckpointError(f"{path} is damaged: its contents do not match its checksum")
+    return record, tensors
+
+
+def digest(record: Record, tensors: dict[str, Tensor]) -> str:
+    """Return the SHA-256, in hexadecimal, of a record and of all tensors with their names and shapes."""
+    hasher = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        hasher.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        hasher.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()

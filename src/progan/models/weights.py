@@ -1,0 +1,106 @@
+"""Weight files that explain themselves: safetensors, with the network's description in the header."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from progan.errors import CheckpointError
+from progan.models import tensor_file
+from progan.models.discriminator import Discriminator
+from progan.models.generator import Generator
+from progan.models.layers import at_least_float32
+from progan.models.network import Network
+
+FORMAT = "progan-weights-1"
+GENERATOR_FILE = "generator.safetensors"
+HUB_FILE = "model.safetensors"
+KINDS: dict[str, type[Network]] = {"Generator": Generator, "Discriminator": Discriminator}
+
+
+def save(network: Network, path: str | Path) -> None:
+    """Write a network's float32 weights and description to one checksummed safetensors file, atomically.
+
+    Args:
+        network: A `Generator` or `Discriminator`.
+        path: The file; its folder is made if missing.
+
+    Raises:
+        StorageError: if there is no space or no permission; an older file is then unharmed.
+    """
+    record = {"network": type(network).__name__, "config": network.config()}
+    tensor_file.write(Path(path), FORMAT, record, network.state_dict())
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Generator:
+    """Load a generator; nothing else than the path is needed.
+
+    Args:
+        path: A weight file written by `save`, a run folder, or a folder written by
+            `Generator.save_pretrained`. (For a name on the hub, use `Generator.from_pretrained`.)
+        device: Where the weights go.
+
+    Returns:
+        The generator (of a run: the averaged one), in evaluation mode.
+
+    Raises:
+        CheckpointError: if there is no such file or it is damaged, foreign or not a generator.
+    """
+    network = load_network(find_weights(Path(path)), device)
+    if not isinstance(network, Generator):
+        raise CheckpointError(f"{path} holds a {type(network).__name__}, not a Generator")
+    return network
+
+
+def find_weights(path: Path) -> Path:
+    """Return the weight file that a path means: itself, or the one inside a run or hub folder.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    candidates = [path] if path.is_file() else [path / GENERATOR_FILE, path / HUB_FILE]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path} holds no {GENERATOR_FILE} (a run writes it with its first checkpoint) and no {HUB_FILE}"
+        )
+    raise CheckpointError(f"{path}: no such file or folder")
+
+
+def load_network(path: Path, device: str | torch.device = "cpu") -> Network:
+    """Load the network of a weight file, in evaluation mode.
+
+    Raises:
+        CheckpointError: if the file is damaged, foreign, or of another format.
+    """
+    record, tensors = _read(path)
+    kind, config = record.get("network"), record.get("config")
+    if kind not in KINDS or not isinstance(config, dict):
+        raise CheckpointError(f"{path} is no progan weight file (it describes no network)")
+    try:
+        with torch.device("meta"):
+            network = KINDS[kind](**config)
+        # Half-precision files of others become the float32 that this library computes with.
+        floats = {name: at_least_float32(value).to(device) for name, value in tensors.items()}
+        network.load_state_dict(floats, assign=True)
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{path}: the weights do not fit their description ({error})") from None
+    return network.requires_grad_(False).eval()
+
+
+def _read(path: Path) -> tuple[tensor_file.Record, dict[str, Tensor]]:
+    """Read one of our files, or the model.safetensors of a hub folder with the config.json beside it."""
+    beside = path.with_name("config.json")
+    if path.name != HUB_FILE or not beside.is_file() or tensor_file.read_header(path):
+        return tensor_file.read(path, FORMAT)
+    try:
+        config = json.loads(beside.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{beside} cannot be read ({error})") from None
+    kind = "Discriminator" if isinstance(config, dict) and "stddev_group" in config else "Generator"
+    return {"network": kind, "config": config}, tensor_file.read_tensors(path)

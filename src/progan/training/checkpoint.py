@@ -1,0 +1,102 @@
+"""The state of a run to disk and back: one checksummed safetensors file, written atomically.
+
+`checkpoints/<images seen, 12 digits>.safetensors` holds all tensors of `TrainState.tensors` and a `Record`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from progan.errors import CheckpointError, DivergenceError
+from progan.models import tensor_file
+
+FORMAT = "progan-checkpoint-1"
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The part of a checkpoint that is not tensors.
+
+    Attributes:
+        images_seen: The clock.
+        phase: Index of the phase of the last update.
+        level, alpha: How far the networks had grown.
+        config: The whole configuration, as plain data.
+        fingerprint: Of the packed set.
+        versions: progan, torch.
+    """
+
+    images_seen: int
+    phase: int
+    level: int
+    alpha: float
+    config: dict[str, Any]
+    fingerprint: str
+    versions: dict[str, str]
+
+
+def save(folder: Path, record: Record, tensors: dict[str, Tensor], keep: int) -> Path:
+    """Write a checkpoint, then remove all but the newest `keep`.
+
+    Raises:
+        DivergenceError: if a tensor is not finite; nothing is written then.
+        StorageError: if there is no space or no permission; older checkpoints are unharmed.
+    """
+    for name, value in tensors.items():
+        if not bool(torch.isfinite(value).all()):
+            raise DivergenceError(
+                f"{name} holds values that are not finite at {record.images_seen:,} images; it was not "
+                f"saved, the last checkpoint in {folder} is whole"
+            )
+    path = folder / f"{record.images_seen:012d}{SUFFIX}"
+    tensor_file.write(path, FORMAT, asdict(record), tensors)
+    for old in paths(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def paths(folder: Path) -> list[Path]:
+    """Return the checkpoint files of a folder, oldest first."""
+    return sorted(path for path in folder.glob(f"[0-9]*{SUFFIX}") if path.stem.isdigit())
+
+
+def load(path: Path) -> tuple[Record, dict[str, Tensor]]:
+    """Read and verify one checkpoint; the tensors are on the CPU.
+
+    Raises:
+        CheckpointError: if it is damaged, foreign, or of another format.
+    """
+    record, tensors = tensor_file.read(path, FORMAT)
+    return Record(**record), tensors
+
+
+def newest(folder: Path) -> tuple[tuple[Record, dict[str, Tensor]] | None, list[str]]:
+    """Find the newest checkpoint that can be read.
+
+    Returns:
+        The checkpoint (None if the folder holds none at all) and why newer ones were passed over.
+
+    Raises:
+        CheckpointError: if there are checkpoints but none can be read.
+    """
+    passed_over: list[str] = []
+    for path in reversed(paths(folder)):
+        try:
+            return load(path), passed_over
+        except CheckpointError as error:
+            passed_over.append(str(error))
+    if passed_over:
+        raise CheckpointError("no checkpoint can be read:\n" + "\n".join(passed_over))
+    return None, passed_over
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that a killed process may have left in a folder."""
+    for path in folder.glob(f".*.tmp{SUFFIX}"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,79 @@
+"""What a run writes down: one JSON line a log point, and the same numbers as TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from progan.errors import DataError
+from progan.files import storage_errors, write_text
+from progan.training.run_folder import RunFolder
+
+Stats = dict[str, float | int | str]
+
+
+class Logs:
+    """Appends log points to `stats.jsonl` and to TensorBoard.
+
+    Args:
+        folder: The run.
+        images_seen: The clock at which the run starts or goes on; later lines are of work that was lost
+            and is done again, and are removed.
+
+    Raises:
+        StorageError: if the folder cannot be written.
+    """
+
+    def __init__(self, folder: RunFolder, images_seen: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
+        self._path = folder.stats_file
+        kept = [line for line in read_stats(self._path) if int(line["images_seen"]) <= images_seen]
+        with storage_errors(self._path):
+            write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+            self._events = SummaryWriter(
+                str(folder.tensorboard), purge_step=images_seen + 1 if images_seen else None
+            )
+
+    def write(self, stats: Stats) -> None:
+        """Append one log point; `stats["images_seen"]` is its time."""
+        with storage_errors(self._path):
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(stats) + "\n")
+            step = int(stats["images_seen"])
+            for name, value in stats.items():
+                if isinstance(value, int | float) and name != "images_seen":
+                    self._events.add_scalar(name, value, step)
+            self._events.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._events.close()
+
+
+def read_stats(path: Path) -> list[Stats]:
+    """Return the log points of a `stats.jsonl`; a last line that was cut off is left out.
+
+    Raises:
+        DataError: if another line is not a log point.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    stats: list[Stats] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            point = json.loads(line)
+            int(point["images_seen"])
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):
+                break
+            raise DataError(f"{path}, line {number}: not a log point; delete the line") from None
+        stats.append(point)
+    return stats

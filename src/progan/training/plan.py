@@ -1,0 +1,148 @@
+"""The plan of a run, worked out without training: phases, sizes, memory, operations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from progan.config import Config, per_level
+from progan.data.batches import DiscriminatorBatch, GeneratorBatch
+from progan.models.discriminator import Discriminator
+from progan.models.generator import Generator
+from progan.training.schedule import Phase, Schedule
+from progan.training.state import ImageSpec, build_networks
+from progan.training.step import Growth, discriminator_terms, generator_terms, total
+
+
+@dataclass(frozen=True)
+class LevelCost:
+    """What one level asks for.
+
+    Attributes:
+        g_parameters, d_parameters: Parameters in use, with the level fading in.
+        activation_bytes: Kept for the backward passes of the larger of the D and G steps, estimated.
+        flops_per_image: Floating-point operations of a D and G step, for each real image shown.
+    """
+
+    g_parameters: int
+    d_parameters: int
+    activation_bytes: int
+    flops_per_image: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is known about a run before its first step.
+
+    Attributes:
+        config: Resolved configuration.
+        spec: Shapes.
+        schedule: Phases and points.
+        costs: One entry a level.
+        pictures: Pictures that are trained on.
+        state_bytes: Weights, average, gradients and moments of the whole networks.
+    """
+
+    config: Config
+    spec: ImageSpec
+    schedule: Schedule
+    costs: tuple[LevelCost, ...]
+    pictures: int
+    state_bytes: int
+
+    def memory(self, phase: Phase) -> int:
+        """Return the estimated peak memory of a phase in bytes."""
+        return self.state_bytes + self.costs[phase.level].activation_bytes
+
+    def work(self, images_seen: int) -> float:
+        """Return the floating-point operations that are left after `images_seen` images."""
+        return sum(
+            max(0, phase.end - max(phase.start, images_seen)) * self.costs[phase.level].flops_per_image
+            for phase in self.schedule.phases
+        )
+
+
+def make_plan(config: Config, spec: ImageSpec, pictures: int) -> Plan:
+    """Work out the plan of a run; nothing is allocated on any device.
+
+    Args:
+        config: Resolved configuration.
+        spec: Shapes.
+        pictures: Pictures that are trained on.
+    """
+    with torch.device("meta"):
+        G, D = build_networks(config, spec)
+    levels = range(spec.max_level + 1)
+    g, d = (sum(p.numel() for p in network.parameters()) for network in (G, D))
+    return Plan(
+        config=config,
+        spec=spec,
+        schedule=Schedule(config.schedule, config.optimizer, spec.max_level),
+        costs=tuple(_cost(G, D, config, level) for level in levels),
+        pictures=pictures,
+        # float32: weights, gradients and two moments of G and D, and the average of G
+        state_bytes=4 * (4 * (g + d) + g),
+    )
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the floating-point operations of convolutions and matrix products.
+
+    PyTorch's own FlopCounterMode follows modules with hooks that `autograd.grad` does not allow.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def _cost(G: Generator, D: Discriminator, config: Config, level: int) -> LevelCost:
+    """Run one step of a level on meta tensors, counting operations and what autograd keeps."""
+    n = per_level(config.schedule.batch_size, level)
+    group = min(D.stddev_group, n) or 1
+    if config.run.micro_batch is not None:
+        n = min(n, max(group, config.run.micro_batch // group * group))
+    growth = Growth(level, torch.ones((), device="meta") if level else None)
+    shapes: dict[str, tuple[int, ...]] = {
+        "reals": (n, G.channels, *G.resolution(level)),
+        "labels": (n, G.label_size),
+        "latents": (n, G.latent_size),
+        "mixing": (n,),
+    }
+    reals, labels, latents, mixing = (torch.empty(s, device="meta") for s in shapes.values())
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[id(tensor.untyped_storage())] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    sizes = []
+    with _Operations() as counter:
+        for step in ("D", "G"):
+            kept.clear()
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                if step == "D":
+                    batch = DiscriminatorBatch(reals, labels, latents, mixing)
+                    terms = discriminator_terms(G, D, batch, growth, config.loss)
+                else:
+                    terms = generator_terms(G, D, GeneratorBatch(latents, labels), growth)
+                torch.autograd.backward(total(terms, config.loss).sum())
+            sizes.append(sum(kept.values()))
+    used = [sum(p.numel() for p in network.parameters() if p.grad is not None) for network in (G, D)]
+    G.zero_grad()
+    D.zero_grad()
+    return LevelCost(used[0], used[1], max(sizes), counter.total / n)

@@ -1,0 +1,140 @@
+"""The folder of a run: what lies where, and whether it belongs to a configuration.
+
+config.yaml             the resolved configuration
+dataset.json            where the pictures came from and where the packed set is
+stats.jsonl             one line a log point
+tensorboard/            the same as TensorBoard events
+samples/                grids of fixed latents, and reals.png
+checkpoints/            the newest few states
+generator.safetensors   the averaged generator of the newest checkpoint
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+
+from progan.config import Config, differing_keys, flatten, make_config, to_yaml
+from progan.errors import CheckpointError, ConfigError
+from progan.files import write_text
+from progan.models.weights import GENERATOR_FILE
+
+FREE_KEYS = (
+    "run.device",
+    "run.tf32",
+    "run.micro_batch",
+    "run.checkpoint_minutes",
+    "run.keep_checkpoints",
+    "run.grid",
+    "run.threads",
+    "data.cache",
+)
+"""Options that may differ whenever a run goes on: they do not change what is computed."""
+FIXED_BRANCHES = ("data.", "model.", "run.seed")
+"""Options that may never change within a run."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where the pictures of a run are.
+
+    Attributes:
+        source: What the user named.
+        packed: Folder of the packed set.
+        fingerprint: Of the packed set.
+    """
+
+    source: str
+    packed: str
+    fingerprint: str
+
+
+class RunFolder:
+    """Paths of a run, and its configuration on disk."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.dataset_file = self.path / "dataset.json"
+        self.stats_file = self.path / "stats.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.samples = self.path / "samples"
+        self.checkpoints = self.path / "checkpoints"
+        self.generator_file = self.path / GENERATOR_FILE
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self.config_file.is_file()
+
+    def begin(self, config: Config, dataset: Dataset) -> None:
+        """Write configuration and dataset, before the first step or when a run goes on with changes.
+
+        Raises:
+            StorageError: if the folder cannot be written.
+        """
+        write_text(self.dataset_file, json.dumps(asdict(dataset), indent=2) + "\n")
+        write_text(self.config_file, to_yaml(config))
+
+    def config(self) -> Config:
+        """Read the configuration.
+
+        Raises:
+            CheckpointError: if this is no run folder or its configuration cannot be read.
+        """
+        if not self.exists():
+            what = "is no run folder (it holds no config.yaml)" if self.path.is_dir() else "does not exist"
+            raise CheckpointError(f"{self.path} {what}")
+        try:
+            tree = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+            return make_config(tree if isinstance(tree, dict) else {})
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError) as error:
+            raise CheckpointError(f"{self.config_file} cannot be read: {error}") from None
+
+    def dataset(self) -> Dataset:
+        """Read where the pictures are.
+
+        Raises:
+            CheckpointError: if that file is missing or damaged.
+        """
+        try:
+            return Dataset(**json.loads(self.dataset_file.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
+            raise CheckpointError(f"{self.dataset_file} cannot be read: {error}") from None
+
+
+def require_same(folder: RunFolder, old: Config, new: Config) -> None:
+    """Refuse to go on with a run under another configuration than its own.
+
+    Raises:
+        ConfigError: naming each option that differs, with both values.
+    """
+    keys = [key for key in differing_keys(old, new) if key not in FREE_KEYS]
+    if keys:
+        raise ConfigError(
+            f"{folder.path} belongs to a run of another configuration:\n{_differences(old, new, keys)}\n"
+            f"Choose another --out; or go on with that run as it is: progan train --resume {folder.path}"
+        )
+
+
+def require_resumable(folder: RunFolder, old: Config, new: Config) -> None:
+    """Refuse changes that a run cannot take on: of the data, the architecture or the seed.
+
+    Raises:
+        ConfigError: naming each such option, with both values.
+    """
+    keys = [
+        key for key in differing_keys(old, new) if key.startswith(FIXED_BRANCHES) and key not in FREE_KEYS
+    ]
+    if keys:
+        raise ConfigError(
+            f"{folder.path} cannot go on with these changes:\n{_differences(old, new, keys)}\n"
+            f"Options of data, model and run.seed are fixed for a run; begin a new one with another --out."
+        )
+
+
+def _differences(old: Config, new: Config, keys: list[str]) -> str:
+    before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
+    return "\n".join(f"  {key}: {before.get(key)} there, {after.get(key)} here" for key in keys)

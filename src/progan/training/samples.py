@@ -1,0 +1,79 @@
+"""Sample grids of fixed latents, so that the pictures of a run can be compared over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from progan.data.batches import random_generator
+from progan.data.packed import PackedSet
+from progan.data.pixels import tile, to_float, to_image, to_uint8
+from progan.files import atomic_path
+from progan.models.generator import Generator
+
+MIN_SIDE = 32
+"""Smaller samples are enlarged by a whole factor to at least this many pixels."""
+
+
+def write_grid(images: NDArray[np.uint8], columns: int, path: Path) -> None:
+    """Write pictures [N, C, H, W] as one PNG, row by row.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        to_image(tile(images, columns, min_side=MIN_SIDE, gap=2)).save(temporary)
+
+
+class SampleGrid:
+    """A grid of the same latents (and labels) whenever it is drawn.
+
+    Args:
+        rows, columns: Its shape; for labelled data each row is one class, in turn.
+        seed: Seed of the run.
+        latent_size: Length of a latent.
+        label_size: Number of classes, 0 for none.
+    """
+
+    def __init__(self, rows: int, columns: int, *, seed: int, latent_size: int, label_size: int) -> None:
+        self.columns = columns
+        n = rows * columns
+        rng = random_generator(seed, "sample grid", 0)
+        self._latents = torch.from_numpy(rng.standard_normal((n, latent_size), dtype=np.float32))
+        self._labels: Tensor | None = None
+        if label_size:
+            classes = torch.arange(n) // columns % label_size
+            self._labels = torch.nn.functional.one_hot(classes, label_size).float()
+
+    @torch.inference_mode()
+    def draw(self, G: Generator, batch: int = 32) -> NDArray[np.uint8]:
+        """Return the pictures of a generator, at the level and alpha it has grown to: [N, C, h, w]."""
+        device = next(G.parameters()).device
+        made = []
+        for i in range(0, len(self._latents), batch):
+            labels = None if self._labels is None else self._labels[i : i + batch].to(device)
+            made.append(to_uint8(G(self._latents[i : i + batch].to(device), labels)))
+        return np.concatenate(made)
+
+
+def real_grid(packed: PackedSet, indices: NDArray[np.int64], rows: int, columns: int) -> NDArray[np.uint8]:
+    """Return real pictures at full size for comparison: [N, C, H, W]; for labelled data a row is a class.
+
+    Args:
+        packed: The set.
+        indices: Which of its pictures may be shown.
+        rows, columns: At most rows * columns pictures are shown.
+    """
+    n = rows * columns
+    if packed.label_size:
+        classes = packed.labels(indices)
+        rows_of = [indices[classes == row % packed.label_size][:columns] for row in range(rows)]
+        chosen = np.concatenate([row for row in rows_of if len(row) == columns] or [indices[:n]])
+    else:
+        chosen = indices[np.linspace(0, len(indices) - 1, min(n, len(indices))).astype(np.int64)]
+    pixels = packed.read(packed.max_level, chosen)
+    return to_uint8(to_float(pixels))

@@ -1,0 +1,122 @@
+"""What a run is: both networks, the averaged generator, the optimizers, and the clock."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from progan.config import Config
+from progan.models.discriminator import Discriminator
+from progan.models.generator import Generator
+from progan.training.optimizer import Adam
+
+NO_PHASE = -1
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What the pictures decide about the networks.
+
+    Attributes:
+        channels: Channels of a picture.
+        base_shape: Height and width at level 0.
+        max_level: Highest level.
+        label_names: Names of the classes; empty if there are none.
+    """
+
+    channels: int
+    base_shape: tuple[int, int]
+    max_level: int
+    label_names: tuple[str, ...] = ()
+
+    def resolution(self, level: int) -> tuple[int, int]:
+        """Return height and width of a level."""
+        return self.base_shape[0] << level, self.base_shape[1] << level
+
+    def network_arguments(self) -> dict[str, Any]:
+        """Return them as the networks' constructors take them."""
+        return {
+            "channels": self.channels,
+            "base_shape": self.base_shape,
+            "max_level": self.max_level,
+            "label_size": len(self.label_names),
+            "label_names": self.label_names,
+        }
+
+
+def build_networks(config: Config, spec: ImageSpec) -> tuple[Generator, Discriminator]:
+    """Return G and D with fresh weights on the current default device."""
+    arguments = spec.network_arguments()
+    return (
+        Generator(**arguments, **config.model.generator.model_dump()),
+        Discriminator(**arguments, **config.model.discriminator.model_dump()),
+    )
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes.
+
+    Attributes:
+        G, D: The networks.
+        G_ema: The averaged generator; it lives through growth.
+        g_adam, d_adam: Their optimizers.
+        images_seen: The clock: real images shown to D.
+        phase: Index of the phase of the last update, `NO_PHASE` before the first.
+    """
+
+    G: Generator
+    D: Discriminator
+    G_ema: Generator
+    g_adam: Adam
+    d_adam: Adam
+    images_seen: int = 0
+    phase: int = NO_PHASE
+
+    @classmethod
+    def create(cls, config: Config, spec: ImageSpec, device: torch.device) -> TrainState:
+        """Return the state at clock 0; the weights depend on the seed alone, not on the device."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.run.seed)
+            G, D = build_networks(config, spec)
+        # Convolutions over channels_last memory are faster on CPU and CUDA; MPS gains nothing.
+        layout = torch.preserve_format if device.type == "mps" else torch.channels_last
+        for network in (G, D):
+            network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        G_ema = copy.deepcopy(G).requires_grad_(False).eval()
+        return cls(G, D, G_ema, Adam(G, config.optimizer), Adam(D, config.optimizer))
+
+    def set_growth(self, level: int, alpha: float) -> None:
+        """Note in all three networks how far they have grown."""
+        for network in (self.G, self.D, self.G_ema):
+            network.set_growth(level, alpha)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor of the state under a name of its own; they share memory with it."""
+        parts = {
+            "G": self.G.state_dict(),
+            "D": self.D.state_dict(),
+            "G_ema": self.G_ema.state_dict(),
+            "g_adam": self.g_adam.tensors(),
+            "d_adam": self.d_adam.tensors(),
+        }
+        return {f"{part}/{name}": value for part, named in parts.items() for name, value in named.items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` returned.
+
+        Raises:
+            KeyError, RuntimeError: if names or shapes are not those of this state.
+        """
+        parts: dict[str, dict[str, Tensor]] = {}
+        for entry, value in tensors.items():
+            part, name = entry.split("/", 1)
+            parts.setdefault(part, {})[name] = value
+        for network, part in ((self.G, "G"), (self.D, "D"), (self.G_ema, "G_ema")):
+            network.load_state_dict(parts[part])
+        self.g_adam.load(parts.get("g_adam", {}))
+        self.d_adam.load(parts.get("d_adam", {}))

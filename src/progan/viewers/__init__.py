@@ -1,0 +1,1 @@
+"""Sample grids, generated files and interpolation videos."""

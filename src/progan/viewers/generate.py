@@ -1,0 +1,263 @@
+"""From a generator, a seed and an index to pictures: the same ones in any batch size and from any start."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from progan.config import format_resolution, parse_resolution
+from progan.data.pixels import to_uint8
+from progan.errors import ConfigError
+from progan.models.generator import Generator
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+"""Called with (done, total) at the beginning and whenever something more is done."""
+
+_LATENTS, _LABELS = 0, 1
+"""Keys that keep the two kinds of random numbers of one seed apart."""
+
+_BATCH_BYTES = 64 * 2**20
+_BATCH_BYTES_CPU = 4 * 2**20
+"""About what the caches of a processor hold; larger batches were measured to take up to twice as long."""
+
+_BATCH_MOST = 256
+
+
+def latents(seed: int, start: int, count: int, size: int) -> Tensor:
+    """Return the latents of samples `start` to `start + count - 1`.
+
+    Row i is a pure function of (seed, start + i): neither the batch size nor the first sample changes it.
+
+    Args:
+        seed: At least 0.
+        start: Index of the first sample, at least 0.
+        count: Number of rows.
+        size: Length of a latent.
+
+    Returns:
+        [count, size] float32, standard normal.
+
+    Raises:
+        ConfigError: if seed or start is negative.
+    """
+    rows = np.empty((count, size), dtype=np.float32)
+    for row, key in zip(rows, _keys(seed, _LATENTS, start, count), strict=True):
+        np.random.Generator(np.random.Philox(key)).standard_normal(out=row, dtype=np.float32)
+    return torch.from_numpy(rows)
+
+
+def class_index(G: Generator, label: str | int) -> int:
+    """Return the index of a class that is given by name, by number, or by a number in text.
+
+    Raises:
+        ConfigError: if the generator has no labels or no such class.
+    """
+    if G.label_size == 0:
+        raise ConfigError(f"label {label!r}: this generator has no labels; leave the label out")
+    if label in G.label_names:
+        return G.label_names.index(str(label))
+    text = str(label)
+    if text.isascii() and text.isdigit() and int(text) < G.label_size:
+        return int(text)
+    near = difflib.get_close_matches(text, G.label_names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    names = f" Labels: {', '.join(G.label_names)}; or" if G.label_names else " Give"
+    raise ConfigError(f"no label {label!r}{hint}{names} a number from 0 to {G.label_size - 1}.")
+
+
+def label_vectors(G: Generator, label: str | int | None, seed: int, start: int, count: int) -> Tensor | None:
+    """Return the label vectors of samples `start` to `start + count - 1`.
+
+    Args:
+        G: The generator.
+        label: Name or index of one class for all samples; None draws a class for each sample, uniformly
+            and as a pure function of (seed, index).
+        seed: At least 0.
+        start: Index of the first sample, at least 0.
+        count: Number of rows.
+
+    Returns:
+        [count, label_size] float32, one-hot; None if the generator has no labels.
+
+    Raises:
+        ConfigError: as in `class_index`; or if seed or start is negative.
+    """
+    if label is not None:
+        classes = [class_index(G, label)] * count
+    elif G.label_size == 0:
+        return None
+    else:
+        draws = (int(key.generate_state(1, np.uint64)[0]) for key in _keys(seed, _LABELS, start, count))
+        classes = [draw % G.label_size for draw in draws]
+    return torch.eye(G.label_size)[classes]
+
+
+def level_of(G: Generator, level: int | None = None, resolution: str | int | None = None) -> int:
+    """Translate a level or a resolution into a level that the generator has been trained to.
+
+    Args:
+        G: The generator.
+        level: A level, or None.
+        resolution: `16` or `4x6` (HEIGHTxWIDTH), or None.
+
+    Returns:
+        The level; with neither given, the generator's own.
+
+    Raises:
+        ConfigError: if there is no such level, it has not been trained yet, or the two disagree.
+    """
+    sizes = [G.resolution(i) for i in range(G.max_level + 1)]
+    choices = ", ".join(f"{format_resolution(sizes[i])} (level {i})" for i in range(G.level + 1))
+    if resolution is not None:
+        size = parse_resolution(resolution)
+        if size not in sizes:
+            raise ConfigError(f"no level makes images of {format_resolution(size)}; it can be {choices}")
+        if level not in (None, sizes.index(size)):
+            raise ConfigError(f"resolution {resolution} is level {sizes.index(size)}, not level {level}")
+        level = sizes.index(size)
+    if level is None:
+        return G.level
+    if not 0 <= level <= G.max_level:
+        raise ConfigError(f"there is no level {level}; it can be {choices}")
+    if level > G.level:
+        raise ConfigError(
+            f"level {level} ({format_resolution(sizes[level])}) has not been trained yet: this generator "
+            f"has grown to level {G.level}; it can be {choices}"
+        )
+    return level
+
+
+def batch_size_for(G: Generator, level: int) -> int:
+    """Return how many images to make at once.
+
+    1 to 256, so that the largest layer's output is about 64 MB, or 4 MB if G is on the CPU.
+    """
+    largest = 0
+    for i in range(level + 1):
+        height, width = G.resolution(i)
+        weight = cast(Tensor, G.to_rgb[i].weight)  # [channels, filters, 1, 1]
+        largest = max(largest, weight.shape[1] * height * width * 4)
+    budget = _BATCH_BYTES_CPU if G.dense_bias.device.type == "cpu" else _BATCH_BYTES
+    return min(max(budget // largest, 1), _BATCH_MOST)
+
+
+def render(
+    G: Generator, z: Tensor, labels: Tensor | None = None, *, level: int | None = None, batch: int = 0
+) -> NDArray[np.uint8]:
+    """Make the pictures of given latents, a batch at a time, on the device that the generator is on.
+
+    Args:
+        G: The generator.
+        z: [N, latent_size], standard normal.
+        labels: [N, label_size], or None for a generator without labels.
+        level: As `level_of` returns it; at the generator's own level its own alpha counts too.
+        batch: Images made at once; 0 chooses by their size.
+
+    Returns:
+        [N, channels, *resolution(level)] uint8.
+    """
+    chosen = G.level if level is None else level
+    batch = batch or batch_size_for(G, chosen)
+    weight = G.dense_bias
+    parts = []
+    # Not around a yield: inference mode would then leak into the code that takes the pictures.
+    with torch.inference_mode():
+        for i in range(0, len(z), batch):
+            part = z[i : i + batch].to(weight)
+            marks = None if labels is None else labels[i : i + batch].to(weight)
+            parts.append(to_uint8(G(part, marks, level=None if chosen == G.level else chosen)))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def generate(
+    G: Generator,
+    n: int,
+    *,
+    seed: int = 0,
+    start: int = 0,
+    label: str | int | None = None,
+    level: int | None = None,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+) -> Iterator[NDArray[np.uint8]]:
+    """Make `n` pictures, a batch at a time; no more than one batch is held.
+
+    Sample i is a function of (seed, i) alone, up to the rounding of a device that computes another batch
+    size in another order.
+
+    Args:
+        G: The generator.
+        n: Number of pictures, at least 0.
+        seed: At least 0.
+        start: Index of the first sample: `generate(G, 10, start=90)` are the last of
+            `generate(G, 100)`.
+        label: Name or index of a class; None draws classes uniformly (if the generator has labels).
+        level: Level to make images at, up to the generator's own; None for its own.
+        batch_size: Images in a batch; None chooses by their size.
+        device: Moves the generator there first; None leaves it where it is.
+
+    Returns:
+        An iterator of uint8 batches [b, channels, height, width].
+
+    Raises:
+        ConfigError: if a number is out of range, or as in `class_index` and `level_of`. All of them are
+            raised by the call, before the first batch is asked for.
+    """
+    if n < 0 or seed < 0 or start < 0 or (batch_size is not None and batch_size < 1):
+        raise ConfigError(
+            f"n {n}, seed {seed}, start {start}, batch size {batch_size}: "
+            f"the batch size must be at least 1 and the others not negative"
+        )
+    if label is not None:
+        class_index(G, label)
+    level = level_of(G, level)
+    size = batch_size or batch_size_for(G, level)
+    if device is not None:
+        G.to(device)
+    return _batches(G, range(start, start + n), size, seed, label, level)
+
+
+def reported(
+    items: Iterator[T], total: int, progress: Progress | None, *, done: int = 0, size: Callable[[T], int]
+) -> Iterator[T]:
+    """Pass items on, and report each as soon as the next is asked for.
+
+    Args:
+        items: For example batches.
+        total: How much there will be.
+        progress: Called with (done, total); None reports nothing.
+        done: How much there was before.
+        size: How much an item is.
+    """
+    if progress is not None:
+        progress(done, total)
+    for item in items:
+        yield item
+        done += size(item)
+        if progress is not None:
+            progress(done, total)
+
+
+def _batches(
+    G: Generator, indices: range, size: int, seed: int, label: str | int | None, level: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the pictures of `indices`, `size` at a time."""
+    for first in range(indices.start, indices.stop, size):
+        count = min(size, indices.stop - first)
+        z = latents(seed, first, count, G.latent_size)
+        yield render(G, z, label_vectors(G, label, seed, first, count), level=level, batch=size)
+
+
+def _keys(seed: int, purpose: int, start: int, count: int) -> Iterator[np.random.SeedSequence]:
+    """Yield one seed sequence a sample, all independent of each other (O'Neill's hash, as NumPy has it)."""
+    if seed < 0 or start < 0:
+        raise ConfigError(f"seed {seed}, first sample {start}: neither may be negative")
+    for i in range(start, start + count):
+        yield np.random.SeedSequence(seed, spawn_key=(purpose, i))

@@ -1,0 +1,121 @@
+"""What a folder or file of progan is, and how far it got, in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from progan.config import format_resolution, parse_resolution, split_resolution
+from progan.data.packed import PackedSet, is_packed
+from progan.models.tensor_file import read_header
+from progan.models.weights import find_weights, load_network
+from progan.training import checkpoint
+from progan.training.logs import read_stats
+from progan.training.run_folder import RunFolder
+from progan.training.schedule import Schedule
+
+Facts = dict[str, str]
+
+
+def describe(path: str | Path) -> Facts:
+    """Return facts about a run folder, weight file, checkpoint or packed set, by name.
+
+    Raises:
+        ProganError: if the path is none of these or cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir() and RunFolder(path).exists():
+        return _run(RunFolder(path))
+    if path.is_dir() and is_packed(path):
+        return _packed(PackedSet.open(path))
+    weights = find_weights(path)
+    if read_header(weights).get("format") == checkpoint.FORMAT:
+        return _checkpoint(weights)
+    return _weights(weights)
+
+
+def print_facts(console: Console, facts: Facts) -> None:
+    """Print facts as two columns."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    console.print(table, markup=False, highlight=False)
+
+
+def _run(folder: RunFolder) -> Facts:
+    config, dataset = folder.config(), folder.dataset()
+    facts = {"kind": "run", "path": str(folder.path), "pictures": dataset.source}
+    found, damaged = checkpoint.newest(folder.checkpoints)
+    if found is None:
+        return {**facts, "progress": "no checkpoint yet"}
+    record = found[0]
+    # The configuration of a run is resolved, so the resolution is never missing.
+    resolution = parse_resolution(config.data.resolution or "")
+    shape, max_level = split_resolution(resolution, config.model.base_shape)
+    schedule = Schedule(config.schedule, config.optimizer, max_level)
+    point = schedule.at(record.images_seen)
+    size = format_resolution((shape[0] << point.level, shape[1] << point.level))
+    where = f"{point.phase.kind} {record.alpha:.2f}" if point.fading else point.phase.kind
+    facts["progress"] = (
+        f"{record.images_seen:,} of {schedule.total:,} images ({record.images_seen / schedule.total:.0%}), "
+        f"phase {point.phase.index + 1} of {len(schedule.phases)}: {size} {where}"
+    )
+    stats = read_stats(folder.stats_file)
+    if stats:
+        facts["last losses"] = f"D {float(stats[-1]['D/loss']):.3f}, G {float(stats[-1]['G/loss']):.3f}"
+    facts["trained with"] = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+    if damaged:
+        facts["damaged"] = "; ".join(damaged)
+    return facts | {f"generator {k}": v for k, v in _weights(folder.generator_file).items() if k != "path"}
+
+
+def _weights(path: Path) -> Facts:
+    network = load_network(path)
+    config = network.config()
+    level, alpha = config["level"], config["alpha"]
+    size = format_resolution(network.resolution())
+    facts = {
+        "kind": type(network).__name__,
+        "path": str(path),
+        "images": f"{size}, {network.channels} channels (level {level} of {network.max_level})",
+        "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
+    }
+    if alpha < 1:
+        facts["fading in"] = f"alpha {alpha:.2f}"
+    if network.label_size:
+        facts["labels"] = ", ".join(network.label_names) or str(network.label_size)
+    known = {"channels", "base_shape", "max_level", "label_size", "label_names", "level", "alpha"}
+    facts["options"] = ", ".join(f"{k} {v}" for k, v in config.items() if k not in known)
+    return facts
+
+
+def _checkpoint(path: Path) -> Facts:
+    record, tensors = checkpoint.load(path)
+    return {
+        "kind": "checkpoint",
+        "path": str(path),
+        "progress": f"{record.images_seen:,} images, level {record.level}, alpha {record.alpha:.2f}",
+        "tensors": f"{len(tensors)}, {sum(t.nbytes for t in tensors.values()):,} bytes, checksum right",
+        "versions": json.dumps(record.versions),
+    }
+
+
+def _packed(packed: PackedSet) -> Facts:
+    sizes = ", ".join(format_resolution(packed.resolution(i)) for i in range(packed.max_level + 1))
+    splits = {name: len(packed.indices(name)) for name in ("train", "validation", "test")}
+    facts = {
+        "kind": "packed set",
+        "path": str(packed.path),
+        "pictures": f"{packed.count:,} (" + ", ".join(f"{v:,} {k}" for k, v in splits.items() if v) + ")",
+        "levels": sizes,
+        "channels": str(packed.channels),
+        "fingerprint": packed.fingerprint,
+    }
+    if packed.label_size:
+        facts["labels"] = ", ".join(packed.label_names)
+    return facts

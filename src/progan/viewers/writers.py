@@ -1,0 +1,156 @@
+"""Pictures to disk as they are made: a folder of PNGs, a zip of PNGs, or one NumPy array."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from progan.data.pixels import to_image
+from progan.files import atomic_path, storage_errors
+
+T = TypeVar("T")
+Batches = Iterable[NDArray[np.uint8]]
+
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_THREADS = min(8, os.cpu_count() or 1)
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """Encode one picture [C, H, W] (C of 1 to 4, uint8) as PNG.
+
+    Compression is the quickest: of generated pictures, more effort takes off a twelfth.
+    """
+    buffer = io.BytesIO()
+    to_image(image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def picture_name(index: int) -> str:
+    """Return the file name of a sample: `000042.png`."""
+    return f"{index:06d}.png"
+
+
+def count_whole(folder: Path) -> int:
+    """Return how many pictures, counted from `000000.png`, are in a folder and whole.
+
+    A file that a crash of the machine left short or empty does not end as a PNG must, and ends the count.
+    """
+    count = 0
+    while _is_whole(folder / picture_name(count)):
+        count += 1
+    return count
+
+
+def save_folder(batches: Batches, folder: Path, start: int = 0) -> None:
+    """Write `000000.png`, `000001.png`, ... into one flat folder, as tools that compute FID expect.
+
+    Each file appears whole or not at all.
+
+    Args:
+        batches: uint8 batches [b, C, H, W], C of 1 to 4.
+        folder: Made if missing.
+        start: Index of the first picture.
+
+    Raises:
+        StorageError: if a file cannot be written; those before it are kept.
+    """
+
+    def write(index: int, image: NDArray[np.uint8]) -> None:
+        path = folder / picture_name(index)
+        # Not `atomic_path`: waiting for the disk after each of 50,000 files would take minutes, and
+        # `count_whole` finds what a crash spoils. The name is none that *.png finds.
+        temporary = path.with_name(f".{path.name}.tmp")
+        with storage_errors(path):
+            try:
+                temporary.write_bytes(png(image))
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for _ in _in_threads(write, batches, start):
+        pass
+
+
+def save_zip(batches: Batches, path: Path) -> None:
+    """Write `000000.png`, ... into a zip, not compressed again; the same pictures give the same bytes.
+
+    Args:
+        batches: uint8 batches [b, C, H, W], C of 1 to 4.
+        path: The file; it appears when it is complete.
+
+    Raises:
+        StorageError: if it cannot be written; an older file is then unharmed.
+    """
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for index, data in enumerate(_in_threads(lambda _, image: png(image), batches, 0)):
+            # A ZipInfo without a date has a constant one, where a plain name would take the clock's.
+            archive.writestr(zipfile.ZipInfo(picture_name(index)), data)
+
+
+def save_npy(batches: Batches, path: Path, shape: tuple[int, int, int, int]) -> None:
+    """Write one uint8 array [N, C, H, W], which `numpy.load(path, mmap_mode="r")` opens at once.
+
+    The file is written plainly, not through a memory map: a full disk is then an error that can be told,
+    where a memory map ends the process.
+
+    Args:
+        batches: uint8 batches [b, C, H, W], N pictures in all, C of any number.
+        path: The file; it appears when it is complete.
+        shape: (N, C, H, W).
+
+    Raises:
+        StorageError: if it cannot be written; an older file is then unharmed.
+        ValueError: if the batches are not of this shape.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        count = 0
+        for batch in batches:
+            if batch.shape[1:] != shape[1:]:
+                raise ValueError(f"a batch has the shape {batch.shape}, not [b, {shape[1:]}]")
+            file.write(np.ascontiguousarray(batch).data)
+            count += len(batch)
+        if count != shape[0]:
+            raise ValueError(f"{count} pictures were made, not {shape[0]}")
+
+
+def _in_threads(work: Callable[[int, NDArray[np.uint8]], T], batches: Batches, start: int) -> Iterator[T]:
+    """Yield work(index, picture) of all pictures in order; two batches at most are in hand.
+
+    Threads pay because compressing a picture releases Python's lock.
+    """
+    pool = ThreadPoolExecutor(_THREADS)
+    waiting: deque[list[Future[T]]] = deque()
+    index = start
+    try:
+        for batch in batches:
+            waiting.append([pool.submit(work, index + i, image) for i, image in enumerate(batch)])
+            index += len(batch)
+            if len(waiting) == 2:
+                yield from (future.result() for future in waiting.popleft())
+        while waiting:
+            yield from (future.result() for future in waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether there is a file that ends as a PNG does."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(_PNG_END), os.SEEK_END)
+            return file.read() == _PNG_END
+    except OSError:
+        return False

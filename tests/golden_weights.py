@@ -1,0 +1,123 @@
+"""Reference numbers of the original TensorFlow code, and its weights in our layout.
+
+The original keeps convolutions as [k, k, in, out], its fused upscaling kernel as [k, k, out, in] and for
+a transposed convolution (hence mirrored against ours), and dense layers as [in, out].
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from progan.models.discriminator import Discriminator
+from progan.models.generator import Generator
+
+FOLDER = Path(__file__).parent / "golden"
+Arrays = dict[str, NDArray[Any]]
+
+
+@cache
+def golden(name: str) -> Arrays:
+    """Return all arrays of a golden file."""
+    with np.load(FOLDER / f"{name}.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+def official_kwargs(arrays: Arrays, network: str) -> dict[str, Any]:
+    kwargs: dict[str, Any] = json.loads(str(arrays[f"{network}.all_kwargs_json"]))
+    return kwargs
+
+
+def our_name(official: str, max_level: int) -> str:
+    """Translate `8x8/Conv0_up/weight` to `blocks.0.conv0_up.weight`, and so on."""
+    scope, rest = official.split("/", 1)
+    if scope.startswith(("ToRGB_lod", "FromRGB_lod")):
+        kind = "to_rgb" if scope.startswith("To") else "from_rgb"
+        return f"{kind}.{max_level - int(scope.rsplit('lod')[1])}.{rest}"
+    layer, part = rest.split("/")
+    level = int(scope.split("x")[0]).bit_length() - 3
+    if level == 0:
+        dense = "dense_bias" if part == "bias" else "dense.weight"
+        return dense if layer == "Dense" else f"{layer.lower()}.{part}"
+    ours = {"Conv0_up": "conv0_up", "Conv0": "conv0", "Conv1": "conv1", "Conv1_down": "conv1_down"}[layer]
+    return f"blocks.{level - 1}.{ours}.{part}"
+
+
+def our_value(official: str, value: NDArray[Any]) -> Tensor:
+    """Bring an official weight (or its gradient) into our layout."""
+    tensor = torch.from_numpy(np.asarray(value))
+    if "Conv0_up/weight" in official:
+        return tensor.permute(2, 3, 0, 1).flip(2, 3).contiguous()
+    if tensor.ndim == 4:
+        return tensor.permute(3, 2, 0, 1).contiguous()
+    return tensor.t().contiguous() if tensor.ndim == 2 else tensor
+
+
+def translate(official: str, value: NDArray[Any], max_level: int, network: str) -> tuple[str, Tensor]:
+    """Return our name and value of an official variable of network G or D."""
+    name = our_name(official, max_level)
+    # The unfused original names the layers Conv0 and Conv1 in both networks.
+    if network == "G":
+        name = name.replace(".conv0.", ".conv0_up.")
+    elif ".conv1." in name:
+        name = name.replace(".conv1.", ".conv1_down.")
+    return name, our_value(official, value)
+
+
+def state_dict(
+    arrays: Arrays, network: str, max_level: int, prefix: str = "", suffix: str = ""
+) -> dict[str, Tensor]:
+    """Return the official variables `<prefix><network>.vars/<name><suffix>` as our state dict."""
+    start = f"{prefix}{network}.vars/"
+    result = {}
+    for key, value in arrays.items():
+        official = key.removeprefix(start).removesuffix(suffix)
+        if key.startswith(start) and key.endswith(suffix) and official != "lod":
+            ours = "D" if network == "D" else "G"
+            name, tensor = translate(official, value, max_level, ours)
+            result[name] = tensor
+    return result
+
+
+def networks(config: str, dtype: torch.dtype) -> tuple[Generator, Discriminator, int]:
+    """Build G and D of golden configuration A, B or C with the official weights; also the top level."""
+    arrays = golden(f"networks_{config}")
+    g, d = official_kwargs(arrays, "G"), official_kwargs(arrays, "D")
+    max_level = g["resolution"].bit_length() - 3
+    shape = {
+        "channels": g["num_channels"],
+        "max_level": max_level,
+        "label_size": g["label_size"],
+        "fmap_base": g["fmap_base"],
+        "fmap_decay": g["fmap_decay"],
+        "fmap_max": g["fmap_max"],
+    }
+    generator = Generator(
+        **shape,
+        latent_size=g["latent_size"],
+        normalize_latents=g["normalize_latents"],
+        pixel_norm=g["use_pixelnorm"],
+    )
+    discriminator = Discriminator(
+        **shape,
+        stddev_group=d["mbstd_group_size"],
+        downscale="fused" if d["fused_scale"] else "separate",
+    )
+    generator.load_state_dict(state_dict(arrays, "G", max_level))
+    discriminator.load_state_dict(state_dict(arrays, "D", max_level))
+    return generator.to(dtype), discriminator.to(dtype), max_level
+
+
+def at_lod(lod: float, max_level: int, dtype: torch.dtype) -> tuple[int, Tensor | None]:
+    """Translate the original's lod (0 = full resolution) to level and alpha."""
+    whole = int(np.floor(lod))
+    fraction = lod - whole
+    alpha = torch.tensor(1 - fraction, dtype=dtype) if fraction else None
+    return max_level - whole, alpha

@@ -1,0 +1,244 @@
+"""A weight file is all that is needed, and a bad one is an error in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from progan.errors import CheckpointError, StorageError
+from progan.models.discriminator import Discriminator
+from progan.models.generator import Generator
+from progan.models.tensor_file import KEY, digest, read_header
+from progan.models.weights import FORMAT, GENERATOR_FILE, HUB_FILE, load, load_network, save
+
+
+@pytest.fixture(name="G")
+def small_generator() -> Generator:
+    torch.manual_seed(0)
+    return Generator(
+        channels=2,
+        base_shape=(4, 6),
+        max_level=2,
+        label_size=2,
+        latent_size=5,
+        fmap_base=64,
+        fmap_decay=0.5,
+        fmap_max=8,
+        normalize_latents=False,
+        pixel_norm=False,
+        level=1,
+        alpha=0.25,
+        label_names=("cat", "dög"),
+    )
+
+
+def same(first: Generator, second: Generator) -> bool:
+    """Whether two generators have one description, one set of bits and one output."""
+    z, labels = torch.randn(3, first.latent_size), torch.eye(2)[[0, 1, 0]]
+    tensors, others = first.state_dict(), second.state_dict()
+    return (
+        first.config() == second.config()
+        and list(tensors) == list(others)
+        and all(torch.equal(value, others[name]) for name, value in tensors.items())
+        and torch.equal(first(z, labels), second(z, labels))
+    )
+
+
+def write_foreign(
+    path: Path, G: Generator, config: Any, *, form: str = FORMAT, network: str = "Generator"
+) -> Path:
+    """Write a file, with the right checksum, that holds the weights of G and another description."""
+    record = {"network": network, "config": config}
+    header = {"format": form, "record": record, "sha256": digest(record, G.state_dict())}
+    save_file(G.state_dict(), path, metadata={KEY: json.dumps(header)})
+    return path
+
+
+def test_a_file_is_all_that_is_needed(tmp_path: Path, G: Generator) -> None:
+    path = tmp_path / "new" / "g.safetensors"
+    save(G, path)
+    read = load(str(path))
+    assert same(read, G)
+    assert read.label_names == ("cat", "dög")
+    assert not read.training
+    assert not any(parameter.requires_grad for parameter in read.parameters())
+    assert [item.name for item in path.parent.iterdir()] == [path.name]
+
+
+def test_the_header_can_be_read_without_progan(tmp_path: Path, G: Generator) -> None:
+    save(G, tmp_path / "g.safetensors")
+    header = read_header(tmp_path / "g.safetensors")
+    assert header["format"] == FORMAT
+    assert header["record"] == {"network": "Generator", "config": G.config()}
+
+
+def test_the_same_weights_give_the_same_bytes(tmp_path: Path, G: Generator) -> None:
+    for name in ("a", "b"):
+        save(G, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path, G: Generator) -> None:
+    path = tmp_path / "g.safetensors"
+    save(G, path)
+    whole = path.read_bytes()
+    for position in np.random.default_rng(0).integers(len(whole), size=200):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << int(position % 8)
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(CheckpointError, match=r"g\.safetensors"):
+            load(path)
+
+
+def test_a_run_folder_stands_for_its_generator(tmp_path: Path, G: Generator) -> None:
+    save(G, tmp_path / GENERATOR_FILE)
+    assert same(load(tmp_path), G)
+
+
+def test_hub_folder(tmp_path: Path, G: Generator) -> None:
+    assert G.save_pretrained(tmp_path) is None
+    assert json.loads((tmp_path / "config.json").read_text()) == G.config()
+    assert same(load(tmp_path), G)
+    assert same(load(tmp_path / HUB_FILE), G)
+    assert same(Generator.from_pretrained(tmp_path), G)
+
+
+def test_growth_after_building_is_saved(tmp_path: Path, G: Generator) -> None:
+    G.set_growth(2, 0.5)
+    save(G, tmp_path / "g")
+    G.save_pretrained(tmp_path / "hub")
+    for read in (load(tmp_path / "g"), load(tmp_path / "hub"), Generator.from_pretrained(tmp_path / "hub")):
+        assert (read.level, read.alpha) == (2, 0.5)
+
+
+def test_discriminator(tmp_path: Path) -> None:
+    D = Discriminator(max_level=1, fmap_base=64, fmap_max=8, stddev_group=2)
+    save(D, tmp_path / "d.safetensors")
+    D.save_pretrained(tmp_path / "hub")
+    for path in (tmp_path / "d.safetensors", tmp_path / "hub" / HUB_FILE):
+        read = load_network(path)
+        assert isinstance(read, Discriminator)
+        assert read.config() == D.config()
+        with pytest.raises(CheckpointError, match="holds a Discriminator, not a Generator"):
+            load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_weights_become_float32(tmp_path: Path, G: Generator, dtype: torch.dtype) -> None:
+    save(G.to(dtype), tmp_path / "g")
+    read = load(tmp_path / "g")
+    assert {parameter.dtype for parameter in read.parameters()} == {torch.float32}
+    assert torch.equal(read.dense.weight, G.dense.weight.float())
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such file or folder"):
+        load(tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds no generator\.safetensors"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 5, 8, 200, -1])
+def test_files_cut_short(tmp_path: Path, G: Generator, kept: int) -> None:
+    path = tmp_path / "g.safetensors"
+    save(G, path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match=r"g\.safetensors"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x89PNG\r\n\x1a\n" + b"0" * 99, b"\x80\x04K*.", b"PK\x03\x04" + b"0" * 99]
+)
+def test_files_of_another_kind(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+        load(tmp_path / "x")
+
+
+def test_a_safetensors_file_of_somebody_else(tmp_path: Path, G: Generator) -> None:
+    for name, metadata in (("model.safetensors", None), ("x", {"format": "pt"})):
+        save_file(G.state_dict(), tmp_path / name, metadata=metadata)
+        with pytest.raises(CheckpointError, match="has the format None"):
+            load(tmp_path / name)
+    with pytest.raises(CheckpointError, match="no progan weight file"):
+        load(write_foreign(tmp_path / "y", G, G.config(), network="Encoder"))
+
+
+def test_a_newer_format(tmp_path: Path, G: Generator) -> None:
+    with pytest.raises(CheckpointError, match=r"format 'progan-weights-9', not 'progan-weights-1'"):
+        load(write_foreign(tmp_path / "x", G, G.config(), form="progan-weights-9"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_level": 3},
+        {"max_level": 1},
+        {"max_level": -1},
+        {"max_level": "2"},
+        {"max_level": 5000},
+        {"channels": 3},
+        {"latent_size": 10**30},
+        {"latent_size": -3},
+        {"base_shape": [4, 4]},
+        {"base_shape": 4},
+        {"fmap_base": float("inf")},
+        {"fmap_max": float("nan")},
+        {"alpha": float("nan")},
+        {"label_names": ["cat"]},
+        {"unknown": 1},
+    ],
+)
+def test_a_description_that_does_not_fit(tmp_path: Path, G: Generator, change: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="do not fit their description"):
+        load(write_foreign(tmp_path / "x", G, {**G.config(), **change}))
+
+
+@pytest.mark.parametrize("text", ["{", "", "3", "null", "[]", '"x"', "[" * 100_000])
+def test_a_description_that_is_none(tmp_path: Path, G: Generator, text: str) -> None:
+    save_file(G.state_dict(), tmp_path / "x", metadata={KEY: text})
+    with pytest.raises(CheckpointError, match="x"):
+        load(tmp_path / "x")
+    G.save_pretrained(tmp_path / "hub")
+    (tmp_path / "hub" / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"cannot be read|describes no network"):
+        load(tmp_path / "hub")
+
+
+@pytest.mark.parametrize("config", [None, 3, [], "x"])
+def test_a_description_of_another_type(tmp_path: Path, G: Generator, config: Any) -> None:
+    with pytest.raises(CheckpointError, match="describes no network"):
+        load(write_foreign(tmp_path / "x", G, config))
+
+
+def test_from_pretrained_reads_what_is_there(tmp_path: Path, G: Generator) -> None:
+    save(G, tmp_path / GENERATOR_FILE)
+    assert same(Generator.from_pretrained(tmp_path), G)
+    assert same(Generator.from_pretrained(tmp_path / GENERATOR_FILE), G)
+    with pytest.raises(CheckpointError, match="holds a Generator, not a Discriminator"):
+        Discriminator.from_pretrained(tmp_path)
+
+
+def test_a_failed_save_leaves_the_old_file(
+    tmp_path: Path, G: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "g.safetensors"
+    save(G, path)
+    old = path.read_bytes()
+
+    def full(_: Any, path: Path, **__: Any) -> None:
+        path.write_bytes(b"part")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("progan.models.tensor_file.save_file", full)
+    with pytest.raises(StorageError, match="no space left"):
+        save(G, path)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
