@@ -26,9 +26,7 @@ from progan.viewers.generate import (
     label_vectors,
     latents,
     level_of,
-    render,
 )
-from progan.viewers.grids import label_grid, save_grid
 from progan.viewers.samples import MANIFEST, save_samples
 from progan.viewers.writers import count_whole, save_folder, save_npy, save_zip
 
@@ -319,17 +317,3 @@ def test_no_more_than_a_few_batches_are_held(tmp_path: Path) -> None:
 
     save_folder(batches(), tmp_path)
     assert count_whole(tmp_path) == 24
-
-
-def test_label_grid_has_a_class_a_row(tmp_path: Path) -> None:
-    G = make(labels=3)
-    images = label_grid(G, 4, seed=2, level=1)
-    assert images.shape == (12, 3, 8, 12)
-    z = latents(2, 0, 4, G.latent_size)
-    for label in range(3):
-        row = render(G, z, label_vectors(G, label, 0, 0, 4), level=1).astype(int)
-        assert np.abs(row - images[label * 4 : label * 4 + 4]).max() <= 1
-    with Image.open(save_grid(images, tmp_path / "x.png", 4)) as picture:
-        assert picture.size == (4 * 96 + 6, 3 * 64 + 4)
-    with pytest.raises(ConfigError, match="no labels"):
-        label_grid(make(), 4)

@@ -78,9 +78,9 @@ def test_every_gradient(config: str, lod: float) -> None:
     G, D, top = networks(config, torch.float64)
     growth = Growth(*at_lod(lod, top, torch.float64))
     d_batch, g_batch = batches(config)
-    total(discriminator_terms(G, D, d_batch, growth, LOSS), LOSS).mean().backward()
+    torch.autograd.backward(total(discriminator_terms(G, D, d_batch, growth, LOSS), LOSS).mean())
     compare_gradients(config, "D", D, top, lod)
-    total(generator_terms(G, D, g_batch, growth), LOSS).mean().backward()
+    torch.autograd.backward(total(generator_terms(G, D, g_batch, growth), LOSS).mean())
     compare_gradients(config, "G", G, top, lod)
 
 

@@ -86,6 +86,7 @@ def split_resolution(
         height, width, level = height // 2, width // 2, level + 1
     if max(height, width) > 16 or min(height, width) < MIN_BASE:
         side = [_nearest_growable(side) for side in resolution]
+        side = [max(one, max(side) // 4) for one in side]  # 4x16 is the longest base shape
         raise ConfigError(
             f"resolution {format_resolution(resolution)} is not a small base shape (such as 4x4 or 4x6) "
             f"times a power of two; one that is: {format_resolution((side[0], side[1]))}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ _WHY = {
     errno.EACCES: "no permission to write there",
     errno.EPERM: "no permission to write there",
     errno.EROFS: "the file system is read-only",
+    errno.ENOENT: "the folder has disappeared",
+    errno.EFBIG: "the file would be larger than allowed there",
+    errno.ENOTDIR: "a file is where a folder should be",
+    errno.EEXIST: "a file is where a folder should be",
 }
 
 
@@ -50,12 +55,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with storage_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+            mode = temporary.stat().st_mode
             yield temporary
+            # Some writers (safetensors) put a file in place that only its owner can read.
+            temporary.chmod(mode)
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Tell whether a file is the temporary one of a writer that was killed (ours, or of safetensors)."""
+    return re.fullmatch(r"\..+\.\d+\.tmp(\..+)?|\.tmp[A-Za-z0-9]{6}", path.name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that a killed process may have left in a folder."""
+    for path in folder.glob(".*"):
+        if is_leftover(path):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

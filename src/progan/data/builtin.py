@@ -24,6 +24,8 @@ from progan.data.writing import Layout, Writer, check_destination, clear_partial
 from progan.errors import ConfigError, DataError, StorageError
 
 PREFIX = "builtin:"
+DRAWING_VERSION = 1
+"""Raised whenever the pictures change, so that a cache does not give the old ones."""
 GLYPH_CHARACTERS = "AEGJKMRSTX"
 """Ten capitals that are told apart easily, also slanted and small."""
 GLYPH_COUNT = 10_000
@@ -73,7 +75,7 @@ def make_builtin(
     resolution = parse_resolution(options.resolution or sides[name])
     count = options.limit or counts[name]
     labelled = options.labels != "none"
-    choices = [resolution, base_shape, options.channels, count, options.split, labelled]
+    choices = [DRAWING_VERSION, resolution, base_shape, options.channels, count, options.split, labelled]
     key = hashlib.sha256(json.dumps(choices).encode()).hexdigest()[:16]
     place = (options.cache or home_cache) / f"{name}-{key}"
     if is_packed(place):

@@ -87,7 +87,7 @@ class Network(nn.Module, PyTorchModelHubMixin, library_name="progan", tags=["pro
             like: A number becomes a tensor of this one's device and type.
 
         Raises:
-            ValueError: if the level is not one of this network.
+            ValueError: if the level is not one of this network, or alpha is a number outside [0, 1].
         """
         if level is None:
             level = self.level
@@ -97,6 +97,8 @@ class Network(nn.Module, PyTorchModelHubMixin, library_name="progan", tags=["pro
             raise ValueError(f"level {level}: expected 0..{self.max_level}")
         if alpha is None or isinstance(alpha, Tensor):
             return level, alpha
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha {alpha}: expected 0..1")
         return level, torch.tensor(alpha, dtype=like.dtype, device=like.device)
 
     def use_fused(self, fused: bool) -> Self:

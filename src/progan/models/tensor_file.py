@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,16 @@ def write(path: Path, form: str, record: Record, tensors: dict[str, Tensor]) -> 
     host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     header = {"format": form, "record": record, "sha256": digest(record, host)}
     with atomic_path(path) as temporary:
-        save_file(host, temporary, metadata={KEY: json.dumps(header, sort_keys=True)})
+        try:
+            save_file(host, temporary, metadata={KEY: json.dumps(header, sort_keys=True)})
+        except SafetensorError as error:
+            raise _system_error(error) from None
+
+
+def _system_error(error: SafetensorError) -> Exception:
+    """Return the operating system's error that safetensors tells in words, such as a full disk, as such."""
+    number = re.search(r"os error (\d+)", str(error))
+    return error if number is None else OSError(int(number[1]), str(error))
 
 
 def read_header(path: Path) -> dict[str, Any]:

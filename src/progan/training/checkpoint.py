@@ -44,6 +44,8 @@ class Record:
 def save(folder: Path, record: Record, tensors: dict[str, Tensor], keep: int) -> Path:
     """Write a checkpoint, then remove all but the newest `keep`.
 
+    Files of later clocks are removed too: training went on from an earlier one because they are damaged.
+
     Raises:
         DivergenceError: if a tensor is not finite; nothing is written then.
         StorageError: if there is no space or no permission; older checkpoints are unharmed.
@@ -56,8 +58,10 @@ def save(folder: Path, record: Record, tensors: dict[str, Tensor], keep: int) ->
             )
     path = folder / f"{record.images_seen:012d}{SUFFIX}"
     tensor_file.write(path, FORMAT, asdict(record), tensors)
-    for old in paths(folder)[:-keep]:
-        old.unlink()
+    present = paths(folder)
+    here = present.index(path) + 1
+    for other in [*present[: max(0, here - keep)], *present[here:]]:
+        other.unlink()
     return path
 
 
@@ -94,9 +98,3 @@ def newest(folder: Path) -> tuple[tuple[Record, dict[str, Tensor]] | None, list[
     if passed_over:
         raise CheckpointError("no checkpoint can be read:\n" + "\n".join(passed_over))
     return None, passed_over
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that a killed process may have left in a folder."""
-    for path in folder.glob(f".*.tmp{SUFFIX}"):
-        path.unlink(missing_ok=True)

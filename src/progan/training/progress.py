@@ -182,10 +182,12 @@ def print_plan(console: Console, plan: Plan, device: str, folder: Path) -> None:
         device: Where it would compute.
         folder: Where it would be written.
     """
-    table = Table(title=f"plan of {folder}", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=f"plan of {folder}", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, 1)
+    )
     table.add_column("phase", no_wrap=True)
     table.add_column("size", no_wrap=True)
-    for name in ("kimg", "batch", "lr G / D", "parameters G / D", "memory"):
+    for name in ("kimg", "batch", "learning rate", "G / D params", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
     for phase in plan.schedule.phases:
         point, cost = plan.schedule.at(phase.start + 1), plan.costs[phase.level]
@@ -194,15 +196,15 @@ def print_plan(console: Console, plan: Plan, device: str, folder: Path) -> None:
             format_resolution(plan.spec.resolution(phase.level)),
             f"{(phase.end - phase.start) / 1000:,g}",
             str(point.batch_size),
-            f"{point.g_lr:g} / {point.d_lr:g}",
-            f"{cost.g_parameters / 1e6:.2f} M / {cost.d_parameters / 1e6:.2f} M",
+            f"{point.g_lr:g}" if point.g_lr == point.d_lr else f"{point.g_lr:g} / {point.d_lr:g}",
+            f"{cost.g_parameters / 1e6:.1f} / {cost.d_parameters / 1e6:.1f} M",
             format_bytes(plan.memory(phase)),
         )
     console.print(table)
     labels = f", {len(plan.spec.label_names)} classes" if plan.spec.label_names else ""
     console.print(
         f"{plan.pictures:,} pictures{labels}; {plan.schedule.total:,} images in all, "
-        f"{plan.work(0):.3g} floating-point operations; device {device}; "
+        f"{plan.operations():.3g} floating-point operations; device {device}; "
         f"memory is estimated for weights, moments and activations",
         highlight=False,
     )

@@ -9,7 +9,15 @@ from typing import Any
 
 import torch
 
-from progan.config import Config, format_resolution, load_config, make_config, merge, per_level
+from progan.config import (
+    Config,
+    format_resolution,
+    load_config,
+    make_config,
+    merge,
+    parse_resolution,
+    per_level,
+)
 from progan.data.packed import PackedSet
 from progan.data.prepare import find_or_prepare
 from progan.errors import CheckpointError, ConfigError, DataError, Interrupted
@@ -103,13 +111,14 @@ def check(
     """Check everything about a run and prepare its pictures, without training. Arguments as `train`."""
     config = load_config(recipe, options)
     packed = _prepare(source, config, reporter, stop)
-    name = str(source).removeprefix("builtin:")
-    folder = RunFolder(out or Path("runs") / f"{Path(name).stem}-{Path(recipe).stem}")
+    place = Path(str(source).removeprefix("builtin:"))
+    name = place.stem or place.resolve().stem  # "." has no name of its own
+    folder = RunFolder(out or Path("runs") / f"{name}-{Path(recipe).stem}")
     config = resolve(config, packed)
     dataset = Dataset(str(source), str(packed.path), packed.fingerprint)
     if folder.exists():
         require_same(folder, folder.config(), config)
-    elif folder.path.exists() and any(folder.path.iterdir()):
+    elif folder.is_foreign():
         raise ConfigError(f"{folder.path} exists and is no run folder; choose another --out")
     return _checked(config, packed, folder, dataset)
 
@@ -147,12 +156,19 @@ def resolve(config: Config, packed: PackedSet) -> Config:
         "channels": packed.channels,
         "resolution": format_resolution(packed.resolution(packed.max_level)),
     }
-    wanted = {"channels": data.channels, "resolution": data.resolution}
-    if wanted["resolution"] is not None and "x" not in str(wanted["resolution"]):
-        wanted["resolution"] = f"{data.resolution}x{data.resolution}"
-    for key, value in wanted.items():
-        if value is not None and value != found[key]:
-            raise ConfigError(f"data.{key} {value} was asked for, but {packed.path} holds {found[key]}")
+    size, base_shape = data.resolution, config.model.base_shape
+    asked = [
+        ("data.channels", data.channels, packed.channels),
+        ("data.resolution", size and format_resolution(parse_resolution(size)), found["resolution"]),
+        (
+            "model.base_shape",
+            base_shape and format_resolution(base_shape),
+            format_resolution(packed.base_shape),
+        ),
+    ]
+    for key, wanted, held in asked:
+        if wanted is not None and wanted != held:
+            raise ConfigError(f"{key} {wanted} was asked for, but {packed.path} holds {held}")
     tree = merge(
         config.model_dump(mode="json"), {"data": found, "model": {"base_shape": list(packed.base_shape)}}
     )
@@ -213,7 +229,10 @@ def _checked(config: Config, packed: PackedSet, folder: RunFolder, dataset: Data
             f"add pictures or lower --schedule.batch-size"
         )
     device = choose_device(config.run.device)
-    return Prepared(make_plan(config, spec, pictures), packed, folder, dataset, device)
+    plan = make_plan(config, spec, pictures)
+    if plan.schedule.total == 0:
+        raise ConfigError("the schedule is 0 images long; give schedule.total_kimg, or phases, a length")
+    return Prepared(plan, packed, folder, dataset, device)
 
 
 def _run(prepared: Prepared, reporter: Reporter, stop: StopRequest) -> Path:
@@ -222,7 +241,7 @@ def _run(prepared: Prepared, reporter: Reporter, stop: StopRequest) -> Path:
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
     if prepared.device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = config.run.tf32
+        torch.set_float32_matmul_precision("high" if config.run.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = config.run.tf32
         torch.backends.cudnn.benchmark = True
     trainer = Trainer(prepared.plan, prepared.packed, prepared.folder, prepared.device, reporter)

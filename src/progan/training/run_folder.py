@@ -19,7 +19,7 @@ import yaml
 
 from progan.config import Config, differing_keys, flatten, make_config, to_yaml
 from progan.errors import CheckpointError, ConfigError
-from progan.files import write_text
+from progan.files import is_leftover, write_text
 from progan.models.weights import GENERATOR_FILE
 
 FREE_KEYS = (
@@ -68,6 +68,14 @@ class RunFolder:
     def exists(self) -> bool:
         """Whether a run was begun here."""
         return self.config_file.is_file()
+
+    def is_foreign(self) -> bool:
+        """Whether something lies here that is neither a run nor what is left of one killed as it began."""
+        if self.exists() or not self.path.exists():
+            return False
+        if not self.path.is_dir():
+            return True
+        return any(path != self.dataset_file and not is_leftover(path) for path in self.path.iterdir())
 
     def begin(self, config: Config, dataset: Dataset) -> None:
         """Write configuration and dataset, before the first step or when a run goes on with changes.

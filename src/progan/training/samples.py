@@ -15,8 +15,12 @@ from progan.data.pixels import tile, to_float, to_image, to_uint8
 from progan.files import atomic_path
 from progan.models.generator import Generator
 
-MIN_SIDE = 32
-"""Smaller samples are enlarged by a whole factor to at least this many pixels."""
+MIN_SIDE = 64
+"""Smaller pictures are enlarged by a whole factor to at least this many pixels, so that 4x4 can be seen."""
+PIXELS_AT_ONCE = 1 << 21
+"""Pixels of samples computed together (32 pictures of 256x256), so that a step needs more memory."""
+GAP = 2
+"""White pixels between the pictures of a grid."""
 
 
 def write_grid(images: NDArray[np.uint8], columns: int, path: Path) -> None:
@@ -26,7 +30,7 @@ def write_grid(images: NDArray[np.uint8], columns: int, path: Path) -> None:
         StorageError: if it cannot be written.
     """
     with atomic_path(path) as temporary:
-        to_image(tile(images, columns, min_side=MIN_SIDE, gap=2)).save(temporary)
+        to_image(tile(images, columns, min_side=MIN_SIDE, gap=GAP)).save(temporary)
 
 
 class SampleGrid:
@@ -50,9 +54,11 @@ class SampleGrid:
             self._labels = torch.nn.functional.one_hot(classes, label_size).float()
 
     @torch.inference_mode()
-    def draw(self, G: Generator, batch: int = 32) -> NDArray[np.uint8]:
+    def draw(self, G: Generator) -> NDArray[np.uint8]:
         """Return the pictures of a generator, at the level and alpha it has grown to: [N, C, h, w]."""
         device = next(G.parameters()).device
+        height, width = G.resolution()
+        batch = max(1, min(32, PIXELS_AT_ONCE // (height * width)))
         made = []
         for i in range(0, len(self._latents), batch):
             labels = None if self._labels is None else self._labels[i : i + batch].to(device)

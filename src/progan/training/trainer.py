@@ -10,6 +10,7 @@ import torch
 from progan.data.batches import Batches
 from progan.data.packed import PackedSet
 from progan.errors import CheckpointError, DivergenceError, Interrupted
+from progan.files import remove_leftovers
 from progan.models import weights
 from progan.training import checkpoint
 from progan.training.logs import Logs, Stats
@@ -72,7 +73,8 @@ class Trainer:
         Raises:
             CheckpointError: if there are checkpoints but none fits or can be read.
         """
-        checkpoint.remove_leftovers(self.folder.checkpoints)
+        for place in (self.folder.path, self.folder.checkpoints, self.folder.samples):
+            remove_leftovers(place)
         found, passed_over = checkpoint.newest(self.folder.checkpoints)
         for message in passed_over:
             self.reporter.say(f"{message}; using the one before")
@@ -90,6 +92,8 @@ class Trainer:
             raise CheckpointError(f"{self.folder.path}: the checkpoint does not fit ({error})") from None
         self.state.images_seen, self.state.phase = record.images_seen, record.phase
         self.state.set_growth(record.level, record.alpha)
+        # A kill may have come between the checkpoint and its generator.
+        weights.save(self.state.G_ema, self.folder.generator_file)
         self.reporter.say(f"going on from {record.images_seen:,} images")
 
     def run(self, stop: StopRequest) -> None:
@@ -109,26 +113,29 @@ class Trainer:
             if state.images_seen == 0:
                 self._write_reals()
             saved_at = started = time.monotonic()
-            seen_at_start = saved_images = state.images_seen
+            seen_at_start = state.images_seen
             while state.images_seen < self.schedule.total:
                 before = state.images_seen
                 point = self._iterate()
                 done = state.images_seen >= self.schedule.total
-                if stop or done or self.schedule.is_tick(before, state.images_seen):
+                # Asked once: a signal that comes from here on is for the next iteration.
+                stopped_by = stop.signal_number
+                ending = done or stopped_by is not None
+                if ending or self.schedule.is_tick(before, state.images_seen):
                     elapsed = time.monotonic() - started
                     rate = (state.images_seen - seen_at_start) / max(elapsed, 1e-9)
                     self._tick(logs, point, rate)
                     started, seen_at_start = time.monotonic(), state.images_seen
                 self.reporter.advance(point, state.images_seen)
                 due = time.monotonic() - saved_at >= 60 * self.config.run.checkpoint_minutes
-                if stop or done or due or self.schedule.phase_ends(before, state.images_seen):
+                if ending or due or self.schedule.phase_ends(before, state.images_seen):
                     self._save()
-                    saved_at, saved_images = time.monotonic(), state.images_seen
-                if stop.signal_number is not None and not done:
+                    saved_at = time.monotonic()
+                if stopped_by is not None and not done:
                     raise Interrupted(
-                        f"stopped at {saved_images:,} images, checkpoint written; to go on: "
+                        f"stopped at {state.images_seen:,} images, checkpoint written; to go on: "
                         f"progan train --resume {self.folder.path}",
-                        stop.signal_number,
+                        stopped_by,
                     )
 
     def _iterate(self) -> Point:
@@ -154,20 +161,15 @@ class Trainer:
     def _enter(self, point: Point) -> None:
         """Take note of where the networks stand; reset Adam where the schedule asks for it."""
         state = self.state
+        grew = point.level > state.G.level
         state.set_growth(point.level, point.alpha)
         if point.phase.index == state.phase:
             return
-        grew = point.phase.kind == "fade" or not self._fades_in(point)
         reset = self.config.optimizer.reset
         if state.phase >= 0 and (reset == "phase" or (reset == "level" and grew)):
             state.g_adam.reset()
             state.d_adam.reset()
         state.phase = point.phase.index
-
-    def _fades_in(self, point: Point) -> bool:
-        """Whether the level of a point was faded in by the phase before."""
-        index = point.phase.index
-        return index > 0 and self.schedule.phases[index - 1].kind == "fade"
 
     def _note(self, terms: Terms) -> None:
         """Add to the sums of the log interval; they stay on the device until a log point reads them."""

@@ -1,23 +1,15 @@
-"""Many pictures in one: sample grids, and grids with one class a row."""
+"""Many pictures in one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from progan.data.pixels import tile, to_image
 from progan.errors import ConfigError
-from progan.files import atomic_path
-from progan.models.generator import Generator
-from progan.viewers.generate import latents, level_of, render
+from progan.training.samples import GAP, MIN_SIDE, write_grid
 
-MIN_SIDE = 64
-"""Pictures in a grid are enlarged to at least this many pixels, so that 4x4 samples can be seen."""
-
-GAP = 2
 _MOST_PIXELS = 89_478_485
 """Where Pillow starts to warn that a picture it reads may be an attack (Image.MAX_IMAGE_PIXELS)."""
 
@@ -60,31 +52,5 @@ def save_grid(images: NDArray[np.uint8], path: Path, columns: int | None = None)
     n, channels, height, width = images.shape
     check_grid(n, channels, (height, width))
     columns = columns or int(np.ceil(np.sqrt(n)))
-    picture = to_image(tile(images, columns, min_side=MIN_SIDE, gap=GAP))
-    with atomic_path(path) as temporary:
-        picture.save(temporary)
+    write_grid(images, columns, path)
     return path
-
-
-def label_grid(G: Generator, columns: int, *, seed: int = 0, level: int | None = None) -> NDArray[np.uint8]:
-    """Make the pictures of a grid with one class a row, for `save_grid` with the same `columns`.
-
-    All pictures of a column have the same latent, so that a column shows what the class alone changes.
-
-    Args:
-        G: A generator with labels.
-        columns: Latents, at least 1: those of samples 0 to columns - 1 of `seed`.
-        seed: At least 0.
-        level: As in `level_of`.
-
-    Returns:
-        [label_size * columns, channels, height, width] uint8, in the order of the labels.
-
-    Raises:
-        ConfigError: if the generator has no labels, or as in `level_of`.
-    """
-    if G.label_size == 0:
-        raise ConfigError("this generator has no labels, so it has no grid of classes")
-    z = latents(seed, 0, columns, G.latent_size).repeat(G.label_size, 1)  # [labels * columns, latent]
-    labels = torch.eye(G.label_size).repeat_interleave(columns, dim=0)
-    return render(G, z, labels, level=level_of(G, level))

@@ -60,7 +60,7 @@ def _run(folder: RunFolder) -> Facts:
     schedule = Schedule(config.schedule, config.optimizer, max_level)
     point = schedule.at(record.images_seen)
     size = format_resolution((shape[0] << point.level, shape[1] << point.level))
-    where = f"{point.phase.kind} {record.alpha:.2f}" if point.fading else point.phase.kind
+    where = f"{point.phase.kind} {point.alpha:.2f}" if point.fading else point.phase.kind
     facts["progress"] = (
         f"{record.images_seen:,} of {schedule.total:,} images ({record.images_seen / schedule.total:.0%}), "
         f"phase {point.phase.index + 1} of {len(schedule.phases)}: {size} {where}"

@@ -1,0 +1,390 @@
+"""The real command from end to end on a tiny folder of pictures, and the mistakes a user makes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+import progan as package
+from progan import cli
+from progan.data.packed import PackedSet
+from tiny import environment, options, progan, words
+
+TRAIN = options(schedule={"total_kimg": 0.176})
+"""Up to a fade of the last level."""
+CLASSES = ("disc", "square")
+
+
+@pytest.fixture(scope="module", name="folder")
+def folder_of_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 PNG and JPEG of mixed sizes and modes in two classes, and a file that is no picture."""
+    folder, dice = tmp_path_factory.mktemp("user") / "my pictures", np.random.default_rng(0)
+    for i in range(40):
+        kind = CLASSES[i % 2]
+        width, height = (int(n) for n in dice.integers(16, 40, 2))
+        image = Image.new("RGB", (width, height), tuple(int(c) for c in dice.integers(0, 255, 3)))
+        draw, box = ImageDraw.Draw(image), (width // 4, height // 4, width * 3 // 4, height * 3 // 4)
+        (draw.ellipse if kind == "disc" else draw.rectangle)(box, fill="white")
+        path = folder / kind / f"{i:02d}.{'png' if i % 3 else 'jpg'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (image.convert("L") if i == 1 else image).save(path)
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+@pytest.fixture(scope="module", name="packed")
+def prepared_by_command(folder: Path) -> Path:
+    target = folder.parent / "packed"
+    result = progan("prepare", folder, target, "--resolution", "16", "--labels", "folders", "--workers", "1")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "40" in result.stdout
+    return target
+
+
+@pytest.fixture(scope="module", name="run")
+def trained_by_command(packed: Path) -> Path:
+    run = packed.parent / "run"
+    result = progan("train", packed, "--out", run, *words(TRAIN))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "training on 40 pictures, 2 classes, up to 16x16" in result.stdout
+    assert f"progan generate {run}" in result.stdout
+    return run
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Run a command in this process: its exit code, stdout and stderr."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    code = caught.value.code
+    return (0 if code is None else int(code)), out, err
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run a command that must fail by the user's mistake: exit code 2 and one message; returns it."""
+    code, _, err = call(capsys, *arguments)
+    assert code == 2, err
+    assert err.count("error:") == 1
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    return err
+
+
+def test_prepare(packed: Path) -> None:
+    made = PackedSet.open(packed)
+    assert (made.count, made.channels, made.label_names) == (40, 3, CLASSES)
+    assert made.resolution(made.max_level) == (16, 16)
+
+
+def test_dry_run_prints_every_phase(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    code, out, err = call(capsys, "train", packed, "--out", run, "--dry-run", *words(options()))
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines() if "stabilise" in line or "fade" in line]
+    assert [row[:5] for row in rows] == [
+        ["1", "stabilise", "4x4", "0.048", "16"],
+        ["2", "fade", "8x8", "0.048", "8"],
+        ["3", "stabilise", "8x8", "0.048", "8"],
+        ["4", "fade", "16x16", "0.048", "8"],
+        ["5", "stabilise", "16x16", "0.048", "8"],
+    ]
+    assert "240 images in all" in out
+    assert not run.exists()
+
+
+def test_train_from_a_folder_of_its_own_accord(folder: Path, tmp_path: Path) -> None:
+    """Nothing but a source: the picture size is found, the set is prepared beside it and found again."""
+    tree = options(schedule={"total_kimg": 0.016}, data={"max_resolution": 16})
+    first = progan("train", folder, *words(tree), cwd=tmp_path)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert (tmp_path / "runs" / "my pictures-light" / "generator.safetensors").is_file()
+    assert len(list((folder.parent / "my pictures.progan").iterdir())) == 1
+    again = progan("train", folder, *words(tree), cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "going on from 16 images" in again.stdout
+
+
+def test_train_writes_a_run(run: Path) -> None:
+    lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    assert lines[-1]["images_seen"] == 176
+    assert (lines[-1]["phase"], lines[-1]["resolution"]) == ("fade", "16x16")
+
+
+def test_resume_and_its_dry_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, "train", "--resume", run, "--dry-run")
+    assert (code, err) == (0, "")
+    assert "176 images in all" in out
+    assert "model.generator.fmap_max: 8 there, 16 here" in mistake(
+        capsys, "train", "--resume", run, "--model.generator.fmap-max", 16
+    )
+
+
+def test_info(run: Path, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "info", run)
+    assert code == 0
+    text = " ".join(out.split())
+    assert "176 of 176 images (100%), phase 4 of 4: 16x16 fade" in text
+    assert "disc, square" in text
+    for path, word in (
+        (packed, "packed set"),
+        (run / "generator.safetensors", "Generator"),
+        (run / "checkpoints" / "000000000176.safetensors", "checkpoint"),
+    ):
+        code, out, _ = call(capsys, "info", path)
+        assert code == 0
+        assert word in out
+
+
+def test_generate(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = [tmp_path / name for name in ("folder", "grid.png", "array.npy", "many.zip")]
+    for out in outputs:
+        code, said, err = call(capsys, "generate", run, "--n", 6, "--out", out, "--seed", 3)
+        assert (code, err) == (0, "")
+        assert str(out) in said
+    array = np.load(outputs[2])
+    assert (array.shape, array.dtype) == ((6, 3, 16, 16), np.uint8)
+    files = sorted(outputs[0].glob("*.png"))
+    assert len(files) == 6
+    for path, expected in zip(files, array, strict=True):
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(np.asarray(image).transpose(2, 0, 1), expected)
+    with zipfile.ZipFile(outputs[3]) as archive:
+        pictures = [name for name in archive.namelist() if name.endswith(".png")]
+        assert len(pictures) == 6
+        assert archive.testzip() is None
+    with Image.open(outputs[1]) as image:
+        assert min(image.size) >= 16
+
+
+def test_generate_by_label_and_resolution(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {}
+    for name, extra in {
+        "disc": ["--label", "disc"],
+        "0": ["--label", "0"],
+        "square": ["--label", "square"],
+        "small": ["--label", "disc", "--resolution", "8"],
+        "level": ["--label", "disc", "--level", "1"],
+        "fewer": ["--label", "disc", "--n", "2"],
+    }.items():
+        out = tmp_path / f"{name}.npy"
+        number = [] if name == "fewer" else ["--n", "4"]
+        code, _, err = call(capsys, "generate", run, "--out", out, *number, *extra)
+        assert (code, err) == (0, "")
+        made[name] = np.load(out)
+    np.testing.assert_array_equal(made["disc"], made["0"])
+    assert (made["disc"] != made["square"]).any()
+    assert made["small"].shape == (4, 3, 8, 8)
+    np.testing.assert_array_equal(made["small"], made["level"])
+    np.testing.assert_allclose(made["fewer"].astype(int), made["disc"][:2].astype(int), atol=1)
+
+
+def test_interpolate(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "walk.gif"
+    code, said, err = call(
+        capsys, "interpolate", run, "-o", out, "--seconds", 1, "--fps", 5, "--grid", 1, 2, "--label", "disc"
+    )
+    assert (code, err) == (0, "")
+    assert str(out) in said
+    with Image.open(out) as image:
+        assert getattr(image, "n_frames", 1) == 5
+        width, height = image.size
+        assert width > height
+
+
+@pytest.mark.parametrize("name", ["train", "prepare", "generate", "interpolate", "info", "recipes", ""])
+def test_help(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, err = call(capsys, *([name] if name else []), "--help")
+    assert (code, err) == (0, "")
+    assert f"progan {name}".strip() in out
+    if name == "train":
+        for option in ("--resume", "--schedule.batch-size", "--model.discriminator.stddev-group"):
+            assert option in out
+
+
+def test_version_and_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "--version")[1].strip() == package.__version__
+    out = call(capsys, "recipes")[1]
+    assert all(name in out for name in package.recipe_names())
+
+
+def test_sources_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert str(empty) in mistake(capsys, "train", empty)
+    assert str(empty) in mistake(capsys, "prepare", empty, tmp_path / "packed")
+    missing = tmp_path / "missing"
+    for command in (["train", missing], ["prepare", missing, tmp_path / "packed"], ["info", missing]):
+        assert str(missing) in mistake(capsys, *command)
+    for command in (["generate", missing], ["interpolate", missing], ["train", "--resume", missing]):
+        assert str(missing) in mistake(capsys, *command)
+    assert not (tmp_path / "packed").exists()
+    assert "no built-in set" in mistake(capsys, "train", "builtin:nothing")
+
+
+def test_a_resume_of_what_is_no_run(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is no run folder" in mistake(capsys, "train", "--resume", packed)
+    assert "either a source of pictures or --resume" in mistake(capsys, "train")
+    assert "either a source" in mistake(capsys, "train", packed, "--resume", tmp_path)
+    assert "leave out --out" in mistake(capsys, "train", "--resume", tmp_path, "--out", tmp_path)
+
+
+CASES: list[tuple[dict[str, Any], list[str]]] = [
+    ({"schedule": {"batch_size": 64}}, ["40 pictures to train on are fewer than a batch of 64"]),
+    ({"schedule": {"batch_size": 6}}, ["6 is not a multiple of model.discriminator.stddev_group 4"]),
+    ({"data": {"resolution": 100}}, ["resolution 100x100", "128x128"]),
+    ({"data": {"resolution": "big"}}, ["resolution 'big'", "such as 128"]),
+    ({"model": {"base_shape": [4, 4]}, "data": {"resolution": 20}}, ["nearest that is: 16x16"]),
+    ({"schedule": {"batch_size": "many"}}, ["many"]),
+    ({"schedule": {"batch_size": 0}}, ["schedule.batch_size", "0"]),
+    ({"optimizer": {"reset": "often"}}, ["reset", "often"]),
+]
+
+
+@pytest.mark.parametrize(("tree", "expected"), CASES)
+def test_options_that_cannot_be_used(
+    packed: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    tree: dict[str, Any],
+    expected: list[str],
+) -> None:
+    message = mistake(capsys, "train", packed, "--out", tmp_path / "run", *words(tree))
+    for word in expected:
+        assert word in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resolution_that_is_no_base_shape_times_a_power_of_two(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (
+        ["prepare", folder, tmp_path / "p", "--resolution"],
+        ["train", folder, "--data.resolution"],
+    ):
+        assert "one that is: 128x128" in mistake(capsys, *command, "100")
+    message = mistake(capsys, "prepare", folder, tmp_path / "p", "--resolution", 40, "--base-shape", 4, 6)
+    assert "40x40 is not the base shape 4x6 times a power of two" in message
+
+
+def test_names_that_are_nearly_right(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "--schedule.batch-size" in mistake(capsys, "train", packed, "--schedule.batch-sise", 8)
+    assert "prepare" in mistake(capsys, "prepair", packed)
+    assert "did you mean 'paper'?" in mistake(capsys, "train", packed, "--recipe", "papr")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("model:\n  generator:\n    fmap_basis: 64\n")
+    message = mistake(capsys, "train", packed, "--recipe", mine)
+    assert "unknown option 'model.generator.fmap_basis'" in message
+    assert "did you mean 'model.generator.fmap_base'?" in message
+
+
+def test_a_run_folder_of_another_configuration(
+    run: Path, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = mistake(capsys, "train", packed, "--out", run, *words(TRAIN), "--loss.drift", 0.5)
+    assert "loss.drift: 0.001 there, 0.5 here" in message
+    assert "Choose another --out" in message
+    assert "is no run folder" in mistake(capsys, "train", packed, "--out", packed, *words(TRAIN))
+
+
+def test_a_label_file_that_does_not_fit(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("name,label\nghost.png,disc\n")
+    message = mistake(capsys, "prepare", folder, tmp_path / "packed", "--labels", labels)
+    assert str(labels) in message
+    assert "ghost.png" in message
+    message = mistake(capsys, "prepare", folder, tmp_path / "packed", "--labels", tmp_path / "no.csv")
+    assert "no.csv" in message
+    assert "three shares" in mistake(capsys, "prepare", folder, tmp_path / "packed", "--split", "a,b")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_here(
+    run: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (
+        ["train", packed, "--out", tmp_path / "run", "--device", "cuda"],
+        ["train", packed, "--out", tmp_path / "run", "--run.device", "cuda"],
+        ["generate", run, "--device", "cuda"],
+        ["interpolate", run, "--device", "cuda"],
+    ):
+        assert "'cuda' cannot be used here" in mistake(capsys, *command)
+    assert not (tmp_path / "run").exists()
+
+
+def test_uses_that_do_not_fit_the_generator(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", tmp_path / "x.npy"]
+    assert "cat" in mistake(capsys, "generate", run, "--label", "cat", *out)
+    assert "7" in mistake(capsys, "generate", run, "--label", "7", *out)
+    assert "64" in mistake(capsys, "generate", run, "--resolution", "64", *out)
+    assert "9" in mistake(capsys, "generate", run, "--level", "9", *out)
+    mistake(capsys, "generate", run, "--n", "0", *out)
+    assert not (tmp_path / "x.npy").exists()
+
+
+def test_messages_of_the_process_itself(tmp_path: Path) -> None:
+    """What a shell sees, once: the code, one message on stderr, nothing else."""
+    result = progan("train", tmp_path / "missing [bold]")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert "missing [bold]" in result.stderr, "a path is not markup"
+    assert "Traceback" not in result.stderr
+
+
+def test_nothing_heavy_is_imported_for_help() -> None:
+    code = (
+        "import sys, progan\n"
+        "assert 'torch' not in sys.modules, 'import progan'\n"
+        "from progan.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'huggingface_hub', 'tensorboard', 'imageio'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_public_name_is_there() -> None:
+    assert set(package.__all__) <= set(dir(package))
+    for name in package.__all__:
+        value = getattr(package, name)
+        assert name == "__version__" or value.__doc__, name
+    with pytest.raises(AttributeError, match="nothing_such"):
+        _ = package.nothing_such
+
+
+def test_arrows_go_only_downward(tmp_path: Path) -> None:
+    """The contract of the layers, in pyproject.toml."""
+    pytest.importorskip("importlinter")
+    root = Path(__file__).parent.parent
+    code = (
+        "import sys; from importlinter.cli import lint_imports; "
+        "sys.exit(lint_imports(config_filename='pyproject.toml', cache_dir=sys.argv[1]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env=environment(),
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 kept, 0 broken" in result.stdout

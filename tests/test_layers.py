@@ -1,0 +1,274 @@
+"""The layers against their definitions, and the networks as a whole at any shape, level and alpha."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from progan.models.discriminator import Discriminator, Downscale
+from progan.models.generator import Generator
+from progan.models.layers import (
+    EqualizedConv2d,
+    EqualizedLinear,
+    conv2d_downscale2d,
+    downscale2d,
+    feature_maps,
+    minibatch_stddev,
+    pixel_norm,
+    upscale2d,
+    upscale2d_conv2d,
+)
+
+few = st.integers(1, 5)
+SMALL: dict[str, Any] = {"fmap_base": 64, "fmap_max": 8}
+
+
+def randn(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, dtype=dtype)
+
+
+def with_gradients(y: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """An output, its gradients, and the gradients of their squares: what the gradient penalty needs."""
+    first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
+    second = torch.autograd.grad(first[0].square().sum(), inputs, allow_unused=True)
+    return (y, *first, *(g for g in second if g is not None))
+
+
+def close(ours: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    for a, b in zip(ours, expected, strict=True):
+        # Rounding goes with the largest numbers that a sum is made of, not with the sum.
+        size = max(1.0, float(b.detach().abs().max())) if b.numel() else 1.0
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12 * size)
+
+
+@given(few, few, few, st.integers(1, 7), st.integers(1, 7), st.integers(0, 100))
+def test_fused_up_is_unfused_up(n: int, i: int, o: int, h: int, w: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    x, weight = randn(n, i, h, w).requires_grad_(), randn(o, i, 3, 3).requires_grad_()
+    results = [with_gradients(upscale2d_conv2d(x, weight, fused=fused), x, weight) for fused in (True, False)]
+    assert results[0][0].shape == (n, o, 2 * h, 2 * w)
+    close(*results)
+
+
+@given(few, few, few, st.integers(1, 5), st.integers(1, 5), st.booleans(), st.integers(0, 100))
+def test_fused_down_is_unfused_down(n: int, i: int, o: int, h: int, w: int, bias: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    x, weight = randn(n, i, 2 * h, 2 * w).requires_grad_(), randn(o, i, 3, 3).requires_grad_()
+    b = randn(o) if bias else None
+    results = [
+        with_gradients(conv2d_downscale2d(x, weight, b, fused=fused), x, weight) for fused in (True, False)
+    ]
+    assert results[0][0].shape == (n, o, h, w)
+    close(*results)
+
+
+@given(few, few, st.integers(1, 4), st.integers(1, 4))
+def test_scaling_by_two(n: int, c: int, h: int, w: int) -> None:
+    x = randn(n, c, h, w)
+    up = upscale2d(x)
+    assert torch.equal(up, x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    torch.testing.assert_close(downscale2d(up), x)
+    y = randn(n, c, 2 * h, 2 * w)
+    mean = (y[..., ::2, ::2] + y[..., 1::2, ::2] + y[..., ::2, 1::2] + y[..., 1::2, 1::2]) / 4
+    torch.testing.assert_close(downscale2d(y), mean)
+
+
+def stddev_by_loops(x: Tensor, group: int) -> Tensor:
+    """Section 3 in plain loops: sample i is in group i mod M."""
+    n = len(x)
+    m = n // min(group, n)
+    maps = torch.empty(n, 1, *x.shape[2:], dtype=x.dtype)
+    for j in range(m):
+        members = [x[i] for i in range(n) if i % m == j]
+        mean = sum(members, torch.zeros_like(x[0])) / len(members)
+        variance = sum(((one - mean) ** 2 for one in members), torch.zeros_like(x[0])) / len(members)
+        value = (variance + 1e-8).sqrt().mean()
+        for i in range(j, n, m):
+            maps[i] = value
+    return torch.cat([x, maps], dim=1)
+
+
+@given(st.integers(1, 5), st.integers(1, 4), few, few, few, st.booleans())
+def test_minibatch_stddev(group: int, m: int, c: int, h: int, w: int, small: bool) -> None:
+    n = m if small and m < group else group * m
+    x = randn(n, c, h, w)
+    torch.testing.assert_close(minibatch_stddev(x, group), stddev_by_loops(x, group))
+
+
+def test_minibatch_stddev_of_a_batch_that_cannot_be_divided() -> None:
+    with pytest.raises(ValueError, match="a batch of 6 cannot be divided into minibatch-stddev groups of 4"):
+        minibatch_stddev(randn(6, 2, 4, 4), 4)
+
+
+@given(few, st.integers(1, 16), st.floats(1e-2, 1e3), st.booleans())
+def test_pixel_norm(n: int, c: int, size: float, flat: bool) -> None:
+    x = randn(n, c) * size if flat else randn(n, c, 3, 2) * size
+    # A feature vector far above epsilon; with one channel it may come close to zero.
+    x = x + x.sign() * 0.1
+    y = pixel_norm(x)
+    torch.testing.assert_close(y.square().mean(1), torch.ones_like(y[:, 0]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(F.cosine_similarity(x, y, dim=1), torch.ones_like(y[:, 0]))
+    assert torch.equal(pixel_norm(torch.zeros_like(x)), torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_statistics_of_half_precision_are_float32(dtype: torch.dtype) -> None:
+    # Squares of these leave the range of float16, and sums of them the precision of bfloat16.
+    x = (randn(4, 512, 2, 2, dtype=torch.float32) + 300).to(dtype)
+    y = pixel_norm(x)
+    assert y.dtype == dtype
+    expected = pixel_norm(x.float())
+    torch.testing.assert_close(y.float(), expected, rtol=torch.finfo(dtype).eps * 2, atol=0)
+    s = minibatch_stddev(x, 4)
+    assert s.dtype == dtype
+    exact = minibatch_stddev(x.float(), 4)[:, -1]
+    assert 0.5 < float(exact.mean()) < 2
+    torch.testing.assert_close(s[:, -1].float(), exact, rtol=torch.finfo(dtype).eps, atol=0)
+
+
+def test_equalized_learning_rate() -> None:
+    torch.manual_seed(0)
+    conv, linear = EqualizedConv2d(64, 96, 3), EqualizedLinear(512, 256, gain=1.0)
+    assert conv.scale == math.sqrt(2) / math.sqrt(64 * 9)
+    assert linear.scale == 1 / math.sqrt(512)
+    for layer in (conv, linear):
+        assert layer.weight.std().item() == pytest.approx(1, abs=0.02), "N(0, 1), scaled at use"
+        assert layer.bias is not None
+        assert not layer.bias.any()
+    torch.testing.assert_close(conv.scaled_weight(), conv.weight * conv.scale)
+    x = torch.randn(2, 512)
+    torch.testing.assert_close(linear(x), F.linear(x, linear.weight / math.sqrt(512), linear.bias))
+    assert linear.bias is not None
+    linear.bias.data.fill_(0.5)
+    torch.testing.assert_close(linear(x), F.linear(x, linear.weight / math.sqrt(512)) + 0.5)
+    # Variance is kept: He's initialisation at gain sqrt(2) doubles it for leaky ReLU to halve it again.
+    assert conv(torch.randn(4, 64, 16, 16))[..., 1:-1, 1:-1].std().item() == pytest.approx(
+        math.sqrt(2), rel=0.1
+    )
+
+
+def test_filters_of_table_2() -> None:
+    def filters(levels: int, **options: float) -> list[int]:
+        return [feature_maps(i, fmap_decay=1.0, fmap_max=512, **options) for i in range(levels)]  # type: ignore[arg-type]
+
+    assert filters(9, fmap_base=8192) == [512, 512, 512, 512, 256, 128, 64, 32, 16]
+    assert filters(6, fmap_base=2048) == [512, 512, 256, 128, 64, 32]  # appendix A.2
+    assert feature_maps(-1, fmap_base=8192, fmap_decay=1.0, fmap_max=512) == 512
+    assert feature_maps(20, fmap_base=8192, fmap_decay=1.0, fmap_max=512) == 1
+
+
+def test_parameters_of_table_2() -> None:
+    """The numbers at the foot of Table 2: 23.1M in each network."""
+    with torch.device("meta"):
+        sizes = [sum(p.numel() for p in network.parameters()) for network in (Generator(), Discriminator())]
+    # Those of the lower levels' toRGB and fromRGB, which Table 2 does not count, are a few thousand.
+    assert [round(size / 1e6, 1) for size in sizes] == [23.1, 23.1]
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(1, 5),
+    st.tuples(st.integers(2, 7), st.integers(2, 7)),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.sampled_from(["fused", "separate"]),
+)
+def test_networks_of_any_shape(
+    channels: int, base: tuple[int, int], top: int, label_size: int, downscale: Downscale
+) -> None:
+    shape: dict[str, Any] = {
+        "channels": channels,
+        "base_shape": base,
+        "max_level": top,
+        "label_size": label_size,
+    }
+    G = Generator(**shape, **SMALL).double()
+    D = Discriminator(**shape, **SMALL, stddev_group=2, downscale=downscale).double()
+    z = randn(4, 8)
+    labels = torch.eye(label_size, dtype=torch.float64)[torch.arange(4) % label_size] if label_size else None
+    with torch.no_grad():
+        for level in range(top + 1):
+            images = G(z, labels, level=level)
+            assert images.shape == (4, channels, base[0] << level, base[1] << level)
+            assert G.resolution(level) == tuple(images.shape[2:])
+            scores, logits = D(images, level=level)
+            assert scores.shape == (4,)
+            assert logits.shape == (4, label_size)
+            for alpha in (0.0, 0.3, 1.0, torch.tensor(0.7)):
+                assert G(z, labels, level=level, alpha=alpha).shape == images.shape
+                assert bool(torch.isfinite(D(images, level=level, alpha=alpha)[0]).all())
+            close((G(z, labels, level=level, alpha=1.0),), (images,))
+            close(D(images, level=level, alpha=1.0), (scores, logits))
+            if level:
+                old = G(z, labels, level=level - 1)
+                assert torch.equal(G(z, labels, level=level, alpha=0.0), upscale2d(old))
+                half = G(z, labels, level=level, alpha=0.5)
+                close((half,), ((upscale2d(old) + images) / 2,))
+                close(D(images, level=level, alpha=0.0), D(downscale2d(images), level=level - 1))
+        close((G(z, labels),), (G(z, labels, level=top),))
+
+
+def test_how_far_it_has_grown_is_what_a_call_computes() -> None:
+    G = Generator(max_level=2, **SMALL, level=1, alpha=0.25)
+    D = Discriminator(max_level=2, **SMALL, level=1, alpha=0.25)
+    z = torch.randn(4, 8)
+    with torch.no_grad():
+        images = G(z)
+        assert images.shape[2:] == (8, 8)
+        assert torch.equal(images, G(z, level=1, alpha=0.25))
+        assert not torch.equal(images, G(z, level=1)), "a level that is named is computed in full"
+        assert torch.equal(D(images)[0], D(images, level=1, alpha=0.25)[0])
+        G.set_growth(2)
+        assert torch.equal(G(z), G(z, level=2))
+    assert Generator(**G.config()).config() == G.config()
+
+
+def test_growing_changes_nothing_at_first() -> None:
+    """Gradients at alpha 0 reach the old parts alone: the new level starts to train when alpha rises."""
+    G = Generator(max_level=1, **SMALL)
+    G(torch.randn(2, 8), level=1, alpha=torch.tensor(0.0)).square().sum().backward()
+    new = [p.grad for name, p in G.named_parameters() if name.startswith(("blocks.0", "to_rgb.1"))]
+    old = [p.grad for name, p in G.named_parameters() if name.startswith(("conv", "dense", "to_rgb.0"))]
+    assert all(g is not None and not g.any() for g in new)
+    assert all(g is not None and g.any() for g in old)
+
+
+def test_errors_say_what_was_expected() -> None:
+    G = Generator(max_level=2, label_size=3, **SMALL)
+    D = Discriminator(max_level=2, **SMALL)
+    z, labels = torch.randn(4, 8), torch.eye(3)[[0, 1, 2, 0]]
+    with pytest.raises(ValueError, match=r"z must be \[N, 8\], not \[4, 9\]"):
+        G(torch.randn(4, 9), labels)
+    with pytest.raises(ValueError, match=r"labels must be \[4, 3\], not none"):
+        G(z)
+    with pytest.raises(ValueError, match=r"labels must be \[4, 3\], not \[3, 3\]"):
+        G(z, labels[:3])
+    with pytest.raises(ValueError, match="takes no labels"):
+        Generator(max_level=0, **SMALL)(z, labels)
+    plain = Generator(max_level=2, **SMALL)
+    for network, x in ((plain, z), (D, torch.randn(4, 3, 8, 8))):
+        for level in (-1, 3):
+            with pytest.raises(ValueError, match=rf"level {level}: expected 0\.\.2"):
+                network(x, level=level)
+            with pytest.raises(ValueError, match=r"expected 0\.\.2 and 0\.\.1"):
+                network.set_growth(level)
+        for alpha in (-0.1, 1.5, math.nan):
+            with pytest.raises(ValueError, match="alpha"):
+                network(x, level=1, alpha=alpha)
+            with pytest.raises(ValueError, match="alpha"):
+                network.set_growth(1, alpha)
+    with pytest.raises(ValueError, match=r"images of level 1 must be \['N', 3, 8, 8\], not \[4, 3, 16, 16\]"):
+        D(torch.randn(4, 3, 16, 16), level=1)
+    with pytest.raises(ValueError, match="a batch of 6 cannot be divided"):
+        D(torch.randn(6, 3, 4, 4), level=0)
+    with pytest.raises(ValueError, match="2 label names for 3 labels"):
+        Generator(label_size=3, label_names=("a", "b"), **SMALL)
+    with pytest.raises(ValueError, match="channels 0"):
+        Generator(channels=0)
