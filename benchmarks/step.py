@@ -44,6 +44,7 @@ class Variant:
     loads: list[float] = field(default_factory=list)
 
     def iterate(self, config: Config, level: int) -> None:
+        """Do one iteration and note its times."""
         start = time.perf_counter()
         clock = self.state.images_seen
         d_batch = self.batches.discriminator(clock, BATCH, level, None)

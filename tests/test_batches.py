@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from progan.data import batches as data_batches
 from progan.data.batches import Batches, DiscriminatorBatch, micro_batches, random_generator, sample_order
 from progan.data.packed import PackedSet
 from progan.data.pixels import fade_reals, to_float
@@ -157,3 +158,20 @@ def test_taking_a_part(blobs: PackedSet) -> None:
     assert len(part) == 4
     for name, value in tensors_of(part).items():
         assert torch.equal(value, tensors_of(batch)[name][[1, 5, 9, 13]]), name
+
+
+def test_each_kind_of_choice_has_a_stream_of_its_own(
+    blobs: PackedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two choices from one stream would be related: pictures with a large mixing factor never flipped."""
+    used: list[str] = []
+
+    def note(seed: int, purpose: str, clock: int) -> np.random.Generator:
+        used.append(purpose)
+        return random_generator(seed, purpose, clock)
+
+    monkeypatch.setattr(data_batches, "random_generator", note)
+    made = make(blobs, mirror=True)
+    made.discriminator(0, 8, 0, None), made.generator(0, 8)
+    used = [purpose for purpose in used if purpose != "order"]  # remembered from earlier calls, or not
+    assert len(used) == len(set(used)) == 5

@@ -29,7 +29,7 @@ from tiny import OPTIONS, require_equal
 
 RECORD = Record(
     images_seen=1234,
-    phase=3,
+    phase="fade to level 3",
     level=1,
     alpha=1 / 3,
     config={"a": [1, 2.5, None, True], "b": {"c": "dög"}},

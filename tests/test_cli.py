@@ -101,16 +101,30 @@ def test_dry_run_prints_every_phase(packed: Path, tmp_path: Path, capsys: pytest
     assert not run.exists()
 
 
-def test_train_from_a_folder_of_its_own_accord(folder: Path, tmp_path: Path) -> None:
+def test_train_from_a_folder_of_its_own_accord(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing but a source: the picture size is found, the set is prepared beside it and found again."""
+    monkeypatch.chdir(tmp_path)
     tree = options(schedule={"total_kimg": 0.016}, data={"max_resolution": 16})
-    first = progan("train", folder, *words(tree), cwd=tmp_path)
-    assert (first.returncode, first.stderr) == (0, "")
+    code, out, err = call(capsys, "train", folder, *words(tree))
+    assert (code, err) == (0, "")
+    assert "up to 16x16" in out
     assert (tmp_path / "runs" / "my pictures-light" / "generator.safetensors").is_file()
     assert len(list((folder.parent / "my pictures.progan").iterdir())) == 1
-    again = progan("train", folder, *words(tree), cwd=tmp_path)
-    assert (again.returncode, again.stderr) == (0, "")
-    assert "going on from 16 images" in again.stdout
+    code, out, err = call(capsys, "train", folder, *words(tree))
+    assert (code, err) == (0, "")
+    assert "going on from 16 images" in out
+    assert len(list((folder.parent / "my pictures.progan").iterdir())) == 1
+
+
+def test_the_folder_one_stands_in_gives_the_run_its_name(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    code, out, err = call(capsys, "train", ".", "--dry-run", *words(options(data={"max_resolution": 16})))
+    assert (code, err) == (0, "")
+    assert "plan of runs/my pictures-light" in " ".join(out.split())
 
 
 def test_train_writes_a_run(run: Path) -> None:

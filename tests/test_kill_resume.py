@@ -94,7 +94,8 @@ def test_killed_again_and_again(blobs: PackedSet, undisturbed: Path, tmp_path: P
         said, _ = process.communicate(timeout=90)
         assert process.returncode in (-signal.SIGKILL, 0)
         records = [checkpoint.load(path)[0] for path in checkpoint.paths(run / "checkpoints")]
-        assert len(records) <= 3, "each is whole, and only the newest are kept"
+        # Each is whole, and only the newest three are kept, or four where the kill came before the removal.
+        assert len(records) <= 4
         if number > 0:
             seen.append(records[-1])
         if number > 1:

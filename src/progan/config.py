@@ -119,6 +119,7 @@ _List = (BeforeValidator(_as_tuple), AfterValidator(_not_empty))
 PerLevelCount = Annotated[tuple[Annotated[int, Field(ge=1)], ...], *_List]
 PerLevelLength = Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], *_List]
 PerLevelRate = Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], *_List]
+Resolution = Annotated[str, BeforeValidator(lambda given: format_resolution(parse_resolution(given)))]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -132,7 +133,7 @@ class _Options(BaseModel):
 class DataOptions(_Options):
     """How pictures become a packed set, and how batches are taken from it."""
 
-    resolution: str | None = Field(
+    resolution: Resolution | None = Field(
         None, description="Size to train at, 128 or 96x144; default: what the pictures support."
     )
     max_resolution: int = Field(
@@ -158,8 +159,6 @@ class DataOptions(_Options):
     def _check(self) -> DataOptions:
         if abs(sum(self.split) - 1) > 1e-6:
             raise ValueError(f"split: the shares add up to {sum(self.split):g}, not 1")
-        if self.resolution is not None:
-            parse_resolution(self.resolution)
         return self
 
 

@@ -25,7 +25,7 @@ class Record:
 
     Attributes:
         images_seen: The clock.
-        phase: Index of the phase of the last update.
+        phase: Name of the phase of the last update.
         level, alpha: How far the networks had grown.
         config: The whole configuration, as plain data.
         fingerprint: Of the packed set.
@@ -33,7 +33,7 @@ class Record:
     """
 
     images_seen: int
-    phase: int
+    phase: str
     level: int
     alpha: float
     config: dict[str, Any]

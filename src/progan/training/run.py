@@ -15,9 +15,9 @@ from progan.config import (
     load_config,
     make_config,
     merge,
-    parse_resolution,
     per_level,
 )
+from progan.data.builtin import is_builtin
 from progan.data.packed import PackedSet
 from progan.data.prepare import find_or_prepare
 from progan.errors import CheckpointError, ConfigError, DataError, Interrupted
@@ -110,17 +110,18 @@ def check(
 ) -> Prepared:
     """Check everything about a run and prepare its pictures, without training. Arguments as `train`."""
     config = load_config(recipe, options)
+    device = choose_device(config.run.device)  # before the pictures, which may take long
     packed = _prepare(source, config, reporter, stop)
     place = Path(str(source).removeprefix("builtin:"))
     name = place.stem or place.resolve().stem  # "." has no name of its own
     folder = RunFolder(out or Path("runs") / f"{name}-{Path(recipe).stem}")
     config = resolve(config, packed)
-    dataset = Dataset(str(source), str(packed.path), packed.fingerprint)
+    dataset = _dataset(source, packed)
     if folder.exists():
         require_same(folder, folder.config(), config)
     elif folder.is_foreign():
         raise ConfigError(f"{folder.path} exists and is no run folder; choose another --out")
-    return _checked(config, packed, folder, dataset)
+    return _checked(config, packed, folder, dataset, device)
 
 
 def check_resume(
@@ -131,6 +132,7 @@ def check_resume(
     old = folder.config()
     config = make_config(merge(old.model_dump(mode="json"), options or {}))
     require_resumable(folder, old, config)
+    device = choose_device(config.run.device)
     dataset = folder.dataset()
     try:
         packed = PackedSet.open(dataset.packed)
@@ -141,8 +143,7 @@ def check_resume(
             f"{folder.path} was trained on other pictures than {packed.path} holds now; restore them at "
             f"{dataset.source}, or begin a new run"
         )
-    dataset = Dataset(dataset.source, str(packed.path), packed.fingerprint)
-    return _checked(config, packed, folder, dataset)
+    return _checked(config, packed, folder, _dataset(dataset.source, packed), device)
 
 
 def resolve(config: Config, packed: PackedSet) -> Config:
@@ -156,10 +157,10 @@ def resolve(config: Config, packed: PackedSet) -> Config:
         "channels": packed.channels,
         "resolution": format_resolution(packed.resolution(packed.max_level)),
     }
-    size, base_shape = data.resolution, config.model.base_shape
+    base_shape = config.model.base_shape
     asked = [
         ("data.channels", data.channels, packed.channels),
-        ("data.resolution", size and format_resolution(parse_resolution(size)), found["resolution"]),
+        ("data.resolution", data.resolution, found["resolution"]),
         (
             "model.base_shape",
             base_shape and format_resolution(base_shape),
@@ -215,7 +216,15 @@ def _prepare(source: str | Path, config: Config, reporter: Reporter, stop: StopR
     return packed
 
 
-def _checked(config: Config, packed: PackedSet, folder: RunFolder, dataset: Dataset) -> Prepared:
+def _dataset(source: str | Path, packed: PackedSet) -> Dataset:
+    """Note where the pictures are, independently of the current folder."""
+    place = source if is_builtin(source) else Path(source).resolve()
+    return Dataset(str(place), str(packed.path.resolve()), packed.fingerprint)
+
+
+def _checked(
+    config: Config, packed: PackedSet, folder: RunFolder, dataset: Dataset, device: torch.device
+) -> Prepared:
     """Check what needs both configuration and pictures."""
     spec = ImageSpec(packed.channels, packed.base_shape, packed.max_level, packed.label_names)
     pictures = len(packed.indices("train"))
@@ -228,7 +237,6 @@ def _checked(config: Config, packed: PackedSet, folder: RunFolder, dataset: Data
             f"{dataset.source}: {pictures} pictures to train on are fewer than a batch of {largest}; "
             f"add pictures or lower --schedule.batch-size"
         )
-    device = choose_device(config.run.device)
     plan = make_plan(config, spec, pictures)
     if plan.schedule.total == 0:
         raise ConfigError("the schedule is 0 images long; give schedule.total_kimg, or phases, a length")

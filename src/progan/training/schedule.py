@@ -30,6 +30,11 @@ class Phase:
     start: int
     end: int
 
+    @property
+    def name(self) -> str:
+        """What tells it from the other phases of any schedule, such as `fade to level 3`."""
+        return f"fade to level {self.level}" if self.kind == "fade" else f"stabilise level {self.level}"
+
 
 @dataclass(frozen=True)
 class Point:
@@ -79,6 +84,7 @@ class Schedule:
 
     def at(self, images_seen: int) -> Point:
         """Return what holds when `images_seen` real images have been shown (beyond the end: the end)."""
+        images_seen = min(images_seen, self.total)
         # At the very start of a fade alpha would be 0, which is the old level still; so a fade is open
         # at its start, and a level's own batch size and learning rates apply right after it.
         phase = next(

@@ -14,8 +14,6 @@ from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.training.optimizer import Adam
 
-NO_PHASE = -1
-
 
 @dataclass(frozen=True)
 class ImageSpec:
@@ -66,7 +64,7 @@ class TrainState:
         G_ema: The averaged generator; it lives through growth.
         g_adam, d_adam: Their optimizers.
         images_seen: The clock: real images shown to D.
-        phase: Index of the phase of the last update, `NO_PHASE` before the first.
+        phase: Name of the phase of the last update, empty before the first.
     """
 
     G: Generator
@@ -75,7 +73,7 @@ class TrainState:
     g_adam: Adam
     d_adam: Adam
     images_seen: int = 0
-    phase: int = NO_PHASE
+    phase: str = ""
 
     @classmethod
     def create(cls, config: Config, spec: ImageSpec, device: torch.device) -> TrainState:

@@ -163,13 +163,13 @@ class Trainer:
         state = self.state
         grew = point.level > state.G.level
         state.set_growth(point.level, point.alpha)
-        if point.phase.index == state.phase:
+        if point.phase.name == state.phase:
             return
         reset = self.config.optimizer.reset
-        if state.phase >= 0 and (reset == "phase" or (reset == "level" and grew)):
+        if state.phase and (reset == "phase" or (reset == "level" and grew)):
             state.g_adam.reset()
             state.d_adam.reset()
-        state.phase = point.phase.index
+        state.phase = point.phase.name
 
     def _note(self, terms: Terms) -> None:
         """Add to the sums of the log interval; they stay on the device until a log point reads them."""
@@ -183,10 +183,9 @@ class Trainer:
         """Stop at a loss that is not finite, before anything is saved."""
         wrong = [name for name, value in terms.items() if not math.isfinite(float(value))]
         if wrong:
-            phase = self.schedule.phases[self.state.phase]
             raise DivergenceError(
-                f"{', '.join(wrong)} became NaN or infinite before {self.state.images_seen:,} images (level "
-                f"{phase.level}, {phase.kind}). Nothing of it was saved: the last checkpoint in "
+                f"{', '.join(wrong)} became NaN or infinite before {self.state.images_seen:,} images "
+                f"({self.state.phase}). Nothing of it was saved: the last checkpoint in "
                 f"{self.folder.checkpoints} is whole. Try lower learning rates from there: "
                 f"progan train --resume {self.folder.path} --optimizer.g-lr ... --optimizer.d-lr ..."
             )
