@@ -27,7 +27,6 @@ class Adam:
 
     def __init__(self, network: Network, options: OptimizerOptions) -> None:
         self._options = options
-        self._names = [name for name, _ in network.named_parameters()]
         levels: dict[int, list[nn.Parameter]] = {}
         for name, parameter in network.named_parameters():
             levels.setdefault(level_of(name), []).append(parameter)
@@ -75,10 +74,12 @@ class Adam:
             key, name = entry.split(".", 1)
             parameter = self._parameters[name]
             state = self._adam.state.setdefault(parameter, {})
-            like = value.to(torch.float32) if key == "step" else torch.empty_like(parameter).copy_(value)
-            state[key] = (
-                like if key == "step" and parameter.device.type == "cpu" else like.to(parameter.device)
-            )
+            if key == "step":
+                # PyTorch keeps step counts on the CPU, unless its fused CUDA kernel reads them.
+                where = parameter.device if parameter.device.type == "cuda" else torch.device("cpu")
+                state[key] = value.to(where, copy=True)
+            else:
+                state[key] = torch.empty_like(parameter).copy_(value)
         for group in self._adam.param_groups:
             counts = [self._adam.state[p]["step"] for p in group["params"] if p in self._adam.state]
             group["steps"] = int(max((float(count) for count in counts), default=0.0))
