@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,29 @@ def test_synthetic_has_any_channels(tmp_path: Path, channels: int) -> None:
     packed = synthetic(tmp_path / "set", count=5, resolution=16, channels=channels)
     assert packed.read(2, [4]).shape == (1, channels, 16, 16)
     assert packed.read(2, [4]).std() > 1
+
+
+def test_drawing_tells_how_far_it_is_and_can_be_stopped(tmp_path: Path) -> None:
+    options = DataOptions(cache=tmp_path / "cache", limit=600, resolution="16")
+    for source in ("builtin:glyphs", "builtin:synthetic"):
+        seen: list[tuple[int, int]] = []
+
+        def tell(done: int, total: int, seen: list[tuple[int, int]] = seen) -> None:
+            seen.append((done, total))
+
+        def stop(seen: list[tuple[int, int]] = seen) -> bool:
+            return len(seen) == 2
+
+        with pytest.raises(KeyboardInterrupt):
+            find_or_prepare(source, options, progress=tell, stop=stop)
+        assert seen == [(256, 600), (512, 600)]
+        assert not list((tmp_path / "cache").iterdir())
+        seen.clear()
+        packed, _ = find_or_prepare(source, options, progress=tell, stop=lambda: False)
+        assert seen == [(256, 600), (512, 600), (600, 600)]
+        assert (packed.count, packed.manifest.limit) == (600, 600)
+        assert packed.path.parent == tmp_path / "cache"
+        shutil.rmtree(packed.path)
 
 
 def test_builtin_sources_are_drawn_once(tmp_path: Path) -> None:

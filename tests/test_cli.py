@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import zipfile
@@ -12,12 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image, ImageDraw
 
 import progan as package
 from progan import cli
+from progan.config import load_config, make_config
 from progan.data.packed import PackedSet
-from tiny import environment, options, progan, words
+from progan.training import checkpoint
+from tiny import command, environment, options, progan, words
 
 TRAIN = options(schedule={"total_kimg": 0.176})
 """Up to a fade of the last level."""
@@ -239,10 +243,10 @@ def test_sources_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert str(empty) in mistake(capsys, "train", empty)
     assert str(empty) in mistake(capsys, "prepare", empty, tmp_path / "packed")
     missing = tmp_path / "missing"
-    for command in (["train", missing], ["prepare", missing, tmp_path / "packed"], ["info", missing]):
-        assert str(missing) in mistake(capsys, *command)
-    for command in (["generate", missing], ["interpolate", missing], ["train", "--resume", missing]):
-        assert str(missing) in mistake(capsys, *command)
+    for arguments in (["train", missing], ["prepare", missing, tmp_path / "packed"], ["info", missing]):
+        assert str(missing) in mistake(capsys, *arguments)
+    for arguments in (["generate", missing], ["interpolate", missing], ["train", "--resume", missing]):
+        assert str(missing) in mistake(capsys, *arguments)
     assert not (tmp_path / "packed").exists()
     assert "no built-in set" in mistake(capsys, "train", "builtin:nothing")
 
@@ -257,7 +261,7 @@ def test_a_resume_of_what_is_no_run(packed: Path, tmp_path: Path, capsys: pytest
 CASES: list[tuple[dict[str, Any], list[str]]] = [
     ({"schedule": {"batch_size": 64}}, ["40 pictures to train on are fewer than a batch of 64"]),
     ({"schedule": {"batch_size": 6}}, ["6 is not a multiple of model.discriminator.stddev_group 4"]),
-    ({"data": {"resolution": 100}}, ["resolution 100x100", "128x128"]),
+    ({"data": {"resolution": 100}}, ["resolution 100x100", "96x96"]),
     ({"data": {"resolution": "big"}}, ["resolution 'big'", "such as 128"]),
     ({"model": {"base_shape": [4, 4]}, "data": {"resolution": 20}}, ["nearest that is: 16x16"]),
     ({"schedule": {"batch_size": "many"}}, ["many"]),
@@ -283,11 +287,11 @@ def test_options_that_cannot_be_used(
 def test_a_resolution_that_is_no_base_shape_times_a_power_of_two(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for command in (
+    for arguments in (
         ["prepare", folder, tmp_path / "p", "--resolution"],
         ["train", folder, "--data.resolution"],
     ):
-        assert "one that is: 128x128" in mistake(capsys, *command, "100")
+        assert "the nearest that is: 96x96" in mistake(capsys, *arguments, "100")
     message = mistake(capsys, "prepare", folder, tmp_path / "p", "--resolution", 40, "--base-shape", 4, 6)
     assert "40x40 is not the base shape 4x6 times a power of two" in message
 
@@ -331,13 +335,13 @@ def test_a_label_file_that_does_not_fit(
 def test_a_device_that_is_not_here(
     run: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for command in (
+    for arguments in (
         ["train", packed, "--out", tmp_path / "run", "--device", "cuda"],
         ["train", packed, "--out", tmp_path / "run", "--run.device", "cuda"],
         ["generate", run, "--device", "cuda"],
         ["interpolate", run, "--device", "cuda"],
     ):
-        assert "'cuda' cannot be used here" in mistake(capsys, *command)
+        assert "'cuda' cannot be used here" in mistake(capsys, *arguments)
     assert not (tmp_path / "run").exists()
 
 
@@ -402,3 +406,39 @@ def test_arrows_go_only_downward(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "1 kept, 0 broken" in result.stdout
+
+
+def test_a_full_disk_is_a_message_with_exit_code_2(packed: Path, tmp_path: Path) -> None:
+    """A real process that may not write files as large as a checkpoint; the one before stays whole."""
+    tree = options(run={"checkpoint_minutes": 0}, schedule={"total_kimg": 0.016})
+    run = tmp_path / "run"
+    assert progan("train", packed, "--out", run, *words(tree)).returncode == 0
+    largest = max(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    result = subprocess.run(
+        command("train", "--resume", run, "--schedule.total-kimg", "0.2"),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, largest - 1)),
+    )
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("error: cannot write")
+    assert "Traceback" not in result.stderr + result.stdout
+    assert checkpoint.load(checkpoint.paths(run / "checkpoints")[-1])[0].images_seen == 16
+
+
+def test_a_name_like_markup_is_only_a_name(packed: Path, tmp_path: Path) -> None:
+    result = progan("train", packed, "--dry-run", "--out", "[red]x[/y]", *words(options()), cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "plan of [red]x[/y]" in result.stdout
+
+
+def test_a_recipe_is_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    out = call(capsys, "recipes", "quickstart")[1]
+    assert make_config(yaml.safe_load(out)) == load_config("quickstart")
+    assert "did you mean 'quickstart'" in mistake(capsys, "recipes", "quikstart")
+
+
+def test_a_number_of_pictures_is_whole(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "--n" in mistake(capsys, "generate", tmp_path, "--n", "1.5")

@@ -186,9 +186,12 @@ def test_yaml_round_trip_of_unusual_values(tmp_path: Path) -> None:
         ({"schedule": None}, ["schedule: ", "given: None"]),
         ({"optimizer": {"reset": "sometimes"}}, ["optimizer.reset", "'never', 'level' or 'phase'"]),
         ({"optimizer": {"g_lr": float("nan")}}, ["optimizer.g_lr.0", "finite"]),
-        ({"data": {"split": [0.5, 0.2, 0.2]}}, ["split: the shares add up to 0.9, not 1"]),
+        (
+            {"data": {"split": [0.5, 0.2, 0.2]}},
+            ["data.split: the shares must not be negative and add up to 1, not 0.9"],
+        ),
         ({"data": {"resolution": "huge"}}, ["resolution 'huge': expected a side such as 128"]),
-        ({"data": {"resolution": "100"}}, ["resolution 100x100", "one that is: 128x128"]),
+        ({"data": {"resolution": "100"}}, ["resolution 100x100", "the nearest that is: 96x96"]),
         (
             {"data": {"resolution": "100"}, "model": {"base_shape": [4, 4]}},
             ["100x100 is not the base shape 4x4 times a power of two; the nearest that is: 128x128"],
@@ -258,3 +261,23 @@ def test_a_configuration_does_not_change() -> None:
     config = Config()
     with pytest.raises(ValidationError, match="frozen"):
         config.run.seed = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("given", ["0.8,0.1,0.1", [0.8, 0.1, 0.1], (0.8, 0.1, 0.1), " 0.8, 0.1 ,0.1"])
+def test_a_split_may_be_written_in_any_way(given: Any) -> None:
+    data = make_config({"data": {"split": given}}).data
+    assert data.split == "0.8,0.1,0.1"
+    assert data.shares == (0.8, 0.1, 0.1)
+
+
+@pytest.mark.parametrize("given", ["0.8,0.2", "a,b,c", "", [1], 3, "nan,0,0", "1.5,-0.5,0"])
+def test_a_split_that_is_none(given: Any) -> None:
+    with pytest.raises(ConfigError, match=r"data\.split"):
+        make_config({"data": {"split": given}})
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "a: &x [1]\nb: *x\n", "- 1\n", "{", "a: b: c"])
+def test_recipe_files_that_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="recipe"):
+        read_recipe(tmp_path / "r.yaml")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from pngs import write_bomb, write_png
 from progan.data.decoding import Header, UnusablePictureError, decode, scan
 from progan.data.sources import FolderSource
 
@@ -83,6 +83,45 @@ def test_deep_gray_is_scaled_not_clipped(tmp_path: Path, name: str) -> None:
     Image.fromarray(values).save(tmp_path / name)
     assert not header(tmp_path, name).colour
     np.testing.assert_array_equal(pixels(tmp_path, name, 1), np.rint(RAMP / 257).astype(np.uint8))
+
+
+DEEP_RGB = (np.arange(2400, dtype=np.uint16) * 27).reshape(20, 40, 3)
+
+
+@pytest.mark.parametrize("name", ["x.png", "little.tif", "big.tif", "deflated.tif"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_deep_colour_is_scaled(tmp_path: Path, name: str, channels: int) -> None:
+    deep = np.dstack([DEEP_RGB, DEEP_RGB[::-1, :, :1]])[..., :channels]
+    if name == "x.png":
+        write_png(tmp_path / name, deep)
+    else:
+        tifffile.imwrite(
+            tmp_path / name,
+            deep,
+            photometric="rgb",
+            extrasamples=["unassalpha"] * (channels - 3),
+            byteorder=">" if name == "big.tif" else "<",
+            compression="zlib" if name == "deflated.tif" else None,
+        )
+    assert header(tmp_path, name) == Header(40, 20, colour=True, alpha=channels == 4, animated=False)
+    # Pillow drops the lower byte, where scaling would round.
+    np.testing.assert_allclose(pixels(tmp_path, name, channels), deep / 257, atol=1)
+
+
+def test_deep_colour_in_separate_planes_is_refused(tmp_path: Path) -> None:
+    planes = DEEP_RGB.transpose(2, 0, 1)
+    tifffile.imwrite(tmp_path / "deep.tif", planes, photometric="rgb", planarconfig="separate")
+    assert "separate colour planes" in str(scan(FolderSource(tmp_path), "deep.tif"))
+    assert "separate colour planes" in why_not(tmp_path, "deep.tif")
+    shallow = (planes >> 8).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "shallow.tif", shallow, photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(pixels(tmp_path, "shallow.tif").transpose(2, 0, 1), shallow)
+
+
+def test_deep_gray_with_alpha_is_gray(tmp_path: Path) -> None:
+    write_png(tmp_path / "x.png", DEEP_RGB[..., :2])
+    assert header(tmp_path, "x.png") == Header(40, 20, colour=False, alpha=True, animated=False)
+    np.testing.assert_allclose(pixels(tmp_path, "x.png", 2), DEEP_RGB[..., :2] / 257, atol=1)
 
 
 def test_float_of_0_to_255_is_kept_and_other_ranges_are_skipped(tmp_path: Path) -> None:
@@ -175,24 +214,13 @@ def test_truncated_pictures_are_skipped(tmp_path: Path, monkeypatch: pytest.Monk
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
-def bomb(path: Path, side: int) -> None:
-    """A PNG whose header promises side x side pixels."""
-
-    def block(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    body = block(b"IHDR", head) + block(b"IDAT", zlib.compress(bytes(1000))) + block(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
-
-
 @pytest.mark.parametrize("side", [10_000, 40_000])
 @pytest.mark.parametrize("limit", [None, Image.MAX_IMAGE_PIXELS])
 def test_decompression_bombs_are_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, limit: int | None
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    bomb(tmp_path / "x.png", side)
+    write_bomb(tmp_path / "x.png", side)
     assert "million pixels" in str(scan(FolderSource(tmp_path), "x.png"))
     assert "million pixels" in why_not(tmp_path, "x.png")
     assert limit == Image.MAX_IMAGE_PIXELS

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +146,34 @@ def test_wrong_arguments_are_told_before_the_first_batch() -> None:
     assert list(generate(G, 0)) == []
 
 
+def test_numbers_must_be_whole(tmp_path: Path) -> None:
+    G = make()
+    for wrong in (2.5, 2.0, "2", None):
+        with pytest.raises(ConfigError, match=r"n .*: expected a whole number"):
+            generate(G, wrong)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=r"n .*: expected a whole number"):
+            save_samples(G, tmp_path / "x.npy", wrong)  # type: ignore[arg-type]
+    for options in ({"seed": 1.5}, {"start": "0"}, {"batch_size": 2.0}):
+        with pytest.raises(ConfigError, match="expected a whole number"):
+            generate(G, 1, **options)
+    assert list(tmp_path.iterdir()) == []
+    for name in ("x.npy", "x"):
+        save_samples(G, tmp_path / name, np.int64(2), seed=np.int64(3))  # type: ignore[arg-type]
+    assert np.load(tmp_path / "x.npy").shape == (2, 3, 16, 24)
+
+
+def test_very_many_labels_take_little_memory() -> None:
+    with torch.device("meta"):
+        G = make(labels=10**6)
+    labels = label_vectors(G, 999_999, 0, 0, 1)
+    assert labels is not None
+    assert labels.shape == (1, 10**6)
+    assert labels.argmax() == 999_999
+    none = label_vectors(G, None, 0, 0, 0)
+    assert none is not None
+    assert none.shape == (0, 10**6)
+
+
 def test_batches_shrink_as_pictures_grow() -> None:
     with torch.device("meta"):
         G = Generator(max_level=8)
@@ -267,6 +297,17 @@ def test_names_that_mean_no_form(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         save_samples(make(), tmp_path / "x", 0)
     assert save_samples(make(), tmp_path / "run-v0.5", 1).is_dir()
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.zip", "x.png", "x"])
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, name: str) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    path = tmp_path / name / MANIFEST if name == "x" else tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.with_name(f".{path.stem}.{dead.pid}.tmp{path.suffix}").write_text("part")
+    save_samples(make(), tmp_path / name, 1)
+    assert not list(path.parent.glob(".*"))
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.zip"])

@@ -8,9 +8,11 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from progan.config import merge
 from progan.data.packed import PackedSet
 from progan.training import checkpoint
 from progan.training.checkpoint import Record
@@ -65,7 +67,7 @@ def require_same_run(run: Path, undisturbed: Path) -> None:
     require_equal(ours[1], expected[1])
     for name in ("generator.safetensors", "config.yaml"):
         assert (run / name).read_bytes() == (undisturbed / name).read_bytes(), name
-    assert not list(run.rglob(".*")), "no temporary files are left"
+    assert [path.name for path in run.rglob(".*")] == [".lock"], "no temporary files are left"
     clocks = [int(line["images_seen"]) for line in read_stats(run / "stats.jsonl")]
     assert clocks == sorted(set(clocks))
     # Each log point of the undisturbed run is there, with the same picture of the same latents.
@@ -106,6 +108,33 @@ def test_killed_again_and_again(blobs: PackedSet, undisturbed: Path, tmp_path: P
     assert (result.returncode, result.stderr) == (0, "")
     assert f"going on from {seen[-1].images_seen:,} images" in result.stdout
     require_same_run(run, undisturbed)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": {"d_steps": 2}, "data": {"mirror": True}, "optimizer": {"reset": "never", "beta1": 0.5}},
+        {"run": {"micro_batch": 4}, "optimizer": {"reset": "level"}, "data": {"labels": "none"}},
+    ],
+)
+def test_killed_at_random_instants(blobs: PackedSet, tmp_path: Path, changes: dict[str, Any]) -> None:
+    """SIGKILL at moments that only chance chose, under options that the other tests do not resume."""
+    tree = merge(TREE, merge(changes, {"run": {"checkpoint_minutes": 0.005}}))
+    arguments = ["train", blobs.path, *words(tree), "--out"]
+    begun = time.monotonic()
+    assert progan(*arguments, tmp_path / "undisturbed").returncode == 0
+    duration = time.monotonic() - begun
+    for _ in range(4):
+        delay = random.uniform(0, duration)
+        print(f"kill after {delay:.3f} of {duration:.3f} s")
+        process = start(*arguments, tmp_path / "run")
+        time.sleep(delay)
+        process.kill()
+        process.communicate(timeout=90)
+        assert process.returncode in (-signal.SIGKILL, 0)
+    result = progan(*arguments, tmp_path / "run")
+    assert (result.returncode, result.stderr) == (0, "")
+    require_same_run(tmp_path / "run", tmp_path / "undisturbed")
 
 
 def test_signals_stop_without_loss(blobs: PackedSet, undisturbed: Path, tmp_path: Path) -> None:

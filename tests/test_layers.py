@@ -162,6 +162,7 @@ def test_filters_of_table_2() -> None:
     assert filters(6, fmap_base=2048) == [512, 512, 256, 128, 64, 32]  # appendix A.2
     assert feature_maps(-1, fmap_base=8192, fmap_decay=1.0, fmap_max=512) == 512
     assert feature_maps(20, fmap_base=8192, fmap_decay=1.0, fmap_max=512) == 1
+    assert feature_maps(20, fmap_base=8192, fmap_decay=1e300, fmap_max=512) == 1
 
 
 def test_parameters_of_table_2() -> None:
@@ -272,3 +273,13 @@ def test_errors_say_what_was_expected() -> None:
         Generator(label_size=3, label_names=("a", "b"), **SMALL)
     with pytest.raises(ValueError, match="channels 0"):
         Generator(channels=0)
+    with pytest.raises(ValueError, match="latent_size 0: expected at least 1"):
+        Generator(latent_size=0)
+    for kind in (Generator, Discriminator):
+        for name, value in (("fmap_base", 0), ("fmap_max", 0), ("fmap_decay", -1), ("fmap_decay", math.inf)):
+            with pytest.raises(ValueError, match=f"{name} {value}"):
+                kind(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="stddev_group -1: expected 0 or more"):
+        Discriminator(stddev_group=-1)
+    with pytest.raises(ValueError, match="downscale 'bilinear': expected fused or separate"):
+        Discriminator(downscale="bilinear")  # type: ignore[arg-type]

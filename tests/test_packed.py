@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,29 @@ def test_unlabelled_set_has_empty_labels(tmp_path: Path) -> None:
     assert packed.one_hot([0, 3]).shape == (2, 0)
     assert packed.labels([0, 3]).tolist() == [0, 0]
     assert (packed.label_size, packed.label_names) == (0, ())
+
+
+def test_one_hot_of_many_classes_is_small(packed: PackedSet) -> None:
+    edit_manifest(packed.path, label_names=[str(i) for i in range(20_000)])
+    many = PackedSet.open(packed.path)
+    tracemalloc.start()
+    assert many.one_hot([3, 0]).argmax(axis=1).tolist() == [3, 0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * 2 * 20_000 * 4
+
+
+def test_manifest_tells_the_choices(packed: PackedSet) -> None:
+    manifest = packed.manifest
+    assert (manifest.limit, manifest.split) == (40, (0.5, 0.25, 0.25))
+    assert (manifest.label_kind, manifest.fit) == ("folders", "crop")
+
+
+def test_sets_without_a_record_of_the_choices_are_read(packed: PackedSet) -> None:
+    file = packed.path / "manifest.json"
+    tree = json.loads(file.read_text())
+    file.write_text(json.dumps({key: tree[key] for key in tree if key not in {"limit", "split"}}))
+    assert PackedSet.open(packed.path).manifest.limit is None
 
 
 def test_sixteen_bit_sets_are_read(packed: PackedSet) -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
+from pngs import write_bomb
 from progan.config import DataOptions
 from progan.data import writing
 from progan.data.decoding import Header, scan
@@ -119,6 +120,44 @@ def test_bad_files_are_skipped_with_reasons_and_counted(tmp_path: Path) -> None:
     assert len(report.lines()) == 6
 
 
+def test_decompression_bombs_are_skipped_with_their_reason(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "p", 3)
+    write_bomb(folder / "bomb.png", 10_000)
+    with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in folder.iterdir():
+            archive.write(file, file.name)
+        archive.writestr("zeros.png", bytes(3 << 20))
+    prepare(folder, tmp_path / "set", SMALL)
+    assert skipped(tmp_path / "set") == {"bomb.png": "more than 89 million pixels"}
+    report = prepare(tmp_path / "p.zip", tmp_path / "zip", SMALL)
+    assert (report.used, report.skipped) == (3, 2)
+    reasons = skipped(tmp_path / "zip")
+    assert "million pixels" in reasons["bomb.png"]
+    assert "suspicious compression" in reasons["zeros.png"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have Unicode file names only")
+def test_names_that_are_not_unicode_are_prepared_and_continued(tmp_path: Path) -> None:
+    folder = fill(tmp_path / os.fsdecode(b"\xfd"), 100)
+    prefix = os.fsencode(folder) + b"/"
+    (folder / "0000.png").rename(os.fsdecode(prefix + b"\xff.png"))
+    (folder / "0001.png").rename(os.fsdecode(prefix + b"\xfe.heic"))
+    seen: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        prepare(
+            folder,
+            tmp_path / "set",
+            SMALL,
+            progress=lambda done, _: seen.append(done),
+            stop=lambda: max(seen) > 0,
+        )
+    seen.clear()
+    prepare(folder, tmp_path / "set", SMALL, progress=lambda done, _: seen.append(done))
+    assert seen[0] == 64
+    assert PackedSet.open(tmp_path / "set").names()[-1] == "\udcff.png"
+    assert set(skipped(tmp_path / "set")) == {r"\udcfe.heic"}
+
+
 def header(width: int, height: int, *, colour: bool = True, alpha: bool = False) -> Header:
     return Header(width, height, colour, alpha, False)
 
@@ -191,6 +230,25 @@ def test_folder_labels_limit_and_split(tmp_path: Path) -> None:
     every = PackedSet.open(tmp_path / "all")
     everywhere = {every.names()[i]: s for s in ("train", "validation", "test") for i in every.indices(s)}
     assert part.items() <= everywhere.items()
+
+
+def test_manifest_tells_the_choices(tmp_path: Path) -> None:
+    fill(tmp_path / "p", 6)
+    prepare(tmp_path / "p", tmp_path / "plain", SMALL)
+    plain = PackedSet.open(tmp_path / "plain").manifest
+    assert (plain.limit, plain.split, plain.label_kind, plain.fit) == (None, (1, 0, 0), "none", "crop")
+    options = DataOptions.model_validate({"resolution": "16", "limit": 5, "split": "0.5,0.5,0", "fit": "pad"})
+    prepare(tmp_path / "p", tmp_path / "set", options)
+    manifest = PackedSet.open(tmp_path / "set").manifest
+    assert (manifest.limit, manifest.split, manifest.fit) == (5, (0.5, 0.5, 0), "pad")
+
+
+def test_leftovers_of_a_killed_writer_do_not_get_into_the_set(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "p", 3)
+    partial_path(tmp_path / "set").mkdir()
+    (partial_path(tmp_path / "set") / ".progress.123.tmp.json").touch()
+    prepare(folder, tmp_path / "set", SMALL)
+    assert not list((tmp_path / "set").glob(".*"))
 
 
 def test_label_file_beside_the_pictures(tmp_path: Path) -> None:
@@ -323,7 +381,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Monk
         write_all(stream, block)  # type: ignore[arg-type]
 
     monkeypatch.setattr(writing, "_write_all", fill_up)
-    said = r"No space left on device.*64 of 200 pictures are done.*it continues"
+    said = r"64 of 200 pictures are done; the same command continues.*no space left on the device"
     with pytest.raises(StorageError, match=said):
         prepare(folder, tmp_path / "set", SMALL)
     monkeypatch.undo()
@@ -344,7 +402,7 @@ def test_too_little_space_is_said_before_the_work(tmp_path: Path, monkeypatch: p
 def test_a_place_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     fill(tmp_path / "p", 2)
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match=r"cannot write .*a file is where a folder"):
         prepare(tmp_path / "p", tmp_path / "file" / "set", SMALL)
 
 

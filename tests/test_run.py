@@ -18,12 +18,20 @@ from PIL import Image
 import progan
 from progan.config import Config, differing_keys, load_config
 from progan.data.packed import PackedSet
-from progan.errors import CheckpointError, ConfigError, DataError, DivergenceError, Interrupted
+from progan.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergenceError,
+    Interrupted,
+    StorageError,
+)
 from progan.models.weights import save as save_weights
 from progan.training import checkpoint, step, trainer
 from progan.training.logs import read_stats
 from progan.training.reporting import Reporter
 from progan.training.run_folder import RunFolder
+from progan.training.samples import grid_shape
 from progan.training.schedule import Point
 from tiny import TOTAL, Listener, last_tensors, options, require_equal
 
@@ -46,7 +54,7 @@ def copy_of_the_finished_run(done: Path, tmp_path: Path) -> Path:
 
 def test_what_a_run_leaves(done: Path, blobs: PackedSet) -> None:
     folder = RunFolder(done)
-    assert {path.name for path in done.iterdir()} == {
+    assert {path.name for path in done.iterdir()} - {".lock"} == {
         "config.yaml",
         "dataset.json",
         "stats.jsonl",
@@ -134,7 +142,7 @@ def test_the_same_call_again_does_nothing_more(copy: Path, blobs: PackedSet) -> 
     before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file() and p.parent.name != "tensorboard"}
     listener = Listener()
     assert train(blobs, copy, listener) == copy
-    assert listener.said == ["going on from 240 images"]
+    assert listener.said == ["going on from 240 images", f"{copy} is complete at 240 images"]
     after = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file() and p.parent.name != "tensorboard"}
     assert after == before
 
@@ -244,7 +252,7 @@ def test_a_generator_that_was_not_written_is_made_up_for(copy: Path, done: Path,
     (copy / ".generator.99999.tmp.safetensors").write_bytes(b"half")
     train(blobs, copy)
     assert (copy / "generator.safetensors").read_bytes() == expected
-    assert not list(copy.glob(".*"))
+    assert [path.name for path in copy.glob(".*")] == [".lock"]
     save_weights(progan.Generator(max_level=0, fmap_base=8, fmap_max=4), copy / "generator.safetensors")
     progan.resume(copy)
     assert (copy / "generator.safetensors").read_bytes() == expected
@@ -275,6 +283,7 @@ def test_a_log_that_was_cut_off_is_mended(copy: Path, done: Path) -> None:
     clocks = [line["images_seen"] for line in read_stats(stats)]
     assert clocks == [line["images_seen"] for line in read_stats(done / "stats.jsonl")]
     lines = stats.read_text().splitlines()
+    checkpoint.paths(copy / "checkpoints")[-1].unlink()
     stats.write_text("\n".join(["garbage", *lines]) + "\n")
     with pytest.raises(DataError, match="line 1: not a log point"):
         progan.resume(copy)
@@ -338,11 +347,11 @@ def test_fewer_pictures_than_a_batch(blobs: PackedSet, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("branches", "message"),
     [
-        ({"data": {"channels": 1}}, "data.channels 1 was asked for, but .* holds 3"),
-        ({"data": {"resolution": "32"}}, "data.resolution 32x32 was asked for, but .* holds 16x16"),
+        ({"data": {"channels": 1}}, "data.channels 1 was asked for, but .* with 3"),
+        ({"data": {"resolution": "32"}}, "data.resolution 32x32 was asked for, but .* holds 4x4, 8x8, 16x16"),
         ({"schedule": {"start_level": 3}}, "start_level 3 is above the last level, 2"),
         ({"run": {"device": "nonsense"}}, "run.device 'nonsense' cannot be used here"),
-        ({"model": {"base_shape": [2, 2]}}, "model.base_shape 2x2 was asked for, but .* holds 4x4"),
+        ({"model": {"base_shape": [2, 2]}}, "model.base_shape 2x2 was asked for, but .* with 4x4"),
     ],
 )
 def test_what_does_not_fit_the_pictures(
@@ -531,3 +540,57 @@ def test_a_configuration_is_kept_whole(done: Path) -> None:
     record, _ = last_tensors(done)
     assert Config.model_validate(record.config) == config
     assert record.versions == {"progan": progan.__version__, "torch": str(torch.__version__)}
+
+
+def test_a_schedule_that_would_go_back_is_refused(copy: Path) -> None:
+    before = (copy / "config.yaml").read_bytes()
+    with pytest.raises(
+        ConfigError, match=r"has grown to level 2, but at .* images this schedule is at level 0"
+    ):
+        progan.resume(copy, options={"schedule": {"stabilise_kimg": [5]}})
+    with pytest.raises(ConfigError, match=r"more than the .* of this schedule"):
+        progan.resume(copy, options={"schedule": {"total_kimg": 0.1}})
+    assert (copy / "config.yaml").read_bytes() == before
+
+
+def test_two_at_once_are_refused(copy: Path) -> None:
+    with RunFolder(copy).lock(), pytest.raises(ConfigError, match="another process is training"):
+        progan.resume(copy)
+    assert progan.resume(copy) == copy
+
+
+def test_what_a_packed_set_does_not_hold_is_refused(blobs: PackedSet, tmp_path: Path) -> None:
+    for data in ({"fit": "pad"}, {"limit": 5}, {"split": "0.5,0.5,0"}, {"resolution": "64"}):
+        with pytest.raises(ConfigError, match=rf"data\.{next(iter(data))} .* was asked for"):
+            train(blobs, tmp_path / "run", data=data)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_packed_set_may_be_used_in_part(blobs: PackedSet, tmp_path: Path) -> None:
+    for number, data in enumerate(({"resolution": "8"}, {"max_resolution": 8}, {"labels": "none"})):
+        run = train(blobs, tmp_path / str(number), data=data, schedule={"total_kimg": 0.02})
+        G = progan.load(run)
+        assert G.max_level == (2 if number == 2 else 1)
+        assert G.label_names == (() if number == 2 else blobs.label_names)
+        config = RunFolder(run).config().data
+        assert config.resolution == ("16x16" if number == 2 else "8x8")
+        assert config.labels == ("none" if number == 2 else "folders")
+        assert progan.resume(run, options={"schedule": {"total_kimg": 0.04}}) == run
+
+
+def test_what_is_cheap_is_checked_before_the_pictures(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "pictures")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "note.txt").write_text("x")
+    for out, error in ((tmp_path / "taken", ConfigError), (source / "0" / "000.png" / "run", StorageError)):
+        with pytest.raises(error):
+            train(source, out)
+    assert not (tmp_path / "pictures.progan").exists()
+
+
+def test_grids_of_large_pictures_are_small() -> None:
+    assert grid_shape(6, 10, (256, 256)) == (6, 10)
+    for size in ((512, 512), (1024, 1024), (512, 2048)):
+        rows, columns = grid_shape(6, 10, size)
+        assert 2e6 < rows * columns * size[0] * size[1] <= 8e6
+    assert grid_shape(3, 3, (8192, 8192)) == (1, 1)

@@ -75,6 +75,36 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert "no such file" in reasons(root)["broken.png"]
 
 
+def test_links_do_not_lead_out_and_back_in(tmp_path: Path) -> None:
+    root = tmp_path / "home" / "p"
+    save(tmp_path / "home" / "private.png")
+    save(root / "1.png")
+    (root / "up").symlink_to("..")
+    (root / "top").symlink_to("/")
+    save(tmp_path / "album" / "tree" / "2.png")
+    save(tmp_path / "album" / "3.png")
+    (tmp_path / "album" / "tree" / "up").symlink_to("..")
+    (root / "tree").symlink_to(tmp_path / "album" / "tree")
+    (tmp_path / "entrance").symlink_to(root)
+    for path in (root, tmp_path / "entrance"):
+        assert names(path) == ["1.png", "tree/2.png"]
+        assert set(reasons(path)) == {"up/", "top/", "tree/up/"}
+        assert all("leads back" in reason for reason in reasons(path).values())
+
+
+def test_a_folder_that_is_reached_twice_counts_once(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    save(root / "real" / "1.png")
+    save(tmp_path / "other" / "deep" / "2.png")
+    (root / "a").symlink_to(root / "real")
+    (root / "b").symlink_to(tmp_path / "other")
+    (root / "c").symlink_to(tmp_path / "other")
+    (root / "d").symlink_to(tmp_path / "other" / "deep")
+    assert names(root) == ["b/deep/2.png", "real/1.png"]
+    assert set(reasons(root)) == {"a/", "c/", "d/"}
+    assert all("listed already" in reason for reason in reasons(root).values())
+
+
 def test_special_files_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     assert reasons(tmp_path) == {"pipe.png": "not a regular file"}

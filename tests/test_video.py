@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,34 @@ def test_without_ffmpeg_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ffmpeg_is_silent(tmp_path: Path) -> None:
+    """What it says of a disk that is full would stand before our own message."""
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    program = tmp_path / "ffmpeg"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/words\nexec {ffmpeg} "$@"\n')
+    program.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+        interpolate(make(), tmp_path / "x.mp4", seconds=0.2, fps=10)
+    writing = next(line for line in (tmp_path / "words").read_text().splitlines() if "libx264" in line)
+    assert "-v quiet" in writing
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    others = [
+        f".x.{os.getppid()}.tmp.gif",
+        f".x.{dead.pid}.tmp.npy",
+        f".xy.{dead.pid}.tmp.gif",
+        ".x.y.tmp.gif",
+    ]
+    for name in (f".x.{dead.pid}.tmp.gif", *others):
+        (tmp_path / name).write_text("")
+    interpolate(make(), tmp_path / "x.gif", seconds=0.2, fps=10)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "x.gif"])
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio's pipe to the dead
 @pytest.mark.parametrize("script", ["exit 1", "cat > /dev/null; exit 1"])  # fails at once, or at the end
 def test_a_failure_of_ffmpeg_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -126,7 +155,7 @@ def test_a_failure_of_ffmpeg_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
     out.parent.mkdir()
     out.write_text("old")
-    with pytest.raises(StorageError, match=r"x\.mp4: ffmpeg failed"):
+    with pytest.raises(StorageError, match=r"x\.mp4: ffmpeg failed.* MB are free"):
         interpolate(make(), out, seconds=1, fps=2)
     assert out.read_text() == "old"
     assert list(out.parent.iterdir()) == [out]
@@ -172,6 +201,11 @@ def test_alpha_is_laid_over_white() -> None:
         ("x.gif", {"seconds": float("nan")}, "positive"),
         ("x.gif", {"fps": -1}, "positive"),
         ("x.gif", {"grid": (0, 2)}, "positive"),
+        ("x.gif", {"fps": 1e300, "seconds": 1e300}, "positive"),
+        ("x.gif", {"grid": (1000, 1000)}, "million pixels are larger"),
+        ("x.gif", {"fps": 1e-3, "seconds": 1e9, "grid": (10, 100), "level": 0}, "too much for a .gif"),
+        ("x.mp4", {"fps": 1e9, "seconds": 100}, "1000 at most"),
+        ("x.mp4", {"fps": 1000, "seconds": 1e9}, "1,000,000,000,000 frames; .* 33,554,432 are possible"),
         ("x.gif", {"label": "cat"}, "no labels"),
         ("x.gif", {"level": 9}, "no level 9"),
         ("x.gif", {"seed": -1}, "negative"),

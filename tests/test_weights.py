@@ -11,11 +11,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from progan.data.pixels import to_uint8
 from progan.errors import CheckpointError, StorageError
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.models.tensor_file import KEY, digest, read_header
 from progan.models.weights import FORMAT, GENERATOR_FILE, HUB_FILE, load, load_network, save
+from progan.viewers.generate import generate
 
 
 @pytest.fixture(name="G")
@@ -46,7 +48,7 @@ def same(first: Generator, second: Generator) -> bool:
         first.config() == second.config()
         and list(tensors) == list(others)
         and all(torch.equal(value, others[name]) for name, value in tensors.items())
-        and torch.equal(first(z, labels), second(z, labels))
+        and torch.equal(first.place("cpu")(z, labels), second.place("cpu")(z, labels))
     )
 
 
@@ -194,6 +196,16 @@ def test_a_newer_format(tmp_path: Path, G: Generator) -> None:
         {"alpha": float("nan")},
         {"label_names": ["cat"]},
         {"unknown": 1},
+        {"latent_size": 0},
+        {"latent_size": 2.5},
+        {"fmap_base": 0},
+        {"fmap_base": 10**400},
+        {"fmap_max": 0},
+        {"fmap_decay": -4000},
+        {"fmap_decay": 1e300},
+        {"fmap_decay": float("inf")},
+        {"level": 1.0},
+        {"label_names": [1, 2]},
     ],
 )
 def test_a_description_that_does_not_fit(tmp_path: Path, G: Generator, change: dict[str, Any]) -> None:
@@ -242,3 +254,100 @@ def test_a_failed_save_leaves_the_old_file(
         save(G, path)
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_loaded_network_is_laid_out_for_speed(tmp_path: Path, G: Generator) -> None:
+    save(G, tmp_path / "a")
+    G.save_pretrained(tmp_path / "hub")
+    read = load(tmp_path / "a")
+    assert read.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not read.conv.weight.is_contiguous()
+    # The layout is none of the file's business.
+    save(read, tmp_path / "b")
+    read.save_pretrained(tmp_path / "hub2")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (tmp_path / "hub" / HUB_FILE).read_bytes() == (tmp_path / "hub2" / HUB_FILE).read_bytes()
+
+    z, labels = torch.randn(3, 5), torch.eye(2)[[0, 1, 0]]
+    torch.testing.assert_close(read(z, labels), G(z, labels))
+    assert np.abs(to_uint8(read(z, labels)).astype(int) - to_uint8(G(z, labels))).max() <= 1
+    first, second = (np.concatenate(list(generate(load(tmp_path / name), 9))) for name in "ab")
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("change", [{"stddev_group": -1}, {"downscale": "bilinear"}, {"fmap_decay": -1.0}])
+def test_a_discriminator_that_does_not_fit(tmp_path: Path, change: dict[str, Any]) -> None:
+    D = Discriminator(max_level=1, fmap_base=64, fmap_max=8)
+    D.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**D.config(), **change}))
+    with pytest.raises(CheckpointError, match=f"do not fit their description.*{next(iter(change))}"):
+        load_network(tmp_path / HUB_FILE)
+
+
+def test_a_name_on_the_hub_loads_like_a_path(
+    tmp_path: Path, G: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    G.save_pretrained(tmp_path / "snapshot")
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def fetch(name: str, **options: Any) -> str:
+        asked.append((name, options))
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr("progan.models.weights.snapshot_download", fetch)
+    read = Generator.from_pretrained("somebody/cats", revision="v1")
+    assert same(read, G)
+    assert not read.training
+    assert not any(parameter.requires_grad for parameter in read.parameters())
+    files = ["config.json", GENERATOR_FILE, HUB_FILE]
+    assert asked == [("somebody/cats", {"revision": "v1", "allow_patterns": files})]
+    with pytest.raises(CheckpointError, match="somebody/cats holds a Generator, not a Discriminator"):
+        Discriminator.from_pretrained("somebody/cats")
+    for name in ("somebody/cats", tmp_path / "snapshot"):
+        with pytest.raises(TypeError, match="takes no map_location, strict"):
+            Generator.from_pretrained(name, strict=True, map_location="cpu")
+    assert len(asked) == 2
+
+
+def test_a_name_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no/such/path", "no such name"):
+        with pytest.raises(CheckpointError, match=f"{name}: no such file or folder, and .*HFValidationError"):
+            Generator.from_pretrained(name)
+    with pytest.raises(
+        CheckpointError, match="somebody/cats: no such file or folder, and it cannot be fetched"
+    ):
+        Generator.from_pretrained("somebody/cats", local_files_only=True, cache_dir=tmp_path)
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise ConnectionError("the network\nis down")
+
+    monkeypatch.setattr("progan.models.weights.snapshot_download", fail)
+    with pytest.raises(CheckpointError, match="the network is down"):
+        Generator.from_pretrained("somebody/cats")
+
+
+def test_the_model_card_says_what_it_is(tmp_path: Path, G: Generator) -> None:
+    G.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    for part in ("library_name: progan", "Generator of 8x12 images", "labels: cat, dög", "1710.10196"):
+        assert part in card
+    assert "More Information Needed" not in card
+
+
+def test_push_to_hub_uploads_what_is_saved(
+    tmp_path: Path, G: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hub:
+        def __init__(self, **_: Any) -> None:
+            pass
+
+        def create_repo(self, repo_id: str, **_: Any) -> Any:
+            return type("Repo", (), {"repo_id": repo_id})
+
+        def upload_folder(self, folder_path: Path, **_: Any) -> str:
+            assert same(load(folder_path), G)
+            return "address"
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Hub)
+    assert G.push_to_hub("somebody/cats") == "address"
+    assert G.save_pretrained(tmp_path / "cats", push_to_hub=True) == "address"

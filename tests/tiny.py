@@ -45,6 +45,8 @@ def words(tree: dict[str, Any], prefix: str = "") -> list[str]:
         name = f"{prefix}{key.replace('_', '-')}"
         if isinstance(value, dict):
             result += words(value, f"{name}.")
+        elif value is True:
+            result.append(f"--{name}")
         else:
             values = value if isinstance(value, list | tuple) else [value]
             result += [f"--{name}", *map(str, values)]

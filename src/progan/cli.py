@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Group, Parameter, Token, validators
 from rich.console import Console
 
-from progan.config import DataOptions, Options, explain, parse_resolution, split_resolution
+from progan.config import (
+    DEFAULT_RECIPE,
+    Options,
+    PictureOptions,
+    explain,
+    parse_resolution,
+    split_resolution,
+)
 from progan.errors import ConfigError, Interrupted, ProganError
 from progan.version import __version__
 
@@ -31,8 +38,17 @@ app = App(
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
     help_on_error=False,
 )
-OPTIONS = Group("Options of the configuration", sort_key=2)
-Tree = Annotated[Options | None, Parameter(name="*", group=OPTIONS)]
+OPTIONS = Group(
+    "Options of the configuration",
+    help="They win over the recipe, which gives the defaults: `progan recipes NAME` prints them.",
+    sort_key=2,
+)
+Tree = Annotated[Options | None, Parameter(name="*", group=OPTIONS, show_default=False)]
+
+
+def _whole(_: type, tokens: Sequence[Token]) -> int:
+    """Read a whole number; `1.5` is a mistake, not 1 or 2."""
+    return int(tokens[0].value)
 
 
 @app.command
@@ -53,9 +69,9 @@ def train(
     source
         Folder or .zip of pictures, a packed set, or builtin:glyphs.
     out
-        Run folder; default: runs/<source>-<recipe>.
+        Run folder; default: runs/SOURCE-RECIPE.
     recipe
-        light (default), paper, quickstart, or a YAML file. Options win over it.
+        Name of a recipe (`progan recipes` lists them) or a YAML file; default: light.
     resume
         Go on with this run; needs no source.
     dry_run
@@ -63,6 +79,7 @@ def train(
     device
         Short for --run.device.
     """
+    from progan.training import checks
     from progan.training import run as training
     from progan.training.progress import TerminalReporter, print_plan
     from progan.training.signals import stop_on_signals
@@ -74,15 +91,15 @@ def train(
         raise ConfigError("give either a source of pictures or --resume RUN")
     if resume is not None and (out is not None or recipe is not None):
         raise ConfigError("--resume goes on with a run as it is: leave out --out and --recipe")
-    recipe = recipe or training.DEFAULT_RECIPE
+    recipe = recipe or DEFAULT_RECIPE
     console = Console()
     with TerminalReporter(console) as reporter:
         if dry_run:
             with stop_on_signals() as stop:
                 if resume is not None:
-                    prepared = training.check_resume(resume, tree, reporter, stop)
+                    prepared = checks.check_resume(resume, tree, reporter, stop)
                 else:
-                    prepared = training.check(str(source), out, recipe, tree, reporter, stop)
+                    prepared = checks.check(str(source), out, recipe, tree, reporter, stop)
             print_plan(console, prepared.plan, str(prepared.device), prepared.folder.path)
             return
         if resume is not None:
@@ -97,15 +114,9 @@ def prepare(
     source: Path,
     destination: Path,
     *,
-    resolution: str | None = None,
-    max_resolution: int = 1024,
     base_shape: tuple[int, int] | None = None,
-    channels: Literal[1, 2, 3, 4] | None = None,
-    fit: Literal["crop", "pad", "stretch"] = "crop",
-    labels: str = "none",
-    limit: int | None = None,
-    split: str = "1,0,0",
-    workers: int | None = None,
+    workers: Annotated[int, Parameter(validator=validators.Number(gte=1))] | None = None,
+    options: Annotated[PictureOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Make a packed set of a folder or .zip of pictures; it continues where it was interrupted.
 
@@ -115,22 +126,8 @@ def prepare(
         Folder or .zip of pictures.
     destination
         Folder of the packed set; `progan train DESTINATION` uses it.
-    resolution
-        128 or 96x144; default: what the pictures support.
-    max_resolution
-        Largest side that is chosen when no resolution is given.
     base_shape
         Height and width of level 0.
-    channels
-        1 gray, 2 gray+alpha, 3 RGB, 4 RGBA; default: from the pictures.
-    fit
-        How a picture of another aspect is fitted.
-    labels
-        none, folders (sub-folders are classes), or a CSV file of name,label.
-    limit
-        Use at most this many pictures.
-    split
-        Shares of train, validation and test, such as 0.8,0.1,0.1.
     workers
         Processes; default: all cores.
     """
@@ -138,19 +135,10 @@ def prepare(
     from progan.training.progress import TerminalReporter
     from progan.training.signals import stop_on_signals
 
-    options = _data_options(
-        resolution=resolution,
-        max_resolution=max_resolution,
-        channels=channels,
-        fit=fit,
-        labels=labels,
-        limit=limit,
-        split=_shares(split),
-    )
-    if resolution is not None:
-        split_resolution(parse_resolution(resolution), base_shape)
-    console = Console()
-    with TerminalReporter(console) as reporter, stop_on_signals() as stop:
+    options = options or PictureOptions()
+    if options.resolution is not None:
+        split_resolution(parse_resolution(options.resolution), base_shape)
+    with TerminalReporter(Console()) as reporter, stop_on_signals() as stop:
         try:
             report = prepare_set(
                 source,
@@ -170,8 +158,8 @@ def prepare(
 def generate(
     path: Path,
     *,
-    n: int = 64,
-    out: Path = Path("samples"),
+    n: Annotated[int, Parameter(converter=_whole)] = 64,
+    out: Annotated[Path, Parameter(alias="-o")] = Path("samples"),
     seed: int = 0,
     label: str | None = None,
     level: int | None = None,
@@ -281,13 +269,22 @@ def info(path: Path) -> None:
 
 
 @app.command
-def recipes() -> None:
-    """List the recipes that ship with progan."""
-    from progan.config import recipe_names, recipe_summary
+def recipes(name: str | None = None) -> None:
+    """List the recipes that ship with progan, or print one with all its options.
+
+    Parameters
+    ----------
+    name
+        The recipe to print, as YAML.
+    """
+    from progan.config import load_config, recipe_names, recipe_summary, to_yaml
 
     console = Console()
-    for name in recipe_names():
-        console.print(f"[bold]{name:<12}[/bold]{recipe_summary(name)}", highlight=False)
+    if name is not None:
+        _say(console, to_yaml(load_config(name)).rstrip())
+        return
+    for each in recipe_names():
+        console.print(f"[bold]{each:<12}[/bold]{recipe_summary(each)}", highlight=False)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -337,27 +334,10 @@ def _tree(options: Options | None) -> dict[str, Any]:
     return {} if options is None else options.model_dump(mode="json", exclude_unset=True)
 
 
-def _data_options(**values: Any) -> DataOptions:
-    from pydantic import ValidationError
-
-    try:
-        return DataOptions(**values)
-    except ValidationError as error:
-        raise ConfigError(explain(error)) from None
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    """Read `0.8,0.1,0.1`."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--split {text!r}: expected three shares such as 0.8,0.1,0.1") from None
-
-
 def _load(path: Path, device: str) -> Generator:
     """Load a generator onto a device."""
     from progan.models.weights import load
-    from progan.training.run import choose_device
+    from progan.training.checks import choose_device
 
     return load(path, choose_device(device))
 

@@ -10,6 +10,7 @@ Values "per level" are lists: entry i belongs to level i, and the last entry to 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -32,6 +33,7 @@ from progan.errors import ConfigError
 
 T = TypeVar("T")
 
+DEFAULT_RECIPE = "light"
 MIN_BASE = 4
 """Smallest side of a base shape that is inferred from a resolution."""
 
@@ -85,23 +87,29 @@ def split_resolution(
     while height % 2 == 0 and width % 2 == 0 and min(height, width) // 2 >= MIN_BASE:
         height, width, level = height // 2, width // 2, level + 1
     if max(height, width) > 16 or min(height, width) < MIN_BASE:
-        side = [_nearest_growable(side) for side in resolution]
-        side = [max(one, max(side) // 4) for one in side]  # 4x16 is the longest base shape
         raise ConfigError(
             f"resolution {format_resolution(resolution)} is not a small base shape (such as 4x4 or 4x6) "
-            f"times a power of two; one that is: {format_resolution((side[0], side[1]))}"
+            f"times a power of two; the nearest that is: {format_resolution(_nearest_growable(resolution))}"
         )
     return (height, width), level
 
 
-def _nearest_growable(side: int) -> int:
-    """Return the power of two (at least 4) nearest to `side`."""
-    return min((4 << k for k in range(12)), key=lambda candidate: abs(candidate - side))
+def _nearest_growable(resolution: tuple[int, int]) -> tuple[int, int]:
+    """Return the nearest resolution that is a base shape of sides 4 to 16 times a power of two."""
+    sides = range(MIN_BASE, 17)
+    grown = ((k, (h << k, w << k)) for k in range(12) for h in sides for w in sides)
+    # Of two that are equally near, the one with the higher power has more levels to grow through.
+    return min(grown, key=lambda one: (math.dist(one[1], resolution), -one[0]))[1]
 
 
 def format_resolution(resolution: tuple[int, int]) -> str:
     """Write (height, width) as `HEIGHTxWIDTH`."""
     return f"{resolution[0]}x{resolution[1]}"
+
+
+def level_resolution(base_shape: tuple[int, int], level: int) -> tuple[int, int]:
+    """Return (height, width) at a level: the base shape, doubled once a level."""
+    return base_shape[0] << level, base_shape[1] << level
 
 
 def _as_tuple(value: Any) -> Any:
@@ -115,11 +123,25 @@ def _not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+def _shares_text(given: Any) -> str:
+    """Bring `0.8,0.1,0.1`, or a list of three numbers, into one form; they must add up to 1."""
+    parts = given.split(",") if isinstance(given, str) else given
+    try:
+        train, validation, test = (float(part) for part in parts)
+    except (TypeError, ValueError):
+        raise ValueError("expected three shares such as 0.8,0.1,0.1") from None
+    total = train + validation + test
+    if min(train, validation, test) < 0 or not abs(total - 1) <= 1e-6:
+        raise ValueError(f"the shares must not be negative and add up to 1, not {total:g}")
+    return f"{train:g},{validation:g},{test:g}"
+
+
 _List = (BeforeValidator(_as_tuple), AfterValidator(_not_empty))
 PerLevelCount = Annotated[tuple[Annotated[int, Field(ge=1)], ...], *_List]
 PerLevelLength = Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], *_List]
 PerLevelRate = Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], *_List]
 Resolution = Annotated[str, BeforeValidator(lambda given: format_resolution(parse_resolution(given)))]
+Split = Annotated[str, BeforeValidator(_shares_text)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -130,8 +152,8 @@ class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataOptions(_Options):
-    """How pictures become a packed set, and how batches are taken from it."""
+class PictureOptions(_Options):
+    """How pictures become a packed set."""
 
     resolution: Resolution | None = Field(
         None, description="Size to train at, 128 or 96x144; default: what the pictures support."
@@ -149,17 +171,23 @@ class DataOptions(_Options):
         "none", description="'none', 'folders' (sub-folders are classes), or a CSV file of name,label."
     )
     limit: int | None = Field(None, ge=1, description="Use at most this many pictures.")
-    split: tuple[NonNegative, NonNegative, NonNegative] = Field(
-        (1.0, 0.0, 0.0), description="Shares of train, validation and test, by a stable hash of the name."
+    split: Split = Field(
+        "1,0,0",
+        description="Shares of train, validation and test, such as 0.8,0.1,0.1, by a hash of the name.",
     )
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """The shares of `split` as numbers."""
+        train, validation, test = (float(part) for part in self.split.split(","))
+        return train, validation, test
+
+
+class DataOptions(PictureOptions):
+    """How pictures become a packed set, and how batches are taken from it."""
+
     mirror: bool = Field(False, description="Flip half of the training images left to right.")
     cache: Path | None = Field(None, description="Where the packed set goes; default: beside the source.")
-
-    @model_validator(mode="after")
-    def _check(self) -> DataOptions:
-        if abs(sum(self.split) - 1) > 1e-6:
-            raise ValueError(f"split: the shares add up to {sum(self.split):g}, not 1")
-        return self
 
 
 class GeneratorOptions(_Options):
@@ -168,7 +196,7 @@ class GeneratorOptions(_Options):
     fmap_base: int = Field(8192, ge=1, description="Filters are fmap_base / 2^((level + 1) * decay).")
     fmap_decay: NonNegative = Field(1.0, description="How fast filters shrink with the level.")
     fmap_max: int = Field(512, ge=1, description="Largest number of filters of a layer.")
-    latent_size: int | None = Field(None, ge=1, description="Size of z; default: fmap_max.")
+    latent_size: int | None = Field(None, ge=1, description="Size of z; default: min(fmap_base, fmap_max).")
     normalize_latents: bool = Field(True, description="Pixel-normalise the latent (with its label).")
     pixel_norm: bool = Field(True, description="Pixel norm after every activation.")
 
@@ -298,6 +326,15 @@ def recipe_names() -> list[str]:
     return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Safe YAML without aliases, which a few lines of text could use to describe a tree without end."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not supported")
+        return super().compose_node(parent, index)
+
+
 def read_recipe(name: str | Path) -> dict[str, Any]:
     """Read a shipped recipe by name, or a YAML file by path, as a nested mapping.
 
@@ -318,8 +355,8 @@ def read_recipe(name: str | Path) -> dict[str, Any]:
             f"Recipes: {', '.join(recipe_names())}; or give a .yaml file."
         )
     try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        tree = yaml.load(text, Loader=_PlainLoader)
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"recipe {name}: not valid YAML ({error})") from None
     if tree is None:
         return {}
@@ -360,7 +397,7 @@ def make_config(*trees: Mapping[str, Any]) -> Config:
         raise ConfigError(explain(error)) from None
 
 
-def load_config(recipe: str | Path = "paper", options: Mapping[str, Any] | None = None) -> Config:
+def load_config(recipe: str | Path = DEFAULT_RECIPE, options: Mapping[str, Any] | None = None) -> Config:
     """Return the configuration of a recipe (name or YAML file) with `options` laid over it.
 
     Args:

@@ -38,8 +38,6 @@ class DivergenceError(ProganError):
 class StorageError(ProganError):
     """A file could not be written (no space, no permission); what was there before is whole."""
 
-    exit_code = 1
-
 
 class Interrupted(ProganError):  # noqa: N818 - it is a wish of the user, not an error
     """A signal asked the work to stop, and it did so without losing anything.

@@ -172,7 +172,7 @@ class Batches:
         if self.mirror:
             flipped = random_generator(self.seed, "flip", clock).random(n) < 0.5
             pixels[flipped] = pixels[flipped, ..., ::-1]
-        reals = to_float(pixels, self.dtype).to(self.device, memory_format=self.format)
+        reals = to_float(pixels, self.dtype, self.device).contiguous(memory_format=self.format)
         if alpha is not None:
             reals = fade_reals(reals, alpha)
         mixing = random_generator(self.seed, "mixing", clock).random(n, dtype=np.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 from progan.config import DataOptions, format_resolution, parse_resolution, split_resolution
 from progan.data.drawing import draw_blobs, draw_glyph, find_fonts
 from progan.data.fitting import digest, pyramid
-from progan.data.labels import split_of
 from progan.data.packed import PackedSet, is_packed
 from progan.data.writing import Layout, Writer, check_destination, clear_partial, partial_folder
-from progan.errors import ConfigError, DataError, StorageError
+from progan.errors import ConfigError, DataError
+from progan.files import storage_errors
 
 PREFIX = "builtin:"
 DRAWING_VERSION = 1
@@ -32,6 +33,8 @@ GLYPH_COUNT = 10_000
 SYNTHETIC_COUNT = 2_000
 BATCH = 256
 ALL_TRAIN = (1.0, 0.0, 0.0)
+Progress = Callable[[int, int], None]
+Stop = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -53,18 +56,25 @@ def is_builtin(source: str | Path) -> bool:
 
 
 def make_builtin(
-    source: str, options: DataOptions, base_shape: tuple[int, int] | None, home_cache: Path
+    source: str,
+    options: DataOptions,
+    base_shape: tuple[int, int] | None,
+    home_cache: Path,
+    *,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> PackedSet:
     """Return the built-in set called `source`, drawing it into the cache if it is not there.
 
     Resolution, channels, limit (here: the number of pictures) and split are taken from `options`; the classes
-    are stored unless `options.labels` is 'none'.
+    are stored unless `options.labels` is 'none'. `progress` and `stop` are as in `progan.data.prepare`.
 
     Raises:
         DataError: if there is no such set.
         ConfigError: if it cannot be drawn as wanted.
         DependencyError: if the fonts for glyphs are not installed.
         StorageError: if the cache cannot be written.
+        KeyboardInterrupt: on `stop`; nothing is kept.
     """
     name = source.removeprefix(PREFIX)
     if name not in {"glyphs", "synthetic"}:
@@ -75,7 +85,7 @@ def make_builtin(
     resolution = parse_resolution(options.resolution or sides[name])
     count = options.limit or counts[name]
     labelled = options.labels != "none"
-    choices = [DRAWING_VERSION, resolution, base_shape, options.channels, count, options.split, labelled]
+    choices = [DRAWING_VERSION, resolution, base_shape, options.channels, count, options.shares, labelled]
     key = hashlib.sha256(json.dumps(choices).encode()).hexdigest()[:16]
     place = (options.cache or home_cache) / f"{name}-{key}"
     if is_packed(place):
@@ -87,7 +97,9 @@ def make_builtin(
         channels=options.channels or 3,
         base_shape=base_shape,
         labelled=labelled,
-        split=options.split,
+        split=options.shares,
+        progress=progress,
+        stop=stop,
     )
 
 
@@ -102,6 +114,8 @@ def glyphs(
     base_shape: tuple[int, int] | None = None,
     labelled: bool = True,
     split: tuple[float, float, float] = ALL_TRAIN,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> PackedSet:
     """Draw a set of single characters: many fonts, slants and colours, a class for each character.
 
@@ -115,12 +129,15 @@ def glyphs(
         base_shape: (height, width) of level 0; default: from the resolution.
         labelled: Store the classes.
         split: Shares of train, validation and test.
+        progress: Called with (pictures drawn, pictures in all) after each batch of 256.
+        stop: Asked after each batch; if it returns True, KeyboardInterrupt is raised.
 
     Raises:
         DependencyError: if matplotlib, whose fonts are used, is not installed.
         DataError: if no font has the characters, or the destination is taken.
         ConfigError: if the resolution, channels or characters cannot be drawn.
         StorageError: if writing failed.
+        KeyboardInterrupt: on `stop`; nothing is kept.
     """
     size = _size(resolution)
     if min(size) < 16:
@@ -143,6 +160,8 @@ def glyphs(
             labelled=labelled,
             split=split,
         ),
+        progress,
+        stop,
     )
 
 
@@ -156,6 +175,8 @@ def synthetic(
     base_shape: tuple[int, int] | None = None,
     labelled: bool = False,
     split: tuple[float, float, float] = ALL_TRAIN,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> PackedSet:
     """Make a set of soft blobs on gradients, fast and without fonts, for benchmarks and tests.
 
@@ -168,11 +189,14 @@ def synthetic(
         base_shape: (height, width) of level 0; default: from the resolution.
         labelled: Store the number of blobs, 1 to 4, as class.
         split: Shares of train, validation and test.
+        progress: Called with (pictures drawn, pictures in all) after each batch of 256.
+        stop: Asked after each batch; if it returns True, KeyboardInterrupt is raised.
 
     Raises:
         DataError: if the destination is taken.
         ConfigError: if the resolution is no base shape times a power of two.
         StorageError: if writing failed.
+        KeyboardInterrupt: on `stop`; nothing is kept.
     """
     size = _size(resolution)
     return _write(
@@ -186,6 +210,8 @@ def synthetic(
             labelled=labelled,
             split=split,
         ),
+        progress,
+        stop,
     )
 
 
@@ -204,27 +230,32 @@ def _gray(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.rint(np.tensordot(weights, rgb, 1)).astype(np.uint8)[None]
 
 
-def _write(destination: Path, drawn: _Drawn) -> PackedSet:
-    """Draw the pictures and pack them."""
+def _write(destination: Path, drawn: _Drawn, progress: Progress | None, stop: Stop | None) -> PackedSet:
+    """Draw the pictures and pack them; what is not finished is deleted, for it is soon drawn again."""
     if is_packed(destination):
         raise DataError(f"{destination}: holds a packed set already; delete it or choose another destination")
     check_destination(destination)
-    with partial_folder(destination) as folder:
+    with partial_folder(destination) as folder, storage_errors(destination):
+        clear_partial(folder)
         try:
-            clear_partial(folder)
-            writer = Writer(destination, drawn.layout)
-            try:
+            with closing(Writer(destination, drawn.layout)) as writer:
                 for start in range(0, drawn.count, BATCH):
-                    tops = [drawn.draw(i) for i in range(start, min(start + BATCH, drawn.count))]
-                    levels = zip(*(pyramid(top, drawn.layout.max_level) for top in tops), strict=True)
-                    writer.append([np.stack(pictures) for pictures in levels], [digest(top) for top in tops])
+                    _draw_batch(writer, drawn, range(start, min(start + BATCH, drawn.count)))
+                    if progress is not None:
+                        progress(writer.count, drawn.count)
+                    if stop is not None and stop():
+                        raise KeyboardInterrupt
                 return _finish(writer, drawn)
-            finally:
-                writer.close()
-        except OSError as error:
-            raise StorageError(
-                f"{folder}: cannot be written ({error.strerror or error}); make room or choose another place"
-            ) from None
+        except BaseException:
+            with suppress(OSError):
+                clear_partial(folder)
+            raise
+
+
+def _draw_batch(writer: Writer, drawn: _Drawn, numbers: range) -> None:
+    tops = [drawn.draw(i) for i in numbers]
+    levels = zip(*(pyramid(top, drawn.layout.max_level) for top in tops), strict=True)
+    writer.append([np.stack(pictures) for pictures in levels], [digest(top) for top in tops])
 
 
 def _finish(writer: Writer, drawn: _Drawn) -> PackedSet:
@@ -233,10 +264,11 @@ def _finish(writer: Writer, drawn: _Drawn) -> PackedSet:
     return writer.finish(
         names,
         labels if drawn.labelled else None,
-        [split_of(name, drawn.split) for name in names],
+        drawn.split,
         [],
         label_kind="folders" if drawn.labelled else "none",
         label_names=drawn.classes if drawn.labelled else (),
+        limit=drawn.count,
         source=PREFIX + drawn.name,
         found=drawn.count,
     )

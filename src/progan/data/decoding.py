@@ -26,6 +26,8 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI",
 
 ORIENTATION_TAG = 0x0112
 QUARTER_TURNS = frozenset({5, 6, 7, 8})
+BITS_TAG, PLANES_TAG = 258, 284
+SEPARATE_PLANES = 2
 
 
 class UnusablePictureError(Exception):
@@ -49,7 +51,7 @@ def scan(source: Source, name: str) -> Header | str:
             width, height = image.size
             if _orientation(image) in QUARTER_TURNS:
                 width, height = height, width
-            return Header(width, height, _has_colour(image), has_alpha(image), _is_animated(image))
+            return Header(width, height, _is_coloured_file(image), has_alpha(image), _is_animated(image))
     except UnusablePictureError as error:
         return str(error)
 
@@ -77,7 +79,7 @@ def decode(source: Source, name: str, channels: int) -> Image.Image:
 
 
 @contextmanager
-def _decoding(source: Source, name: str) -> Iterator[Image.Image]:
+def _decoding(source: Source, name: str) -> Iterator[ImageFile.ImageFile]:
     """Open a picture with Pillow's guards on, and turn whatever goes wrong into UnusablePictureError."""
     truncated = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
@@ -88,6 +90,11 @@ def _decoding(source: Source, name: str) -> Iterator[Image.Image]:
             with source.open(name) as stream, Image.open(stream, formats=_formats(name)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnusablePictureError(_too_large(image.size))
+                if _has_deep_planes(image):
+                    raise UnusablePictureError(
+                        "a TIFF with more than 8 bits in separate colour planes; save it with interleaved "
+                        "colours or as PNG"
+                    )
                 yield image
     except UnusablePictureError:
         raise
@@ -120,6 +127,16 @@ def _too_large(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}: more than {MAX_PIXELS // 10**6} million pixels"
 
 
+def _has_deep_planes(image: Image.Image) -> bool:
+    """Tell what Pillow would decode to noise without an error: deep TIFF, one plane a channel."""
+    if image.format != "TIFF" or len(image.getbands()) == 1:
+        return False
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(BITS_TAG, (1,))
+    deepest = max(bits) if isinstance(bits, tuple) else bits
+    return bool(tags.get(PLANES_TAG) == SEPARATE_PLANES and deepest > 8)
+
+
 def _orientation(image: Image.Image) -> int:
     # Asking a PNG without EXIF for it would decode the whole picture.
     if image.format == "PNG" and not {"exif", "Raw profile type exif", "xmp"} & set(image.info):
@@ -138,6 +155,14 @@ def _is_animated(image: Image.Image) -> bool:
 
 def _has_colour(image: Image.Image) -> bool:
     return image.mode not in {"1", "L", "LA", "La", "F"} and not image.mode.startswith("I")
+
+
+def _is_coloured_file(image: ImageFile.ImageFile) -> bool:
+    """Tell whether a picture that is not yet decoded has colour."""
+    # Pillow opens 16-bit gray with alpha as RGBA; only how it will be decoded tells.
+    if image.format == "PNG" and image.tile and image.tile[0][3] == "LA;16B":
+        return False
+    return _has_colour(image)
 
 
 def has_alpha(image: Image.Image) -> bool:

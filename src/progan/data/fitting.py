@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from progan.config import level_resolution
 from progan.data.decoding import UnusablePictureError, decode
 from progan.data.sources import Source
 
@@ -40,9 +41,9 @@ def fit_picture(task: FitTask, name: str) -> Fitted | str:
         image = decode(task.source, name, task.channels)
     except UnusablePictureError as error:
         return str(error)
-    height, width = (side << task.max_level for side in task.base_shape)
-    upscaled = needs_upscaling((image.height, image.width), (height, width), task.fit)
-    pixels = np.asarray(fit_image(image, (height, width), task.fit))
+    target = level_resolution(task.base_shape, task.max_level)
+    upscaled = needs_upscaling((image.height, image.width), target, task.fit)
+    pixels = np.asarray(fit_image(image, target, task.fit))
     top = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # [C, H, W]
     return Fitted(pyramid(top, task.max_level), digest(top), upscaled)
 

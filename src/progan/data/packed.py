@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from progan.config import explain
+from progan.config import explain, level_resolution
 from progan.errors import DataError
 
 FORMAT_VERSION = 1
@@ -43,6 +43,8 @@ class Manifest(BaseModel):
     label_kind: str = "none"
     label_names: tuple[str, ...] = ()
     fit: str = "crop"
+    limit: int | None = None
+    split: tuple[float, float, float] = (1.0, 0.0, 0.0)
     source: str = ""
     key: str = ""
     fingerprint: str
@@ -54,7 +56,7 @@ class Manifest(BaseModel):
 
     def resolution(self, level: int) -> tuple[int, int]:
         """Return (height, width) of a level."""
-        return self.base_shape[0] << level, self.base_shape[1] << level
+        return level_resolution(self.base_shape, level)
 
     def level_file(self, level: int) -> str:
         """Return the name of the file that holds a level."""
@@ -227,7 +229,9 @@ class PackedSet:
         rows = np.asarray(indices, dtype=np.int64)
         if self._labels is None:
             return np.zeros((len(rows), 0), np.float32)
-        return np.eye(self.label_size, dtype=np.float32)[self._labels[rows]]
+        encoded = np.zeros((len(rows), self.label_size), np.float32)
+        encoded[np.arange(len(rows)), self._labels[rows]] = 1
+        return encoded
 
     def names(self) -> list[str]:
         """Return the name of every picture, relative to the source.

@@ -13,20 +13,28 @@ from PIL import Image
 from torch import Tensor
 
 
-def to_float(pixels: NDArray[np.uint8] | NDArray[np.uint16], dtype: torch.dtype = torch.float32) -> Tensor:
+def to_float(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16],
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Tensor:
     """Map stored pixels to [-1, 1]: 0 -> -1, the largest value of the type -> 1.
 
     Args:
         pixels: Any shape, uint8 or uint16.
         dtype: Floating-point type of the result.
+        device: Where the result goes; None for the CPU.
 
     Returns:
         A new tensor of the same shape. Formula: `adjust_dynamic_range` of the original misc.py.
     """
-    top = float(np.iinfo(pixels.dtype).max)
     # PyTorch computes little with uint16, so that type goes through int32.
     plain = pixels.astype(np.int32) if pixels.dtype == np.uint16 else np.ascontiguousarray(pixels)
-    return torch.from_numpy(plain).to(dtype).mul_(2 / top).sub_(1)
+    stored = torch.from_numpy(plain)
+    if device is not None and device.type == "cuda":
+        stored = stored.pin_memory().to(device, non_blocking=True)
+    # The small type travels; it becomes float on the device.
+    return stored.to(device).to(dtype).mul_(2 / float(np.iinfo(pixels.dtype).max)).sub_(1)
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:
@@ -40,6 +48,13 @@ def to_uint8(images: Tensor) -> NDArray[np.uint8]:
     """
     scaled = images.detach().float().mul(127.5).add_(127.5).round_().clamp_(0, 255)
     return scaled.to(torch.uint8).cpu().numpy()
+
+
+def to_8_bit(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Return stored pixels of either type as uint8: 65535 becomes 255."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint8, copy=False)
+    return np.rint(pixels / np.float32(257)).astype(np.uint8)
 
 
 def fade_reals(reals: Tensor, alpha: Tensor) -> Tensor:
@@ -78,7 +93,6 @@ def tile(images: NDArray[np.uint8], columns: int, *, min_side: int = 0, gap: int
     """
     n, channels, height, width = images.shape
     factor = max(1, -(-min_side // min(height, width)))
-    big = images.repeat(factor, axis=2).repeat(factor, axis=3)
     height, width = height * factor, width * factor
     rows = -(-n // columns)
     canvas = np.full(
@@ -86,5 +100,6 @@ def tile(images: NDArray[np.uint8], columns: int, *, min_side: int = 0, gap: int
     )
     for i in range(n):
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
-        canvas[:, top : top + height, left : left + width] = big[i]
+        big = images[i].repeat(factor, axis=1).repeat(factor, axis=2)
+        canvas[:, top : top + height, left : left + width] = big
     return canvas

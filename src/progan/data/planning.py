@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from progan.config import DataOptions, parse_resolution, split_resolution
+from progan.config import PictureOptions, level_resolution, parse_resolution, split_resolution
 from progan.data.decoding import Header
 from progan.data.fitting import Fit, needs_upscaling
 from progan.data.labels import SHOWN, apply_limit, class_order, labels_from_file, labels_from_folders
@@ -35,7 +35,7 @@ class Plan(BaseModel):
     skipped: list[tuple[str, str]]
 
 
-def label_file_path(source: Source, options: DataOptions) -> Path | None:
+def label_file_path(source: Source, options: PictureOptions) -> Path | None:
     """Return the label file, looked for from the current folder and in the source; None if there is none.
 
     Raises:
@@ -55,7 +55,7 @@ def make_plan(
     source: Source,
     listing: Listing,
     headers: Sequence[Header | str],
-    options: DataOptions,
+    options: PictureOptions,
     base_shape: tuple[int, int] | None,
     key: str,
 ) -> Plan:
@@ -110,7 +110,7 @@ def make_plan(
 
 
 def _labels(
-    source: Source, listing: Listing, usable: Sequence[str], options: DataOptions
+    source: Source, listing: Listing, usable: Sequence[str], options: PictureOptions
 ) -> dict[str, str] | None:
     file = label_file_path(source, options)
     if file is not None:
@@ -142,7 +142,7 @@ def choose_channels(headers: Sequence[Header]) -> int:
 
 
 def choose_resolution(
-    headers: Sequence[Header], options: DataOptions, base_shape: tuple[int, int] | None
+    headers: Sequence[Header], options: PictureOptions, base_shape: tuple[int, int] | None
 ) -> tuple[tuple[int, int], int]:
     """Return the base shape and the highest level.
 
@@ -153,8 +153,8 @@ def choose_resolution(
         return split_resolution(parse_resolution(options.resolution), base_shape)
     shape = base_shape or DEFAULT_BASE
     level = 1
-    while max(shape) << (level + 1) <= options.max_resolution:
-        target = shape[0] << (level + 1), shape[1] << (level + 1)
+    while max(level_resolution(shape, level + 1)) <= options.max_resolution:
+        target = level_resolution(shape, level + 1)
         reaching = sum(
             not needs_upscaling((header.height, header.width), target, options.fit) for header in headers
         )

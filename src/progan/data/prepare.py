@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from progan.config import DataOptions
+from progan.config import DataOptions, PictureOptions, level_resolution
 from progan.data.builtin import is_builtin, make_builtin
 from progan.data.decoding import Header, scan
 from progan.data.fitting import FitTask, Fitted, fit_picture
-from progan.data.labels import split_of
 from progan.data.packed import FORMAT_VERSION, PackedSet, is_packed
 from progan.data.planning import Plan, label_file_path, make_plan, no_pictures
 from progan.data.pool import run_chunks, usable_cores
@@ -34,9 +33,9 @@ from progan.data.writing import (
     check_space,
     clear_partial,
     partial_folder,
-    write_json,
 )
 from progan.errors import DataError, StorageError
+from progan.files import storage_errors, write_text
 
 __all__ = ["PrepareReport", "find_or_prepare", "prepare"]
 
@@ -61,7 +60,7 @@ class _Work:
 
     source: Source
     listing: Listing
-    options: DataOptions
+    options: PictureOptions
     base_shape: tuple[int, int] | None
     workers: int | None
     progress: Callable[[int, int], None] | None
@@ -91,7 +90,7 @@ class _Work:
 def prepare(
     source: Path,
     destination: Path,
-    options: DataOptions = DataOptions(),  # noqa: B008 - frozen
+    options: PictureOptions = PictureOptions(),  # noqa: B008 - frozen
     *,
     base_shape: tuple[int, int] | None = None,
     workers: int | None = None,
@@ -158,7 +157,8 @@ def find_or_prepare(
         The errors of `prepare`, and DependencyError for `builtin:glyphs` without its extra.
     """
     if is_builtin(source):
-        return make_builtin(str(source), options, base_shape, _home_cache()), None
+        packed = make_builtin(str(source), options, base_shape, _home_cache(), progress=progress, stop=stop)
+        return packed, None
     path = Path(source)
     if is_packed(path):
         return PackedSet.open(path), None
@@ -198,7 +198,9 @@ def _can_make(folder: Path) -> bool:
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
-def _key(source: Source, listing: Listing, options: DataOptions, base_shape: tuple[int, int] | None) -> str:
+def _key(
+    source: Source, listing: Listing, options: PictureOptions, base_shape: tuple[int, int] | None
+) -> str:
     """Return a hash over the files of a source and the options that decide what is made of them."""
     matters: dict[str, Any] = options.model_dump(mode="json", exclude={"mirror", "cache"})
     if options.resolution is not None:
@@ -233,35 +235,27 @@ def _make(work: _Work, destination: Path) -> PackedSet:
 def _continue(work: _Work, destination: Path, folder: Path) -> PackedSet:
     """Go on from what an earlier call left in the partial folder, or start afresh."""
     plan, state = _resume(folder, work.key)
-    try:
+    with storage_errors(folder):
         if plan is None:
             clear_partial(folder)
             plan = _plan(work)
-            write_json(folder / "plan.json", plan.model_dump(mode="json"))
+            write_text(folder / "plan.json", json.dumps(plan.model_dump(mode="json")))
         check_space(folder, plan.layout, len(plan.names) - state.done)
-    except OSError as error:
-        raise _storage_error(folder, error, "no pictures are done") from None
     return _pack(work, plan, state, destination)
-
-
-def _storage_error(folder: Path, error: OSError, done: str) -> StorageError:
-    return StorageError(
-        f"{folder}: cannot be written ({error.strerror or error}); {done}; "
-        "make room or give permission, then run the same command again: it continues"
-    )
 
 
 def _resume(folder: Path, key: str) -> tuple[Plan | None, _State]:
     """Read what an interrupted call left, if it was for the same pictures and options."""
+    # Not by pydantic's own JSON reader and writer: they know no file names that are not valid Unicode.
     try:
-        plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
-    except (OSError, ValidationError):
+        plan = Plan.model_validate(json.loads((folder / "plan.json").read_bytes()))
+    except (OSError, ValueError):
         return None, _State()
     if plan.key != key:
         return None, _State()
     try:
-        return plan, _State.model_validate_json((folder / "progress.json").read_bytes())
-    except (OSError, ValidationError):
+        return plan, _State.model_validate(json.loads((folder / "progress.json").read_bytes()))
+    except (OSError, ValueError):
         return plan, _State()
 
 
@@ -281,10 +275,11 @@ def _pack(work: _Work, plan: Plan, state: _State, destination: Path) -> PackedSe
     """Decode, fit and store what is not yet done, then finish the set."""
     layout, total = plan.layout, len(plan.names)
     task = FitTask(work.source, layout.base_shape, layout.max_level, layout.channels, plan.fit)
-    height, width = (side << layout.max_level for side in layout.base_shape)
+    height, width = level_resolution(layout.base_shape, layout.max_level)
     size = max(1, min(CHUNK, CHUNK_BYTES // (layout.channels * height * width)))
     try:
-        with closing(Writer(destination, layout, keep=state.done - len(state.failed))) as writer:
+        keep = state.done - len(state.failed)
+        with storage_errors(destination), closing(Writer(destination, layout, keep)) as writer:
             work.tell(state.done, total)
             try:
                 with closing(work.run(fit_picture, task, plan.names[state.done :], size)) as chunks:
@@ -295,12 +290,14 @@ def _pack(work: _Work, plan: Plan, state: _State, destination: Path) -> PackedSe
                         work.tell(state.done, total)
             finally:
                 # On a full disk this fails as well, and then what was saved last counts.
-                with suppress(OSError):
+                with suppress(OSError, StorageError):
                     _save(writer, state)
             return _finish(work, plan, state, writer)
-    except OSError as error:
-        done = f"{state.done} of {total} pictures are done"
-        raise _storage_error(destination, error, done) from None
+    except (StorageError, OSError) as error:
+        raise StorageError(
+            f"stopped when {state.done} of {total} pictures are done; "
+            f"the same command continues there: {error}"
+        ) from None
 
 
 def _store(writer: Writer, results: Sequence[Fitted | str], state: _State) -> _State:
@@ -319,7 +316,7 @@ def _store(writer: Writer, results: Sequence[Fitted | str], state: _State) -> _S
 
 def _save(writer: Writer, state: _State) -> None:
     writer.sync()
-    write_json(writer.folder / "progress.json", state.model_dump(mode="json"))
+    write_text(writer.folder / "progress.json", json.dumps(state.model_dump(mode="json")))
 
 
 def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet:
@@ -333,11 +330,12 @@ def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet
     return writer.finish(
         names,
         [plan.labels[i] for i in used] if plan.labels is not None else None,
-        [split_of(name, work.options.split) for name in names],
+        work.options.shares,
         skipped,
         label_kind=plan.label_kind,
         label_names=tuple(plan.label_names),
         fit=plan.fit,
+        limit=work.options.limit,
         source=work.source.path.name,
         key=plan.key,
         found=plan.found,

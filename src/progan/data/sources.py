@@ -12,13 +12,17 @@ import os
 import re
 import stat
 import zipfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
 from progan.errors import DataError
+
+Identity = tuple[int, int]
+"""Device and number of a folder: the same for every path that leads to it."""
 
 PICTURE_SUFFIXES = frozenset(
     {
@@ -174,47 +178,97 @@ class FolderSource:
     path: Path
 
     def listing(self) -> Listing:
-        """Walk the folder; links are followed, except those that lead back to a folder they are in."""
-        listing = Listing()
-        self._walk(self.path, "", [], listing)
-        return listing.sort()
+        """Walk the folder and the folders that links lead to; each real folder is taken once.
+
+        A link that leads to a folder above itself is not followed.
+        """
+        return _Walk().run(self.path)
 
     def open(self, name: str) -> BinaryIO:
         """Open the file called `name` below the folder."""
         return (self.path / name).open("rb")
 
-    def _walk(self, folder: Path, prefix: str, above: list[tuple[int, int]], listing: Listing) -> None:
+
+class _Walk:
+    """One pass over a folder. Links wait until all that is really there was taken, by its own name."""
+
+    def __init__(self) -> None:
+        self._listing = Listing()
+        self._seen: set[Identity] = set()
+        self._links: deque[tuple[Path, str, frozenset[Identity]]] = deque()
+
+    def run(self, root: Path) -> Listing:
+        self._links.append((root, "", frozenset()))
+        while self._links:
+            folder, prefix, above = self._links.popleft()
+            self._take(folder, prefix, above | _ancestors(folder))
+        return self._listing.sort()
+
+    def _take(self, folder: Path, prefix: str, above: frozenset[Identity]) -> None:
+        """List a folder and what is below it.
+
+        Args:
+            folder: The folder.
+            prefix: What the names of its files begin with.
+            above: The folders that it is in, in reality or by the links that led to it.
+        """
         try:
-            status = folder.stat()
-            identity = (status.st_dev, status.st_ino)
+            identity = _identity(folder)
             if identity in above:
-                listing.skipped.append((prefix, "a symbolic link that leads back to a folder above it"))
+                self._skip(prefix, "a symbolic link that leads back to a folder above it")
+                return
+            if identity in self._seen:
+                self._skip(prefix, "a symbolic link to a folder whose pictures are listed already")
                 return
             with os.scandir(folder) as iterator:
-                entries = list(iterator)
+                entries = sorted(iterator, key=lambda entry: entry.name)
         except OSError as error:
             if not prefix:
                 raise DataError(f"{folder}: {_why(error)}") from None
-            listing.skipped.append((prefix, f"the folder cannot be read: {_why(error)}"))
+            self._skip(prefix, f"the folder cannot be read: {_why(error)}")
             return
+        self._seen.add(identity)
+        above |= {identity}
         for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            name = prefix + entry.name
-            try:
-                status = entry.stat()
-            except OSError as error:
-                if entry.is_symlink() and PurePosixPath(name).suffix.lower() not in PICTURE_SUFFIXES:
-                    listing.ignored["broken link"] += 1
-                else:
-                    listing.skipped.append((name, _why(error)))
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                self._walk(folder / entry.name, name + "/", [*above, identity], listing)
-            elif stat.S_ISREG(status.st_mode):
-                listing.admit(Candidate(name, status.st_size, status.st_mtime_ns))
+            if not entry.name.startswith("."):
+                self._take_entry(folder, entry, prefix + entry.name, above)
+
+    def _take_entry(
+        self, folder: Path, entry: os.DirEntry[str], name: str, above: frozenset[Identity]
+    ) -> None:
+        try:
+            status = entry.stat()
+        except OSError as error:
+            if entry.is_symlink() and PurePosixPath(name).suffix.lower() not in PICTURE_SUFFIXES:
+                self._listing.ignored["broken link"] += 1
             else:
-                listing.skipped.append((name, "not a regular file"))
+                self._skip(name, _why(error))
+            return
+        if stat.S_ISREG(status.st_mode):
+            self._listing.admit(Candidate(name, status.st_size, status.st_mtime_ns))
+        elif not stat.S_ISDIR(status.st_mode):
+            self._skip(name, "not a regular file")
+        elif entry.is_symlink():
+            self._links.append((folder / entry.name, name + "/", above))
+        else:
+            self._take(folder / entry.name, name + "/", above)
+
+    def _skip(self, name: str, reason: str) -> None:
+        self._listing.skipped.append((name, reason))
+
+
+def _identity(folder: Path) -> Identity:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _ancestors(folder: Path) -> frozenset[Identity]:
+    """Return the folders that the real folder behind `folder` is in."""
+    found = set()
+    with suppress(OSError):  # of a folder that vanished, or above which nothing may be read
+        for parent in folder.resolve().parents:
+            found.add(_identity(parent))
+    return frozenset(found)
 
 
 @dataclass(frozen=True)

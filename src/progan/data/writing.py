@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -18,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from progan.data.labels import split_of
 from progan.data.packed import Manifest, PackedSet, partial_path
 from progan.errors import DataError, StorageError
+from progan.files import atomic_path, remove_leftovers, storage_errors, write_text
 
 DIGEST_BYTES = 16
 SYNC_SECONDS = 2.0
@@ -110,7 +113,7 @@ class Writer:
         self,
         names: Sequence[str],
         labels: Sequence[int] | None,
-        split: Sequence[int],
+        shares: tuple[float, float, float],
         skipped: Sequence[tuple[str, str]],
         **manifest: Any,
     ) -> PackedSet:
@@ -119,27 +122,27 @@ class Writer:
         Args:
             names: One name a picture.
             labels: One class number a picture, or None.
-            split: One part a picture: 0 train, 1 validation, 2 test.
+            shares: Shares of train, validation and test, into which the pictures are dealt by name.
             skipped: (name, reason) of what was left out.
             manifest: The other values of `Manifest`.
         """
         self.sync()
         self.close()
+        split = [split_of(name, shares) for name in names]
         content = hashlib.sha256(self.layout.model_dump_json().encode())
         content.update((self.folder / "digests.bin").read_bytes())
         label_names = manifest.get("label_names", ())
-        content.update(json.dumps([list(names), labels, list(split), list(label_names)]).encode())
-        done = self.layout.manifest(count=self.count, fingerprint=content.hexdigest()[:32], **manifest)
+        content.update(json.dumps([list(names), labels, split, list(label_names)]).encode())
+        done = self.layout.manifest(
+            count=self.count, split=shares, fingerprint=content.hexdigest()[:32], **manifest
+        )
         if labels is not None:
             _save_array(self.folder / "labels.npy", np.asarray(labels, dtype=np.int64))
         _save_array(self.folder / "split.npy", np.asarray(split, dtype=np.uint8))
-        write_json(self.folder / "names.json", list(names))
-        skipped_file = self.folder / "skipped.csv"
-        with skipped_file.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-            csv.writer(stream).writerows([("file", "reason"), *skipped])
-            stream.flush()
-            os.fsync(stream.fileno())
-        write_json(self.folder / "manifest.json", done.model_dump(mode="json"), indent=2)
+        write_text(self.folder / "names.json", json.dumps(list(names)))
+        write_text(self.folder / "skipped.csv", _skipped_table(skipped))
+        write_text(self.folder / "manifest.json", json.dumps(done.model_dump(mode="json"), indent=2))
+        remove_leftovers(self.folder)
         if self.destination.exists():
             self.destination.rmdir()  # an empty folder, as `check_destination` made sure
         self.folder.rename(self.destination)
@@ -155,20 +158,15 @@ def _write_all(stream: BinaryIO, data: memoryview) -> None:
 
 
 def _save_array(path: Path, values: NDArray[np.generic]) -> None:
-    with path.open("wb") as stream:
-        np.save(stream, values)
-        stream.flush()
-        os.fsync(stream.fileno())
+    with atomic_path(path) as temporary:
+        np.save(temporary, values)
 
 
-def write_json(path: Path, tree: Any, indent: int | None = None) -> None:
-    """Replace a JSON file in one step: at every moment there is the old one or the new one, whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(tree, stream, indent=indent)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+def _skipped_table(skipped: Sequence[tuple[str, str]]) -> str:
+    """Return a CSV table; names that are not valid Unicode are written with escapes."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([("file", "reason"), *skipped])
+    return stream.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def check_destination(destination: Path) -> None:
@@ -188,8 +186,9 @@ def check_destination(destination: Path) -> None:
 
 def clear_partial(folder: Path) -> None:
     """Delete what an earlier writing left in a partial folder, and nothing else."""
+    remove_leftovers(folder)
     for path in folder.iterdir():
-        if path.name.removesuffix(".tmp") in OWN_FILES or path.suffix in {".u8", ".u16", ".npy"}:
+        if path.name in OWN_FILES or path.suffix in {".u8", ".u16", ".npy"}:
             path.unlink()
 
 
@@ -219,11 +218,9 @@ def partial_folder(destination: Path) -> Iterator[Path]:
     """
     folder = partial_path(destination)
     lock_file = folder.with_name(folder.name + ".lock")
-    try:
+    with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_file.open("a+b")
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
     with lock:
         if not _try_lock(lock):
             raise DataError(f"{destination}: another process is preparing it; wait until it is done")

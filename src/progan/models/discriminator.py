@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from progan.models.layers import (
     leaky_relu,
     minibatch_stddev,
 )
-from progan.models.network import Network
+from progan.models.network import Network, require_fmaps
 
 Downscale = Literal["fused", "separate"]
 
@@ -58,6 +58,9 @@ class Discriminator(Network):
         downscale: See `DownBlock`.
         level, alpha: How far it has grown: what a call computes unless told otherwise.
         label_names: As in `Generator`.
+
+    Raises:
+        ValueError: if a number is out of range or `downscale` is none of the two.
     """
 
     def __init__(
@@ -77,6 +80,11 @@ class Discriminator(Network):
         label_names: Sequence[str] = (),
     ) -> None:
         super().__init__(channels, base_shape, max_level, label_size, level, alpha, label_names)
+        require_fmaps(fmap_base, fmap_decay, fmap_max)
+        if stddev_group < 0:
+            raise ValueError(f"stddev_group {stddev_group}: expected 0 or more")
+        if downscale not in get_args(Downscale):
+            raise ValueError(f"downscale {downscale!r}: expected {' or '.join(get_args(Downscale))}")
         fmaps = {"fmap_base": fmap_base, "fmap_decay": fmap_decay, "fmap_max": fmap_max}
         last, *filters = (
             feature_maps(i, fmap_base=fmap_base, fmap_decay=fmap_decay, fmap_max=fmap_max)

@@ -17,7 +17,7 @@ from progan.models.layers import (
     upscale2d,
     upscale2d_conv2d,
 )
-from progan.models.network import Network
+from progan.models.network import Network, require_fmaps
 
 
 class UpBlock(nn.Module):
@@ -65,6 +65,9 @@ class Generator(Network):
         pixel_norm: Pixel norm after every activation.
         level, alpha: How far it has grown: what a call computes unless told otherwise.
         label_names: One name per entry of the label vector, in order; may be empty.
+
+    Raises:
+        ValueError: if a number is out of range.
     """
 
     def __init__(
@@ -85,6 +88,9 @@ class Generator(Network):
         label_names: Sequence[str] = (),
     ) -> None:
         super().__init__(channels, base_shape, max_level, label_size, level, alpha, label_names)
+        require_fmaps(fmap_base, fmap_decay, fmap_max)
+        if latent_size is not None and latent_size < 1:
+            raise ValueError(f"latent_size {latent_size}: expected at least 1")
         fmaps = {"fmap_base": fmap_base, "fmap_decay": fmap_decay, "fmap_max": fmap_max}
         filters = [
             feature_maps(i, fmap_base=fmap_base, fmap_decay=fmap_decay, fmap_max=fmap_max)

@@ -20,7 +20,8 @@ def feature_maps(level: int, *, fmap_base: int, fmap_decay: float, fmap_max: int
 
     Source: `nf(stage)` of the original networks.py, where stage = level + 1.
     """
-    return max(1, min(int(fmap_base / 2.0 ** ((level + 1) * fmap_decay)), fmap_max))
+    exponent = min((level + 1) * fmap_decay, 1023.0)  # where a float ends; there is one filter long before
+    return max(1, min(int(fmap_base / 2.0**exponent), fmap_max))
 
 
 def at_least_float32(x: Tensor) -> Tensor:

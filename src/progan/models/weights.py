@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from progan.errors import CheckpointError
@@ -72,8 +74,31 @@ def find_weights(path: Path) -> Path:
     raise CheckpointError(f"{path}: no such file or folder")
 
 
+def download(name: str, **options: Any) -> Path:
+    """Fetch weights and description from the Hugging Face hub.
+
+    Args:
+        name: On the hub: `user/name`.
+        options: As in `huggingface_hub.snapshot_download`.
+
+    Returns:
+        The folder that holds them, in the hub's cache.
+
+    Raises:
+        CheckpointError: if there is no such name or the hub cannot be reached.
+    """
+    files = ["config.json", GENERATOR_FILE, HUB_FILE]
+    try:
+        return Path(snapshot_download(name, allow_patterns=files, **options))
+    except Exception as error:  # their kinds depend on the version of huggingface_hub
+        raise CheckpointError(
+            f"{name}: no such file or folder, and it cannot be fetched from the Hugging Face hub "
+            f"({type(error).__name__}: {' '.join(str(error).split())})"
+        ) from error
+
+
 def load_network(path: Path, device: str | torch.device = "cpu") -> Network:
-    """Load the network of a weight file, in evaluation mode.
+    """Load the network of a weight file, in evaluation mode and in the device's fastest memory layout.
 
     Raises:
         CheckpointError: if the file is damaged, foreign, or of another format.
@@ -86,11 +111,11 @@ def load_network(path: Path, device: str | torch.device = "cpu") -> Network:
         with torch.device("meta"):
             network = KINDS[kind](**config)
         # Half-precision files of others become the float32 that this library computes with.
-        floats = {name: at_least_float32(value).to(device) for name, value in tensors.items()}
+        floats = {name: at_least_float32(value) for name, value in tensors.items()}
         network.load_state_dict(floats, assign=True)
-    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+    except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{path}: the weights do not fit their description ({error})") from None
-    return network.requires_grad_(False).eval()
+    return network.place(device).requires_grad_(False).eval()
 
 
 def _read(path: Path) -> tuple[tensor_file.Record, dict[str, Tensor]]:

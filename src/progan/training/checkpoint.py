@@ -77,7 +77,10 @@ def load(path: Path) -> tuple[Record, dict[str, Tensor]]:
         CheckpointError: if it is damaged, foreign, or of another format.
     """
     record, tensors = tensor_file.read(path, FORMAT)
-    return Record(**record), tensors
+    try:
+        return Record(**record), tensors
+    except TypeError as error:
+        raise CheckpointError(f"{path} holds another record than a checkpoint's ({error})") from None
 
 
 def newest(folder: Path) -> tuple[tuple[Record, dict[str, Tensor]] | None, list[str]]:

@@ -30,11 +30,12 @@ class Adam:
         levels: dict[int, list[nn.Parameter]] = {}
         for name, parameter in network.named_parameters():
             levels.setdefault(level_of(name), []).append(parameter)
-        device = next(network.parameters()).device
+        self._device = next(network.parameters()).device
+        self._fused = self._device.type in ("cpu", "cuda", "mps")
         self._adam = torch.optim.Adam(
             [{"params": levels[level], "steps": 0} for level in sorted(levels)],
             betas=(options.beta1, options.beta2),
-            fused=device.type in ("cpu", "cuda"),
+            fused=self._fused,
         )
         self._parameters = dict(network.named_parameters())
 
@@ -75,9 +76,8 @@ class Adam:
             parameter = self._parameters[name]
             state = self._adam.state.setdefault(parameter, {})
             if key == "step":
-                # PyTorch keeps step counts on the CPU, unless its fused CUDA kernel reads them.
-                where = parameter.device if parameter.device.type == "cuda" else torch.device("cpu")
-                state[key] = value.to(where, copy=True)
+                # PyTorch keeps step counts on the CPU, unless its fused kernels read them.
+                state[key] = value.to(self._device if self._fused else "cpu", copy=True)
             else:
                 state[key] = torch.empty_like(parameter).copy_(value)
         for group in self._adam.param_groups:

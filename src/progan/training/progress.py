@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from progan.config import format_resolution
 from progan.data.prepare import PrepareReport
@@ -183,7 +184,11 @@ def print_plan(console: Console, plan: Plan, device: str, folder: Path) -> None:
         folder: Where it would be written.
     """
     table = Table(
-        title=f"plan of {folder}", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, 1)
+        title=Text(f"plan of {folder}"),
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        padding=(0, 1),
     )
     table.add_column("phase", no_wrap=True)
     table.add_column("size", no_wrap=True)

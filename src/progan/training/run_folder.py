@@ -11,15 +11,17 @@ generator.safetensors   the averaged generator of the newest checkpoint
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
+from filelock import FileLock, Timeout
 
-from progan.config import Config, differing_keys, flatten, make_config, to_yaml
+from progan.config import Config, differing_keys, flatten, make_config, read_recipe, to_yaml
 from progan.errors import CheckpointError, ConfigError
-from progan.files import is_leftover, write_text
+from progan.files import is_leftover, storage_errors, write_text
 from progan.models.weights import GENERATOR_FILE
 
 FREE_KEYS = (
@@ -64,6 +66,7 @@ class RunFolder:
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
         self.generator_file = self.path / GENERATOR_FILE
+        self.lock_file = self.path / ".lock"
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
@@ -75,7 +78,30 @@ class RunFolder:
             return False
         if not self.path.is_dir():
             return True
-        return any(path != self.dataset_file and not is_leftover(path) for path in self.path.iterdir())
+        ours = {self.dataset_file, self.lock_file}
+        return any(path not in ours and not is_leftover(path) for path in self.path.iterdir())
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; the lock ends with the process that holds it.
+
+        Raises:
+            ConfigError: if another process holds it.
+            StorageError: if the folder cannot be written.
+        """
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.lock_file)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise ConfigError(
+                    f"another process is training in {self.path}; wait until it has stopped"
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def begin(self, config: Config, dataset: Dataset) -> None:
         """Write configuration and dataset, before the first step or when a run goes on with changes.
@@ -96,9 +122,8 @@ class RunFolder:
             what = "is no run folder (it holds no config.yaml)" if self.path.is_dir() else "does not exist"
             raise CheckpointError(f"{self.path} {what}")
         try:
-            tree = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-            return make_config(tree if isinstance(tree, dict) else {})
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError) as error:
+            return make_config(read_recipe(self.config_file))
+        except ConfigError as error:
             raise CheckpointError(f"{self.config_file} cannot be read: {error}") from None
 
     def dataset(self) -> Dataset:
@@ -113,13 +138,18 @@ class RunFolder:
             raise CheckpointError(f"{self.dataset_file} cannot be read: {error}") from None
 
 
-def require_same(folder: RunFolder, old: Config, new: Config) -> None:
+def require_same(folder: RunFolder, old: Config, new: Config, unless: tuple[str, ...] = ()) -> None:
     """Refuse to go on with a run under another configuration than its own.
+
+    Args:
+        folder: The run.
+        old, new: Its configuration, and the other one.
+        unless: Options that are not compared, besides those that may always differ.
 
     Raises:
         ConfigError: naming each option that differs, with both values.
     """
-    keys = [key for key in differing_keys(old, new) if key not in FREE_KEYS]
+    keys = [key for key in differing_keys(old, new) if key not in (*FREE_KEYS, *unless)]
     if keys:
         raise ConfigError(
             f"{folder.path} belongs to a run of another configuration:\n{_differences(old, new, keys)}\n"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from progan.data.batches import random_generator
 from progan.data.packed import PackedSet
-from progan.data.pixels import tile, to_float, to_image, to_uint8
+from progan.data.pixels import tile, to_8_bit, to_image, to_uint8
 from progan.files import atomic_path
 from progan.models.generator import Generator
 
@@ -19,6 +19,8 @@ MIN_SIDE = 64
 """Smaller pictures are enlarged by a whole factor to at least this many pixels, so that 4x4 can be seen."""
 PIXELS_AT_ONCE = 1 << 21
 """Pixels of samples computed together (32 pictures of 256x256), so that a step needs more memory."""
+GRID_PIXELS = 8_000_000
+"""A sample grid has about this many pixels at most: 8 pictures of 1024x1024, 122 of 256x256."""
 GAP = 2
 """White pixels between the pictures of a grid."""
 
@@ -31,6 +33,18 @@ def write_grid(images: NDArray[np.uint8], columns: int, path: Path) -> None:
     """
     with atomic_path(path) as temporary:
         to_image(tile(images, columns, min_side=MIN_SIDE, gap=GAP)).save(temporary)
+
+
+def grid_shape(rows: int, columns: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return as many rows and columns, up to those asked for, as make a grid of moderate size.
+
+    Args:
+        rows, columns: At least 1.
+        size: Height and width of a picture at the highest level.
+    """
+    while rows * columns > 1 and rows * columns * size[0] * size[1] > GRID_PIXELS:
+        rows, columns = (rows, columns - 1) if columns >= rows else (rows - 1, columns)
+    return rows, columns
 
 
 class SampleGrid:
@@ -72,14 +86,14 @@ def real_grid(packed: PackedSet, indices: NDArray[np.int64], rows: int, columns:
     Args:
         packed: The set.
         indices: Which of its pictures may be shown.
-        rows, columns: At most rows * columns pictures are shown.
+        rows, columns: At most rows * columns pictures are shown; a class with few repeats them.
     """
-    n = rows * columns
     if packed.label_size:
         classes = packed.labels(indices)
-        rows_of = [indices[classes == row % packed.label_size][:columns] for row in range(rows)]
-        chosen = np.concatenate([row for row in rows_of if len(row) == columns] or [indices[:n]])
+        of_class = [indices[classes == row % packed.label_size] for row in range(rows)]
+        chosen = np.concatenate([np.resize(some, columns) for some in of_class if len(some)])
     else:
-        chosen = indices[np.linspace(0, len(indices) - 1, min(n, len(indices))).astype(np.int64)]
+        count = min(rows * columns, len(indices))
+        chosen = indices[np.linspace(0, len(indices) - 1, count).astype(np.int64)]
     pixels = packed.read(packed.max_level, chosen)
-    return to_uint8(to_float(pixels))
+    return to_8_bit(pixels)

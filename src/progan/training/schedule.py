@@ -123,10 +123,6 @@ class Schedule:
         passed = (before - phase.start) // interval != (after - phase.start) // interval
         return passed and phase.end - after >= interval / 2
 
-    def iterations(self, phase: Phase) -> int:
-        """Return about how many D updates a phase takes."""
-        return -(-(phase.end - phase.start) // per_level(self._options.batch_size, phase.level))
-
 
 def _images(kimg: float) -> int:
     """Turn thousands of images into images."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from progan.config import Config
+from progan.config import Config, level_resolution
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.training.optimizer import Adam
@@ -33,7 +33,7 @@ class ImageSpec:
 
     def resolution(self, level: int) -> tuple[int, int]:
         """Return height and width of a level."""
-        return self.base_shape[0] << level, self.base_shape[1] << level
+        return level_resolution(self.base_shape, level)
 
     def network_arguments(self) -> dict[str, Any]:
         """Return them as the networks' constructors take them."""
@@ -81,10 +81,7 @@ class TrainState:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
             G, D = build_networks(config, spec)
-        # Convolutions over channels_last memory are faster on CPU and CUDA; MPS gains nothing.
-        layout = torch.preserve_format if device.type == "mps" else torch.channels_last
-        for network in (G, D):
-            network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        G, D = G.place(device), D.place(device)
         G_ema = copy.deepcopy(G).requires_grad_(False).eval()
         return cls(G, D, G_ema, Adam(G, config.optimizer), Adam(D, config.optimizer))
 

@@ -9,7 +9,7 @@ import torch
 
 from progan.data.batches import Batches
 from progan.data.packed import PackedSet
-from progan.errors import CheckpointError, DivergenceError, Interrupted
+from progan.errors import CheckpointError, ConfigError, DivergenceError, Interrupted
 from progan.files import remove_leftovers
 from progan.models import weights
 from progan.training import checkpoint
@@ -18,7 +18,7 @@ from progan.training.optimizer import update_average
 from progan.training.plan import Plan
 from progan.training.reporting import Reporter
 from progan.training.run_folder import RunFolder
-from progan.training.samples import SampleGrid, real_grid, write_grid
+from progan.training.samples import SampleGrid, grid_shape, real_grid, write_grid
 from progan.training.schedule import Point
 from progan.training.signals import StopRequest
 from progan.training.state import TrainState
@@ -56,9 +56,9 @@ class Trainer:
             device=device,
             channels_last=device.type != "mps",
         )
-        rows, columns = config.run.grid
+        self._rows, columns = grid_shape(*config.run.grid, plan.spec.resolution(plan.spec.max_level))
         self.grid = SampleGrid(
-            rows,
+            self._rows,
             columns,
             seed=config.run.seed,
             latent_size=self.state.G.latent_size,
@@ -86,6 +86,7 @@ class Trainer:
                 f"{self.folder.path} was trained on other pictures than {self.packed.path} now holds; "
                 f"restore that set, or begin a new run with another --out"
             )
+        self._require_schedule(record)
         try:
             self.state.load_tensors(tensors)
         except (KeyError, RuntimeError) as error:
@@ -95,6 +96,21 @@ class Trainer:
         # A kill may have come between the checkpoint and its generator.
         weights.save(self.state.G_ema, self.folder.generator_file)
         self.reporter.say(f"going on from {record.images_seen:,} images")
+
+    def _require_schedule(self, record: checkpoint.Record) -> None:
+        """Refuse a schedule that would take a run back in its growth."""
+        step = self.schedule.at(record.images_seen).batch_size * self.config.loss.d_steps
+        if record.images_seen >= self.schedule.total + step:
+            raise ConfigError(
+                f"{self.folder.path} has seen {record.images_seen:,} images, more than the "
+                f"{self.schedule.total:,} of this schedule; give a longer --schedule.total-kimg"
+            )
+        level = self.schedule.at(record.images_seen).level
+        if level < record.level:
+            raise ConfigError(
+                f"{self.folder.path} has grown to level {record.level}, but at {record.images_seen:,} images "
+                f"this schedule is at level {level}; keep the lengths of the phases that are done"
+            )
 
     def run(self, stop: StopRequest) -> None:
         """Train to the end of the schedule.
@@ -108,6 +124,9 @@ class Trainer:
             StorageError: if something cannot be written; the last checkpoint is whole.
         """
         state = self.state
+        if state.images_seen >= self.schedule.total:
+            self.reporter.say(f"{self.folder.path} is complete at {state.images_seen:,} images")
+            return
         self.reporter.begin(self.plan, state.images_seen)
         with Logs(self.folder, state.images_seen) as logs:
             if state.images_seen == 0:
@@ -148,14 +167,17 @@ class Trainer:
         growth = Growth(point.level, alpha)
         networks = (state.G, state.D)
         n = point.batch_size
+        means: Terms = {}
         for _ in range(config.loss.d_steps):
             batch = self.batches.discriminator(state.images_seen, n, point.level, alpha)
             d_terms = discriminator_step(networks, state.d_adam, batch, growth, config, point.d_lr)
+            for name, value in d_terms.items():
+                means[f"D/{name}"] = means.get(f"D/{name}", 0) + value / config.loss.d_steps
             update_average(state.G_ema, state.G, config.optimizer.ema_decay)
             state.images_seen += n
         g_batch = self.batches.generator(clock, n)
         g_terms = generator_step(networks, state.g_adam, g_batch, growth, config, point.g_lr)
-        self._note({f"D/{k}": v for k, v in d_terms.items()} | {f"G/{k}": v for k, v in g_terms.items()})
+        self._note(means | {f"G/{name}": value for name, value in g_terms.items()})
         return point
 
     def _enter(self, point: Point) -> None:
@@ -217,9 +239,8 @@ class Trainer:
         write_grid(self.grid.draw(self.state.G_ema), self.grid.columns, self.folder.samples / name)
 
     def _write_reals(self) -> None:
-        rows, columns = self.config.run.grid
-        pictures = real_grid(self.packed, self.batches.indices, rows, columns)
-        write_grid(pictures, columns, self.folder.samples / "reals.png")
+        pictures = real_grid(self.packed, self.batches.indices, self._rows, self.grid.columns)
+        write_grid(pictures, self.grid.columns, self.folder.samples / "reals.png")
 
     def _save(self) -> None:
         """Write a checkpoint and the averaged generator."""

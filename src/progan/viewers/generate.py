@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Callable, Iterator
-from typing import TypeVar, cast
+from typing import SupportsIndex, TypeVar, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -96,7 +98,7 @@ def label_vectors(G: Generator, label: str | int | None, seed: int, start: int, 
     else:
         draws = (int(key.generate_state(1, np.uint64)[0]) for key in _keys(seed, _LABELS, start, count))
         classes = [draw % G.label_size for draw in draws]
-    return torch.eye(G.label_size)[classes]
+    return F.one_hot(torch.tensor(classes, dtype=torch.int64), G.label_size).float()
 
 
 def level_of(G: Generator, level: int | None = None, resolution: str | int | None = None) -> int:
@@ -207,9 +209,11 @@ def generate(
         An iterator of uint8 batches [b, channels, height, width].
 
     Raises:
-        ConfigError: if a number is out of range, or as in `class_index` and `level_of`. All of them are
-            raised by the call, before the first batch is asked for.
+        ConfigError: if a number is not whole or out of range, or as in `class_index` and `level_of`. All of
+            them are raised by the call, before the first batch is asked for.
     """
+    n, seed, start = whole("n", n), whole("seed", seed), whole("start", start)
+    batch_size = None if batch_size is None else whole("batch size", batch_size)
     if n < 0 or seed < 0 or start < 0 or (batch_size is not None and batch_size < 1):
         raise ConfigError(
             f"n {n}, seed {seed}, start {start}, batch size {batch_size}: "
@@ -222,6 +226,18 @@ def generate(
     if device is not None:
         G.to(device)
     return _batches(G, range(start, start + n), size, seed, label, level)
+
+
+def whole(name: str, number: SupportsIndex) -> int:
+    """Return a whole number (a NumPy one, too) as an int.
+
+    Raises:
+        ConfigError: if it is anything else.
+    """
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise ConfigError(f"{name} {number!r}: expected a whole number") from None
 
 
 def reported(

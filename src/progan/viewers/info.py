@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -10,14 +14,20 @@ from rich.table import Table
 
 from progan.config import format_resolution, parse_resolution, split_resolution
 from progan.data.packed import PackedSet, is_packed
+from progan.data.sources import PICTURE_SUFFIXES
+from progan.errors import CheckpointError
 from progan.models.tensor_file import read_header
-from progan.models.weights import find_weights, load_network
+from progan.models.weights import GENERATOR_FILE, HUB_FILE, find_weights, load_network
 from progan.training import checkpoint
 from progan.training.logs import read_stats
 from progan.training.run_folder import RunFolder
 from progan.training.schedule import Schedule
 
 Facts = dict[str, str]
+
+_LOOKED_AT = 10_000
+"""Entries of a folder that are looked at to say what it holds."""
+_NAMED = 5
 
 
 def describe(path: str | Path) -> Facts:
@@ -31,6 +41,11 @@ def describe(path: str | Path) -> Facts:
         return _run(RunFolder(path))
     if path.is_dir() and is_packed(path):
         return _packed(PackedSet.open(path))
+    if path.is_dir() and not any((path / name).is_file() for name in (GENERATOR_FILE, HUB_FILE)):
+        raise CheckpointError(
+            f"{path} is no run folder (it holds no config.yaml), no packed set (no manifest.json) and holds "
+            f"no weight file ({GENERATOR_FILE} or {HUB_FILE}){_hint(path)}"
+        )
     weights = find_weights(path)
     if read_header(weights).get("format") == checkpoint.FORMAT:
         return _checkpoint(weights)
@@ -50,10 +65,11 @@ def print_facts(console: Console, facts: Facts) -> None:
 def _run(folder: RunFolder) -> Facts:
     config, dataset = folder.config(), folder.dataset()
     facts = {"kind": "run", "path": str(folder.path), "pictures": dataset.source}
-    found, damaged = checkpoint.newest(folder.checkpoints)
-    if found is None:
-        return {**facts, "progress": "no checkpoint yet"}
-    record = found[0]
+    record, damaged = _newest_record(folder)
+    if damaged:
+        facts["damaged"] = "; ".join(damaged)
+    if record is None:
+        return {**facts, "progress": "no checkpoint can be read" if damaged else "no checkpoint yet"}
     # The configuration of a run is resolved, so the resolution is never missing.
     resolution = parse_resolution(config.data.resolution or "")
     shape, max_level = split_resolution(resolution, config.model.base_shape)
@@ -61,17 +77,72 @@ def _run(folder: RunFolder) -> Facts:
     point = schedule.at(record.images_seen)
     size = format_resolution((shape[0] << point.level, shape[1] << point.level))
     where = f"{point.phase.kind} {point.alpha:.2f}" if point.fading else point.phase.kind
+    done = min(record.images_seen, schedule.total)
+    # Rounded down, so that 100% is the end; the last batch may go beyond it.
     facts["progress"] = (
-        f"{record.images_seen:,} of {schedule.total:,} images ({record.images_seen / schedule.total:.0%}), "
+        f"{record.images_seen:,} of {schedule.total:,} images ({100 * done // max(schedule.total, 1)}%), "
         f"phase {point.phase.index + 1} of {len(schedule.phases)}: {size} {where}"
+        + ("; complete" if done == schedule.total else "")
     )
     stats = read_stats(folder.stats_file)
     if stats:
         facts["last losses"] = f"D {float(stats[-1]['D/loss']):.3f}, G {float(stats[-1]['G/loss']):.3f}"
     facts["trained with"] = ", ".join(f"{name} {version}" for name, version in record.versions.items())
-    if damaged:
-        facts["damaged"] = "; ".join(damaged)
-    return facts | {f"generator {k}": v for k, v in _weights(folder.generator_file).items() if k != "path"}
+    try:
+        generator = _weights(folder.generator_file)
+    except CheckpointError as error:
+        return {**facts, "generator": str(error)}
+    return facts | {f"generator {k}": v for k, v in generator.items() if k != "path"}
+
+
+def _newest_record(folder: RunFolder) -> tuple[checkpoint.Record | None, list[str]]:
+    """Read the record of the newest checkpoint whose header can be read, and none of its tensors.
+
+    Returns:
+        The record (None if there is none) and why newer ones were passed over.
+    """
+    passed_over: list[str] = []
+    for path in reversed(checkpoint.paths(folder.checkpoints)):
+        try:
+            header = read_header(path)
+            if header.get("format") == checkpoint.FORMAT:
+                return checkpoint.Record(**header["record"]), passed_over
+            passed_over.append(f"{path} has the format {header.get('format')!r}")
+        except (CheckpointError, TypeError, KeyError) as error:
+            passed_over.append(f"{path} is not readable ({error})")
+    return None, passed_over
+
+
+def _hint(path: Path) -> str:
+    """Say what a folder is or holds instead of what was looked for, as the rest of a message."""
+    path = path if path.name not in ("", "..") else path.resolve()  # `.` does not know its parent
+    if RunFolder(path.parent).exists():
+        return f"; it is the {path.name} folder of the run {path.parent}: give the run"
+    entries = [entry for entry in _entries(path) if os.access(entry, os.X_OK) or not entry.is_dir()]
+    for names, what in (
+        ([entry.name for entry in entries if RunFolder(entry).exists()], "run"),
+        ([entry.name for entry in entries if is_packed(entry)], "packed set"),
+        ([entry.name for entry in entries if entry.suffix == ".safetensors"], "safetensors file"),
+    ):
+        if names:
+            return f"; it holds {_count(names, what)}: give one of them"
+    below = itertools.chain.from_iterable(map(_entries, entries))
+    if any(entry.suffix.lower() in PICTURE_SUFFIXES for entry in itertools.chain(entries, below)):
+        return "; it holds pictures: `progan prepare` packs them, `progan train` learns from them"
+    return ""
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """Yield what is in a folder, up to a limit; nothing if it is none or cannot be read."""
+    with contextlib.suppress(OSError):
+        yield from itertools.islice(folder.iterdir(), _LOOKED_AT)
+
+
+def _count(names: Iterable[str], what: str) -> str:
+    """Return `2 runs (a, b)`; of many, the first few."""
+    names = sorted(names)
+    more = ", ..." if len(names) > _NAMED else ""
+    return f"{len(names):,} {what}{'' if len(names) == 1 else 's'} ({', '.join(names[:_NAMED])}{more})"
 
 
 def _weights(path: Path) -> Facts:

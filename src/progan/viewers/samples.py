@@ -14,9 +14,16 @@ from progan.config import format_resolution
 from progan.errors import ConfigError
 from progan.files import write_text
 from progan.models.generator import Generator
-from progan.viewers.generate import Progress, class_index, generate, level_of, reported
+from progan.viewers.generate import Progress, class_index, generate, level_of, reported, whole
 from progan.viewers.grids import check_grid, check_picture_channels, save_grid
-from progan.viewers.writers import count_whole, picture_name, save_folder, save_npy, save_zip
+from progan.viewers.writers import (
+    count_whole,
+    picture_name,
+    remove_leftovers_of,
+    save_folder,
+    save_npy,
+    save_zip,
+)
 
 MANIFEST = "samples.json"
 _FILES = (".npy", ".zip", ".png")
@@ -53,7 +60,7 @@ def save_samples(
         ConfigError: if an argument cannot be used or the folder holds something else.
         StorageError: if it cannot be written.
     """
-    out = Path(out)
+    out, n, seed = Path(out), whole("n", n), whole("seed", seed)
     if n < 1:
         raise ConfigError(f"{n} samples: ask for at least 1")
     level = level_of(G, level)
@@ -69,6 +76,7 @@ def save_samples(
         done = _resume(out, n, manifest)
     batches = generate(G, n - done, seed=seed, start=done, label=label, level=level, batch_size=batch_size)
     batches = reported(batches, n, progress, done=done, size=len)
+    remove_leftovers_of(out / MANIFEST if form == "folder" else out)
     if form == ".npy":
         save_npy(batches, out, (n, G.channels, *G.resolution(level)))
     elif form == ".zip":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import math
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from progan.viewers.generate import (
     reported,
 )
 from progan.viewers.grids import check_picture_channels
+from progan.viewers.writers import remove_leftovers_of
 
 MIN_SIDE = 256
 """Small images are enlarged until the smaller side of the video has at least this many pixels."""
@@ -37,6 +39,13 @@ _GIF_FASTEST = 50.0
 """Programs that show GIFs slow down anything faster, which would need a delay below 2 / 100 s."""
 
 _GIF_MOST_PIXELS = 2**30
+_MOST_PIXELS = 2**26
+"""Of one frame: 8192x8192. Programs that play videos take half of it at most."""
+
+_MOST_FPS = 1000.0
+_MOST_NUMBERS = 2**28
+"""Of the latents of a walk, which is held whole: 1 GB, 4 hours of one picture at 30 frames a second."""
+
 _PALETTE_FRAMES = 12
 
 
@@ -65,12 +74,11 @@ def walk(
     # The Fourier transform of a Gaussian of deviation s is exp(-2 (pi s f)^2), and multiplying the
     # transforms is convolving around the circle.
     response = np.exp(-2 * (np.pi * smoothing_seconds * fps * np.fft.rfftfreq(frames)) ** 2)
-    smooth = np.empty_like(noise)
     for cell in range(cells):  # one at a time, as the transform is several times as large as the walk
         spectrum = np.fft.rfft(noise[:, cell], axis=0) * response[:, None]
-        smooth[:, cell] = np.fft.irfft(spectrum, frames, axis=0)
-    smooth /= np.sqrt(np.mean(np.square(smooth)))
-    return torch.from_numpy(smooth)
+        noise[:, cell] = np.fft.irfft(spectrum, frames, axis=0)
+    noise /= np.sqrt(np.mean(np.square(noise)))
+    return torch.from_numpy(noise)
 
 
 def interpolate(
@@ -111,7 +119,7 @@ def interpolate(
         StorageError: if the file cannot be written; an older one is then unharmed.
     """
     out, cells = Path(out), grid[0] * grid[1]
-    finite = math.isfinite(seconds) and math.isfinite(fps)
+    finite = math.isfinite(seconds) and math.isfinite(fps) and math.isfinite(seconds * fps)
     if not finite or min(seconds, fps, *grid) <= 0 or (count := round(seconds * fps)) < 1:
         raise ConfigError(
             f"{seconds} s at {fps} frames a second, grid {grid}: all must be positive and make a frame"
@@ -121,11 +129,18 @@ def interpolate(
     height, width = G.resolution(level)
     size = (height * grid[0], width * grid[1])
     check_form(out, count, fps, size)
+    if count * cells * G.latent_size > _MOST_NUMBERS:
+        raise ConfigError(
+            f"{seconds:g} s at {fps:g} frames a second are {count:,} frames; with a grid of "
+            f"{grid[0]}x{grid[1]}, {_MOST_NUMBERS // (cells * G.latent_size):,} are possible; "
+            f"ask for a shorter video, fewer frames a second or a smaller grid"
+        )
 
     labels = label_vectors(G, label, seed, 0, cells)
     smoothing = min(1.0, seconds / 10)
     z = walk(count, cells, G.latent_size, seed=seed, smoothing_seconds=smoothing, fps=fps)
     frames = reported(_frames(G, z, labels, level, grid[1], _factor(size)), count, progress, size=lambda _: 1)
+    remove_leftovers_of(out)
     with atomic_path(out) as temporary:
         if out.suffix.lower() == ".mp4":
             _write_mp4(temporary, frames, count, fps, out)
@@ -140,20 +155,27 @@ def check_form(out: Path, count: int, fps: float, size: tuple[int, int]) -> None
     """Check that `count` frames of (height, width) can be written in the form that the name asks for.
 
     Raises:
-        ConfigError: if the ending is none of .mp4 and .gif, or it is too much or too quick for a GIF.
+        ConfigError: if the ending is none of .mp4 and .gif, or it is too much or too quick.
         DependencyError: if ffmpeg is needed and not installed.
     """
     ending = out.suffix.lower()
     if ending not in (".mp4", ".gif") or out.is_dir():
         raise ConfigError(f"{out}: a video is a file that ends in .mp4 or .gif")
+    area = size[0] * size[1] * _factor(size) ** 2
+    if area > _MOST_PIXELS:
+        raise ConfigError(
+            f"frames of {area / 1e6:,.0f} million pixels are larger than programs play; "
+            f"ask for a smaller grid or resolution"
+        )
     if ending == ".mp4":
+        if fps > _MOST_FPS:
+            raise ConfigError(f"{fps:g} frames a second: an .mp4 can have {_MOST_FPS:g} at most")
         _ffmpeg()
         return
     if fps > _GIF_FASTEST:
         raise ConfigError(
             f"{fps:g} frames a second: a .gif shows {_GIF_FASTEST:g} at most; or ask for an .mp4"
         )
-    area = size[0] * size[1] * _factor(size) ** 2
     if count * area > _GIF_MOST_PIXELS:
         raise ConfigError(
             f"{count} frames of {area / 1e6:.1f} million pixels are too much for a .gif; "
@@ -213,7 +235,8 @@ def _write_mp4(path: Path, frames: Iterable[Image.Image], count: int, fps: float
     # Imported here, as it is slow to import and only videos need it.
     import imageio.v2 as imageio
 
-    options: dict[str, Any] = {"codec": "libx264", "pixelformat": "yuv420p", "macro_block_size": 2}
+    options: dict[str, Any] = {"codec": "libx264", "pixelformat": "yuv420p", "macro_block_size": 2,
+                               "ffmpeg_log_level": "quiet"}  # fmt: skip
     # The index goes first, so that a web page can start to play before it has all of the file.
     extra = ["-crf", "16", "-movflags", "+faststart"]
     try:
@@ -231,7 +254,8 @@ def _write_mp4(path: Path, frames: Iterable[Image.Image], count: int, fps: float
         written = _frames_in(path)
     if written != count:
         raise StorageError(
-            f"cannot write {out}: ffmpeg failed (what it printed says why; often, there is no space left). "
+            f"cannot write {out}: ffmpeg failed; most often, because there is no space left "
+            f"({shutil.disk_usage(out.parent).free / 1e6:,.0f} MB are free now). "
             f"What was there before is unharmed."
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import io
 import os
 import zipfile
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from progan.data.pixels import to_image
-from progan.files import atomic_path, storage_errors
+from progan.files import atomic_path, is_leftover, storage_errors
 
 T = TypeVar("T")
 Batches = Iterable[NDArray[np.uint8]]
@@ -124,6 +126,30 @@ def save_npy(batches: Batches, path: Path, shape: tuple[int, int, int, int]) -> 
             count += len(batch)
         if count != shape[0]:
             raise ValueError(f"{count} pictures were made, not {shape[0]}")
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """Delete the temporary files that killed writers of this one file left beside it.
+
+    Those of processes that are still there, on this machine, are left alone.
+    """
+    pattern = f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"
+    for leftover in path.parent.glob(pattern):
+        number = leftover.name[len(path.stem) + 2 : -len(f".tmp{path.suffix}")]
+        if is_leftover(leftover) and number.isdigit() and not _is_alive(int(number)):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    """Return whether there is a process of this number."""
+    try:
+        os.kill(process, 0)  # 0 is no signal: it asks only
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def _in_threads(work: Callable[[int, NDArray[np.uint8]], T], batches: Batches, start: int) -> Iterator[T]:

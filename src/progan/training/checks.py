@@ -1,0 +1,256 @@
+"""Everything about a run that can be checked, and its pictures prepared, before the first step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from progan.config import Config, format_resolution, load_config, make_config, merge, per_level
+from progan.data.builtin import is_builtin
+from progan.data.packed import PackedSet
+from progan.data.prepare import find_or_prepare
+from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError
+from progan.training.plan import Plan, make_plan
+from progan.training.reporting import Reporter
+from progan.training.run_folder import Dataset, RunFolder, require_resumable, require_same
+from progan.training.signals import StopRequest
+from progan.training.state import ImageSpec
+
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+DECIDED_BY_PICTURES = (
+    "data.resolution",
+    "data.channels",
+    "data.labels",
+    "data.fit",
+    "data.limit",
+    "data.split",
+    "model.base_shape",
+)
+"""Options that are filled in from the packed set."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that has been checked and could start.
+
+    Attributes:
+        plan: What it will do.
+        packed: Its pictures.
+        folder: Where it is written.
+        dataset: Where the pictures came from.
+        device: Where it will compute.
+    """
+
+    plan: Plan
+    packed: PackedSet
+    folder: RunFolder
+    dataset: Dataset
+    device: torch.device
+
+
+def check(
+    source: str | Path,
+    out: str | Path | None,
+    recipe: str | Path,
+    options: Mapping[str, Any] | None,
+    reporter: Reporter,
+    stop: StopRequest,
+) -> Prepared:
+    """Check everything about a run and prepare its pictures, without training.
+
+    What is cheap to check is checked before the pictures are prepared.
+
+    Args:
+        source, out, recipe, options, reporter: As in `progan.training.run.train`.
+        stop: Polled while pictures are prepared.
+
+    Raises:
+        ProganError: of the kind that fits.
+    """
+    config = load_config(recipe, options)
+    device = choose_device(config.run.device)
+    folder = RunFolder(out or default_folder(source, recipe))
+    if folder.is_foreign():
+        raise ConfigError(f"{folder.path} exists and is no run folder; choose another --out")
+    require_writable(folder.path)
+    if folder.exists():
+        require_same(folder, folder.config(), config, unless=DECIDED_BY_PICTURES)
+    packed = restrict(_prepare(source, config, reporter, stop), config)
+    config = resolve(config, packed)
+    if folder.exists():
+        require_same(folder, folder.config(), config)
+    return _checked(config, packed, folder, _dataset(source, packed), device)
+
+
+def check_resume(
+    run: str | Path, options: Mapping[str, Any] | None, reporter: Reporter, stop: StopRequest
+) -> Prepared:
+    """Check that a run can go on, without training. Arguments as `progan.training.run.resume` and `check`."""
+    folder = RunFolder(run)
+    old = folder.config()
+    config = make_config(merge(old.model_dump(mode="json"), options or {}))
+    require_resumable(folder, old, config)
+    require_writable(folder.path)
+    device = choose_device(config.run.device)
+    dataset = folder.dataset()
+    try:
+        packed = PackedSet.open(dataset.packed)
+    except DataError:
+        packed = _prepare(dataset.source, config, reporter, stop)
+    if packed.fingerprint != dataset.fingerprint:
+        raise CheckpointError(
+            f"{folder.path} was trained on other pictures than {packed.path} holds now; restore them at "
+            f"{dataset.source}, or begin a new run"
+        )
+    packed = restrict(packed, config)
+    return _checked(config, packed, folder, _dataset(dataset.source, packed), device)
+
+
+def default_folder(source: str | Path, recipe: str | Path) -> Path:
+    """Return `runs/<source>-<recipe>`."""
+    place = Path(str(source).removeprefix("builtin:"))
+    name = place.name or place.resolve().name  # "." has no name of its own
+    name = name[:-4] if name.lower().endswith(".zip") else name
+    return Path("runs") / f"{name}-{Path(recipe).stem}"
+
+
+def require_writable(path: Path) -> None:
+    """Check that a folder can be written, or made.
+
+    Raises:
+        StorageError: if not.
+    """
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise StorageError(f"{path}: {existing} cannot be written; choose another --out")
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that `auto` (CUDA, then MPS, then CPU) or a PyTorch name means.
+
+    Raises:
+        ConfigError: if there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"run.device {name!r} cannot be used here: {reason}") from None
+    if device.type not in DEVICES:
+        raise ConfigError(f"run.device {name!r}: progan computes on {', '.join(DEVICES)}")
+    return device
+
+
+def restrict(packed: PackedSet, config: Config) -> PackedSet:
+    """Return the part of a packed set that a configuration asks for: fewer levels, or without its labels.
+
+    Raises:
+        ConfigError: if the resolution that was asked for is not one of the set's.
+    """
+    data, levels = config.data, range(packed.max_level + 1)
+    sizes = [packed.resolution(level) for level in levels]
+    if data.resolution is None:
+        level = max((i for i in levels if max(sizes[i]) <= data.max_resolution), default=0)
+    elif data.resolution in map(format_resolution, sizes):
+        level = [format_resolution(size) for size in sizes].index(data.resolution)
+    else:
+        raise ConfigError(
+            f"data.resolution {data.resolution} was asked for, but {packed.path} holds "
+            f"{', '.join(map(format_resolution, sizes))}"
+        )
+    changes: dict[str, Any] = {"max_level": level}
+    if "labels" in data.model_fields_set and data.labels == "none":
+        changes |= {"label_kind": "none", "label_names": ()}
+    return PackedSet(packed.path, packed.manifest.model_copy(update=changes))
+
+
+def resolve(config: Config, packed: PackedSet) -> Config:
+    """Return the configuration with everything filled in that the pictures decide.
+
+    Raises:
+        ConfigError: if an option was given that asks for something else than the packed set holds.
+    """
+    data, manifest = config.data, packed.manifest
+    split = ",".join(f"{share:g}" for share in manifest.split)
+    # A CSV file is named by its path when it is read, and remembered as "file".
+    labels = manifest.label_kind if data.labels in ("none", "folders") else data.labels
+    held: dict[str, Any] = {
+        "channels": packed.channels,
+        "resolution": format_resolution(packed.resolution(packed.max_level)),
+        "fit": manifest.fit,
+        "limit": manifest.limit,
+        "split": split,
+        "labels": labels if packed.label_size else "none",
+    }
+    given = {key: getattr(data, key) for key in held if key in data.model_fields_set}
+    base_shape = config.model.base_shape
+    asked = [(f"data.{key}", value, held[key]) for key, value in given.items() if value is not None]
+    if base_shape is not None:
+        shapes = format_resolution(base_shape), format_resolution(packed.base_shape)
+        asked.append(("model.base_shape", *shapes))
+    for key, wanted, there in asked:
+        if wanted != there:
+            raise ConfigError(
+                f"{key} {wanted} was asked for, but {packed.path} was prepared with {there}; "
+                f"leave the option out, or prepare the pictures again"
+            )
+    tree = {"data": held, "model": {"base_shape": list(packed.base_shape)}}
+    return make_config(merge(config.model_dump(mode="json"), tree))
+
+
+def _prepare(source: str | Path, config: Config, reporter: Reporter, stop: StopRequest) -> PackedSet:
+    """Find or make the packed set, telling the reporter."""
+    try:
+        packed, report = find_or_prepare(
+            source,
+            config.data,
+            base_shape=config.model.base_shape,
+            progress=reporter.preparing,
+            stop=lambda: bool(stop),
+        )
+    except KeyboardInterrupt:
+        if stop.signal_number is None:
+            raise
+        raise Interrupted(
+            "stopped while preparing the pictures; the same command continues", stop.signal_number
+        ) from None
+    if report is not None:
+        reporter.prepared(report)
+    return packed
+
+
+def _dataset(source: str | Path, packed: PackedSet) -> Dataset:
+    """Note where the pictures are, independently of the current folder."""
+    place = source if is_builtin(source) else Path(source).resolve()
+    return Dataset(str(place), str(packed.path.resolve()), packed.fingerprint)
+
+
+def _checked(
+    config: Config, packed: PackedSet, folder: RunFolder, dataset: Dataset, device: torch.device
+) -> Prepared:
+    """Check what needs both configuration and pictures."""
+    spec = ImageSpec(packed.channels, packed.base_shape, packed.max_level, packed.label_names)
+    pictures = len(packed.indices("train"))
+    largest = max(
+        per_level(config.schedule.batch_size, level)
+        for level in range(config.schedule.start_level, spec.max_level + 1)
+    )
+    if pictures < largest:
+        raise DataError(
+            f"{dataset.source}: {pictures} pictures to train on are fewer than a batch of {largest}; "
+            f"add pictures or lower --schedule.batch-size"
+        )
+    plan = make_plan(config, spec, pictures)
+    if plan.schedule.total == 0:
+        raise ConfigError("the schedule is 0 images long; give schedule.total_kimg, or phases, a length")
+    return Prepared(plan, packed, folder, dataset, device)
