@@ -22,13 +22,11 @@ from progan.config import (
     merge,
     parse_resolution,
     per_level,
-    read_recipe,
-    recipe_names,
-    recipe_summary,
     split_resolution,
     to_yaml,
 )
 from progan.errors import ConfigError
+from progan.recipes import read_recipe, recipe_names, recipe_summary
 
 sides = st.integers(1, 20)
 
@@ -222,10 +220,14 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 def test_stddev_groups_that_fit() -> None:
-    make_config({"schedule": {"batch_size": [16, 3]}})  # a batch smaller than a group is one group
-    make_config({"schedule": {"batch_size": [7]}, "model": {"discriminator": {"stddev_group": 0}}})
-    make_config({"schedule": {"batch_size": [16, 8]}, "run": {"micro_batch": 8}})
-    make_config({"schedule": {"batch_size": [4]}, "run": {"micro_batch": 6}})  # never divided
+    for sizes, branches in (
+        ((16, 3), {}),  # a batch smaller than a group is one group
+        ((7,), {"model": {"discriminator": {"stddev_group": 0}}}),
+        ((16, 8), {"run": {"micro_batch": 8}}),
+        ((4,), {"run": {"micro_batch": 6}}),  # never divided
+    ):
+        tree: dict[str, Any] = {"schedule": {"batch_size": sizes}, **branches}
+        assert make_config(tree).schedule.batch_size == sizes
 
 
 def test_recipes_that_cannot_be_read(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from progan.version import __version__
 _HOMES = {
     "Config": "progan.config",
     "load_config": "progan.config",
-    "recipe_names": "progan.config",
+    "recipe_names": "progan.recipes",
     "PackedSet": "progan.data.packed",
     "prepare": "progan.data.prepare",
     "Generator": "progan.models.generator",
@@ -46,13 +46,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from progan.config import Config, load_config, recipe_names
+    from progan.config import Config, load_config
     from progan.data.packed import PackedSet
     from progan.data.prepare import prepare
     from progan.errors import ProganError
     from progan.models.discriminator import Discriminator
     from progan.models.generator import Generator
     from progan.models.weights import load, save
+    from progan.recipes import recipe_names
     from progan.training.run import resume, train
     from progan.viewers.generate import generate
     from progan.viewers.video import interpolate

@@ -16,7 +16,6 @@ from cyclopts import App, Group, Parameter, Token, validators
 from rich.console import Console
 
 from progan.config import (
-    DEFAULT_RECIPE,
     Options,
     PictureOptions,
     explain,
@@ -24,6 +23,7 @@ from progan.config import (
     split_resolution,
 )
 from progan.errors import ConfigError, Interrupted, ProganError
+from progan.recipes import DEFAULT_RECIPE
 from progan.version import __version__
 
 if TYPE_CHECKING:
@@ -277,7 +277,8 @@ def recipes(name: str | None = None) -> None:
     name
         The recipe to print, as YAML.
     """
-    from progan.config import load_config, recipe_names, recipe_summary, to_yaml
+    from progan.config import load_config, to_yaml
+    from progan.recipes import recipe_names, recipe_summary
 
     console = Console()
     if name is not None:

@@ -9,12 +9,9 @@ Values "per level" are lists: entry i belongs to level i, and the last entry to 
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
-from importlib import resources
-from itertools import takewhile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -29,11 +26,11 @@ from pydantic import (
     model_validator,
 )
 
-from progan.errors import ConfigError
+from progan.errors import ConfigError, suggest
+from progan.recipes import DEFAULT_RECIPE, read_recipe
 
 T = TypeVar("T")
 
-DEFAULT_RECIPE = "light"
 MIN_BASE = 4
 """Smallest side of a base shape that is inferred from a resolution."""
 
@@ -320,58 +317,6 @@ class Config(Options):
         return self
 
 
-def recipe_names() -> list[str]:
-    """Return the names of the recipes that ship with the package, sorted."""
-    folder = resources.files("progan.recipes")
-    return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".yaml"))
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without aliases, which a few lines of text could use to describe a tree without end."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not supported")
-        return super().compose_node(parent, index)
-
-
-def read_recipe(name: str | Path) -> dict[str, Any]:
-    """Read a shipped recipe by name, or a YAML file by path, as a nested mapping.
-
-    Raises:
-        ConfigError: if there is no such recipe or file, or it is not a YAML mapping.
-    """
-    path = Path(name)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"recipe file {path}: cannot be read ({error})") from None
-    elif str(name) in recipe_names():
-        text = (resources.files("progan.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
-    else:
-        raise ConfigError(
-            f"no recipe is called {str(name)!r}{_suggest(str(name), recipe_names())} "
-            f"Recipes: {', '.join(recipe_names())}; or give a .yaml file."
-        )
-    try:
-        tree = yaml.load(text, Loader=_PlainLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"recipe {name}: not valid YAML ({error})") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"recipe {name}: expected a mapping of options, found {type(tree).__name__}")
-    return tree
-
-
-def recipe_summary(name: str) -> str:
-    """Return the comment that a shipped recipe begins with, as one line."""
-    text = (resources.files("progan.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
-    comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
-    return " ".join(line.removeprefix("#").strip() for line in comment)
-
-
 def merge(*trees: Mapping[str, Any]) -> dict[str, Any]:
     """Merge nested mappings into a new one; later ones win, leaf by leaf."""
     result: dict[str, Any] = {}
@@ -418,7 +363,7 @@ def explain(error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             parent = [str(part) for part in problem["loc"][:-1]]
             key = str(problem["loc"][-1])
-            lines.append(f"unknown option {place!r}{_suggest(key, _keys_at(parent), parent)}")
+            lines.append(f"unknown option {place!r}{suggest(key, _keys_at(parent), parent)}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             given = "" if problem["type"] == "value_error" else f" (given: {problem['input']!r})"
@@ -435,12 +380,6 @@ def _keys_at(parent: list[str]) -> list[str]:
             return []
         branch = annotation
     return list(branch.model_fields)
-
-
-def _suggest(word: str, candidates: Iterable[str], parent: Iterable[str] = ()) -> str:
-    """Return '; did you mean ...?' for the nearest candidate, or a full stop if none is near."""
-    near = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
-    return f"; did you mean {'.'.join([*parent, near[0]])!r}?" if near else "."
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,6 +6,9 @@ alone; a traceback is shown only for errors that are not listed here, because th
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class ProganError(Exception):
     """Base of every error that progan raises on purpose."""
@@ -50,3 +53,9 @@ class Interrupted(ProganError):  # noqa: N818 - it is a wish of the user, not an
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def suggest(word: str, candidates: Iterable[str], parent: Iterable[str] = ()) -> str:
+    """Return '; did you mean ...?' for the nearest candidate, or a full stop if none is near."""
+    near = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
+    return f"; did you mean {'.'.join([*parent, near[0]])!r}?" if near else "."

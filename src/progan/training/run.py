@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from progan.config import DEFAULT_RECIPE
+from progan.recipes import DEFAULT_RECIPE
 from progan.training.checks import Prepared, check, check_resume
 from progan.training.reporting import Reporter
 from progan.training.signals import StopRequest, stop_on_signals

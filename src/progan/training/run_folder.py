@@ -19,10 +19,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from progan.config import Config, differing_keys, flatten, make_config, read_recipe, to_yaml
+from progan.config import Config, differing_keys, flatten, make_config, to_yaml
 from progan.errors import CheckpointError, ConfigError
 from progan.files import is_leftover, storage_errors, write_text
 from progan.models.weights import GENERATOR_FILE
+from progan.recipes import read_recipe
 
 FREE_KEYS = (
     "run.device",
