@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -442,3 +443,66 @@ def test_a_recipe_is_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_number_of_pictures_is_whole(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "--n" in mistake(capsys, "generate", tmp_path, "--n", "1.5")
+
+
+def test_a_reader_that_goes_away_does_not_stop_training(packed: Path, tmp_path: Path) -> None:
+    """As in `progan train ... | head -1`."""
+    tree = options(schedule={"total_kimg": 0.2, "tick_kimg": 0.016})
+    with subprocess.Popen(
+        command("train", packed, "--out", tmp_path / "run", *words(tree)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=120) == 0
+    assert checkpoint.load(checkpoint.paths(tmp_path / "run" / "checkpoints")[-1])[0].images_seen >= 200
+
+
+def test_a_printed_recipe_works_as_the_recipe_does(packed: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(progan("recipes", "quickstart").stdout)
+    small = words({"schedule": {"batch_size": 4}})
+    for name in (recipe, "quickstart"):
+        result = progan("train", packed, "--recipe", name, *small, "--dry-run", cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert "40 pictures, 2 classes" in result.stdout
+
+
+def test_labels_of_a_packed_set(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    told = mistake(capsys, "train", packed, "--out", out, "--data.labels", "nothere.csv", "--dry-run")
+    assert "is packed already" in told
+    code, said, _ = call(
+        capsys, "train", packed, "--out", out, *words(options()), "--data.labels", "none", "--dry-run"
+    )
+    assert code == 0
+    assert "labels of" in said
+    assert "are not used" in said
+
+
+def test_a_dry_run_refuses_what_the_run_would(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "more than the" in mistake(
+        capsys, "train", "--resume", run, "--schedule.total-kimg", "0.01", "--dry-run"
+    )
+    source = tmp_path / "pictures"
+    shutil.copytree(folder, source)
+    arguments = ["train", source, "--out", tmp_path / "run", *words(options(schedule={"total_kimg": 0.016}))]
+    assert progan(*arguments).returncode == 0
+    Image.new("RGB", (20, 20), "red").save(source / "disc" / "new.png")
+    told = mistake(capsys, *arguments, "--dry-run")
+    assert "have changed" in told
+    assert f"progan train --resume {tmp_path / 'run'}" in told
+    assert progan("train", "--resume", tmp_path / "run").returncode == 0
+
+
+def test_a_checkpoint_is_no_generator(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = checkpoint.paths(run / "checkpoints")[-1]
+    assert f"give the run folder, {run}" in mistake(capsys, "generate", path)

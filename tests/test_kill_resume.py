@@ -140,7 +140,11 @@ def test_killed_at_random_instants(blobs: PackedSet, tmp_path: Path, changes: di
 def test_signals_stop_without_loss(blobs: PackedSet, undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(*train_words(blobs, run))
-    for number, code, clock in ((signal.SIGTERM, 143, 120), (signal.SIGINT, 130, 300)):
+    for number, code, clock in (
+        (signal.SIGTERM, 143, 120),
+        (signal.SIGHUP, 129, 200),
+        (signal.SIGINT, 130, 300),
+    ):
         # Not at a checkpoint: the stop has to write one.
         assert wait_for(process, lambda clock=clock: images(run) >= clock), process.communicate()  # type: ignore[misc]
         time.sleep(0.03)

@@ -24,6 +24,7 @@ from progan.config import (
 )
 from progan.errors import ConfigError, Interrupted, ProganError
 from progan.recipes import DEFAULT_RECIPE
+from progan.streams import patient
 from progan.version import __version__
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def train(
     if resume is not None and (out is not None or recipe is not None):
         raise ConfigError("--resume goes on with a run as it is: leave out --out and --recipe")
     recipe = recipe or DEFAULT_RECIPE
-    console = Console()
+    console = Console(file=patient(sys.stdout))
     with TerminalReporter(console) as reporter:
         if dry_run:
             with stop_on_signals() as stop:
@@ -138,7 +139,7 @@ def prepare(
     options = options or PictureOptions()
     if options.resolution is not None:
         split_resolution(parse_resolution(options.resolution), base_shape)
-    with TerminalReporter(Console()) as reporter, stop_on_signals() as stop:
+    with TerminalReporter(Console(file=patient(sys.stdout))) as reporter, stop_on_signals() as stop:
         try:
             report = prepare_set(
                 source,
@@ -277,15 +278,15 @@ def recipes(name: str | None = None) -> None:
     name
         The recipe to print, as YAML.
     """
-    from progan.config import load_config, to_yaml
+    from progan.config import load_config, to_recipe
     from progan.recipes import recipe_names, recipe_summary
 
     console = Console()
     if name is not None:
-        _say(console, to_yaml(load_config(name)).rstrip())
+        _say(console, to_recipe(load_config(name)).rstrip())
         return
     for each in recipe_names():
-        console.print(f"[bold]{each:<12}[/bold]{recipe_summary(each)}", highlight=False)
+        console.print(f"[bold]{each:<12}[/bold]{recipe_summary(each)}", highlight=False, soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -319,7 +320,7 @@ def _format_error(error: Exception) -> str:
 
 def _fail(message: str, code: int) -> None:
     """Print a message without any markup to stderr and exit."""
-    console = Console(stderr=True)
+    console = Console(file=patient(sys.stderr))
     prefix = "" if code > 128 else "error: "
     console.print(prefix + message, style="yellow" if code > 128 else "red", markup=False, highlight=False,
                   soft_wrap=True)  # fmt: skip

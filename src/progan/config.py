@@ -31,6 +31,17 @@ from progan.recipes import DEFAULT_RECIPE, read_recipe
 
 T = TypeVar("T")
 
+DECIDED_BY_PICTURES = (
+    "data.resolution",
+    "data.channels",
+    "data.labels",
+    "data.fit",
+    "data.limit",
+    "data.split",
+    "model.base_shape",
+)
+"""Options that are filled in from the packed set."""
+
 MIN_BASE = 4
 """Smallest side of a base shape that is inferred from a resolution."""
 
@@ -402,4 +413,15 @@ def differing_keys(old: Config, new: Config) -> list[str]:
 def to_yaml(config: Config) -> str:
     """Write a configuration as YAML that `load_config` reads back to an equal one."""
     text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return text
+
+
+def to_recipe(config: Config) -> str:
+    """Write a configuration as YAML for other pictures: what they decide is left out unless it was set."""
+    tree = config.model_dump(mode="json")
+    for key in DECIDED_BY_PICTURES:
+        branch, name = key.split(".")
+        if name not in getattr(config, branch).model_fields_set:
+            del tree[branch][name]
+    text: str = yaml.safe_dump(tree, sort_keys=False)
     return text

@@ -120,8 +120,10 @@ def load_network(path: Path, device: str | torch.device = "cpu") -> Network:
 
 def _read(path: Path) -> tuple[tensor_file.Record, dict[str, Tensor]]:
     """Read one of our files, or the model.safetensors of a hub folder with the config.json beside it."""
-    beside = path.with_name("config.json")
-    if path.name != HUB_FILE or not beside.is_file() or tensor_file.read_header(path):
+    beside, header = path.with_name("config.json"), tensor_file.read_header(path)
+    if str(header.get("format")).startswith("progan-checkpoint"):
+        raise CheckpointError(f"{path} is a checkpoint of a run; give the run folder, {path.parent.parent}")
+    if path.name != HUB_FILE or not beside.is_file() or header:
         return tensor_file.read(path, FORMAT)
     try:
         config = json.loads(beside.read_text(encoding="utf-8"))

@@ -101,3 +101,21 @@ def newest(folder: Path) -> tuple[tuple[Record, dict[str, Tensor]] | None, list[
     if passed_over:
         raise CheckpointError("no checkpoint can be read:\n" + "\n".join(passed_over))
     return None, passed_over
+
+
+def newest_record(folder: Path) -> tuple[Record | None, list[str]]:
+    """Read the record of the newest checkpoint whose header can be read, and none of its tensors.
+
+    Returns:
+        The record (None if there is none) and why newer ones were passed over.
+    """
+    passed_over: list[str] = []
+    for path in reversed(paths(folder)):
+        try:
+            header = tensor_file.read_header(path)
+            if header.get("format") == FORMAT:
+                return Record(**header["record"]), passed_over
+            passed_over.append(f"{path} has the format {header.get('format')!r}")
+        except (CheckpointError, TypeError, KeyError) as error:
+            passed_over.append(f"{path} is not readable ({error})")
+    return None, passed_over

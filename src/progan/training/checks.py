@@ -10,11 +10,20 @@ from typing import Any
 
 import torch
 
-from progan.config import Config, format_resolution, load_config, make_config, merge, per_level
+from progan.config import (
+    DECIDED_BY_PICTURES,
+    Config,
+    format_resolution,
+    load_config,
+    make_config,
+    merge,
+    per_level,
+)
 from progan.data.builtin import is_builtin
-from progan.data.packed import PackedSet
+from progan.data.packed import PackedSet, is_packed
 from progan.data.prepare import find_or_prepare
 from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError
+from progan.training import checkpoint
 from progan.training.plan import Plan, make_plan
 from progan.training.reporting import Reporter
 from progan.training.run_folder import Dataset, RunFolder, require_resumable, require_same
@@ -22,16 +31,6 @@ from progan.training.signals import StopRequest
 from progan.training.state import ImageSpec
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
-DECIDED_BY_PICTURES = (
-    "data.resolution",
-    "data.channels",
-    "data.labels",
-    "data.fit",
-    "data.limit",
-    "data.split",
-    "model.base_shape",
-)
-"""Options that are filled in from the packed set."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,19 @@ def check(
     require_writable(folder.path)
     if folder.exists():
         require_same(folder, folder.config(), config, unless=DECIDED_BY_PICTURES)
-    packed = restrict(_prepare(source, config, reporter, stop), config)
+    whole = _prepare(source, config, reporter, stop)
+    _require_no_label_file(source, config)
+    packed = restrict(whole, config)
+    if whole.label_size and not packed.label_size:
+        reporter.say(f"the labels of {packed.path} are not used (data.labels none)")
     config = resolve(config, packed)
     if folder.exists():
         require_same(folder, folder.config(), config)
+        if folder.dataset().fingerprint != packed.fingerprint:
+            raise CheckpointError(
+                f"the pictures of {source} have changed since {folder.path} was begun; go on with the old "
+                f"ones: progan train --resume {folder.path}; or train on the new ones with another --out"
+            )
     return _checked(config, packed, folder, _dataset(source, packed), device)
 
 
@@ -100,8 +108,14 @@ def check_resume(
     dataset = folder.dataset()
     try:
         packed = PackedSet.open(dataset.packed)
-    except DataError:
-        packed = _prepare(dataset.source, config, reporter, stop)
+    except DataError as gone:
+        try:
+            packed = _prepare(dataset.source, config, reporter, stop)
+        except DataError as error:
+            raise DataError(
+                f"{folder.path}: its packed set cannot be used ({gone}), nor be made again ({error}); "
+                f"put either back"
+            ) from None
     if packed.fingerprint != dataset.fingerprint:
         raise CheckpointError(
             f"{folder.path} was trained on other pictures than {packed.path} holds now; restore them at "
@@ -201,7 +215,8 @@ def resolve(config: Config, packed: PackedSet) -> Config:
     for key, wanted, there in asked:
         if wanted != there:
             raise ConfigError(
-                f"{key} {wanted} was asked for, but {packed.path} was prepared with {there}; "
+                f"{key} {wanted} was asked for, but {packed.path} was prepared with "
+                f"{'no limit' if there is None else there}; "
                 f"leave the option out, or prepare the pictures again"
             )
     tree = {"data": held, "model": {"base_shape": list(packed.base_shape)}}
@@ -241,6 +256,11 @@ def _checked(
     """Check what needs both configuration and pictures."""
     spec = ImageSpec(packed.channels, packed.base_shape, packed.max_level, packed.label_names)
     pictures = len(packed.indices("train"))
+    if pictures == 0:
+        raise DataError(
+            f"{dataset.source}: none of its {packed.count} pictures is in the train split "
+            f"({config.data.split}); prepare it with a larger first share"
+        )
     largest = max(
         per_level(config.schedule.batch_size, level)
         for level in range(config.schedule.start_level, spec.max_level + 1)
@@ -253,4 +273,38 @@ def _checked(
     plan = make_plan(config, spec, pictures)
     if plan.schedule.total == 0:
         raise ConfigError("the schedule is 0 images long; give schedule.total_kimg, or phases, a length")
+    _require_checkpoint_fits(folder, plan, packed)
     return Prepared(plan, packed, folder, dataset, device)
+
+
+def _require_no_label_file(source: str | Path, config: Config) -> None:
+    """Refuse a label file for pictures that are packed already: labels are read when they are prepared."""
+    packed = not is_builtin(source) and is_packed(Path(source))
+    if packed and config.data.labels not in ("none", "folders", "file"):
+        raise ConfigError(
+            f"data.labels {config.data.labels}: {source} is packed already, and labels are read when "
+            f"pictures are prepared; leave the option out, or prepare the pictures again"
+        )
+
+
+def _require_checkpoint_fits(folder: RunFolder, plan: Plan, packed: PackedSet) -> None:
+    """Refuse other pictures than a run's, and a schedule that would take it back in its growth."""
+    record, _ = checkpoint.newest_record(folder.checkpoints)
+    if record is None:
+        return
+    if record.fingerprint != packed.fingerprint:
+        raise CheckpointError(
+            f"{folder.path} was trained on other pictures than {packed.path} now holds; "
+            f"restore that set, or begin a new run with another --out"
+        )
+    point, total = plan.schedule.at(record.images_seen), plan.schedule.total
+    if record.images_seen >= total + point.batch_size * plan.config.loss.d_steps:
+        raise ConfigError(
+            f"{folder.path} has seen {record.images_seen:,} images, more than the {total:,} of this "
+            f"schedule; give a longer --schedule.total-kimg"
+        )
+    if point.level < record.level:
+        raise ConfigError(
+            f"{folder.path} has grown to level {record.level}, but at {record.images_seen:,} images this "
+            f"schedule is at level {point.level}; keep the lengths of the phases that are done"
+        )

@@ -212,6 +212,7 @@ def print_plan(console: Console, plan: Plan, device: str, folder: Path) -> None:
         f"{plan.operations():.3g} floating-point operations; device {device}; "
         f"memory is estimated for weights, moments and activations",
         highlight=False,
+        soft_wrap=True,
     )
 
 

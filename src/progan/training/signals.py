@@ -25,7 +25,9 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within this block SIGINT and SIGTERM set the request; a second SIGINT interrupts at once.
+    """Within this block SIGINT, SIGTERM and SIGHUP set the request; a second SIGINT interrupts at once.
+
+    A signal that the process was started to ignore (as `nohup` does with SIGHUP) stays ignored.
 
     Outside the main thread, where Python allows no handlers, nothing is changed.
     """
@@ -39,7 +41,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.signal_number = request.signal_number or number
 
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # not all of them on every system
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    old = {number: signal.signal(number, handle) for number in heard}
     try:
         yield request
     finally:

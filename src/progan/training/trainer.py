@@ -9,7 +9,7 @@ import torch
 
 from progan.data.batches import Batches
 from progan.data.packed import PackedSet
-from progan.errors import CheckpointError, ConfigError, DivergenceError, Interrupted
+from progan.errors import CheckpointError, DivergenceError, Interrupted
 from progan.files import remove_leftovers
 from progan.models import weights
 from progan.training import checkpoint
@@ -81,12 +81,6 @@ class Trainer:
         if found is None:
             return
         record, tensors = found
-        if record.fingerprint != self.packed.fingerprint:
-            raise CheckpointError(
-                f"{self.folder.path} was trained on other pictures than {self.packed.path} now holds; "
-                f"restore that set, or begin a new run with another --out"
-            )
-        self._require_schedule(record)
         try:
             self.state.load_tensors(tensors)
         except (KeyError, RuntimeError) as error:
@@ -96,21 +90,6 @@ class Trainer:
         # A kill may have come between the checkpoint and its generator.
         weights.save(self.state.G_ema, self.folder.generator_file)
         self.reporter.say(f"going on from {record.images_seen:,} images")
-
-    def _require_schedule(self, record: checkpoint.Record) -> None:
-        """Refuse a schedule that would take a run back in its growth."""
-        step = self.schedule.at(record.images_seen).batch_size * self.config.loss.d_steps
-        if record.images_seen >= self.schedule.total + step:
-            raise ConfigError(
-                f"{self.folder.path} has seen {record.images_seen:,} images, more than the "
-                f"{self.schedule.total:,} of this schedule; give a longer --schedule.total-kimg"
-            )
-        level = self.schedule.at(record.images_seen).level
-        if level < record.level:
-            raise ConfigError(
-                f"{self.folder.path} has grown to level {record.level}, but at {record.images_seen:,} images "
-                f"this schedule is at level {level}; keep the lengths of the phases that are done"
-            )
 
     def run(self, stop: StopRequest) -> None:
         """Train to the end of the schedule.
@@ -209,7 +188,8 @@ class Trainer:
                 f"{', '.join(wrong)} became NaN or infinite before {self.state.images_seen:,} images "
                 f"({self.state.phase}). Nothing of it was saved: the last checkpoint in "
                 f"{self.folder.checkpoints} is whole. Try lower learning rates from there: "
-                f"progan train --resume {self.folder.path} --optimizer.g-lr ... --optimizer.d-lr ..."
+                f"progan train --resume {self.folder.path} --optimizer.g-lr ... --optimizer.d-lr ...; "
+                f"if it diverges at once again, delete the newest file there to go further back"
             )
 
     def _tick(self, logs: Logs, point: Point, rate: float) -> None:

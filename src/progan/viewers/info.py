@@ -65,7 +65,7 @@ def print_facts(console: Console, facts: Facts) -> None:
 def _run(folder: RunFolder) -> Facts:
     config, dataset = folder.config(), folder.dataset()
     facts = {"kind": "run", "path": str(folder.path), "pictures": dataset.source}
-    record, damaged = _newest_record(folder)
+    record, damaged = checkpoint.newest_record(folder.checkpoints)
     if damaged:
         facts["damaged"] = "; ".join(damaged)
     if record is None:
@@ -93,24 +93,6 @@ def _run(folder: RunFolder) -> Facts:
     except CheckpointError as error:
         return {**facts, "generator": str(error)}
     return facts | {f"generator {k}": v for k, v in generator.items() if k != "path"}
-
-
-def _newest_record(folder: RunFolder) -> tuple[checkpoint.Record | None, list[str]]:
-    """Read the record of the newest checkpoint whose header can be read, and none of its tensors.
-
-    Returns:
-        The record (None if there is none) and why newer ones were passed over.
-    """
-    passed_over: list[str] = []
-    for path in reversed(checkpoint.paths(folder.checkpoints)):
-        try:
-            header = read_header(path)
-            if header.get("format") == checkpoint.FORMAT:
-                return checkpoint.Record(**header["record"]), passed_over
-            passed_over.append(f"{path} has the format {header.get('format')!r}")
-        except (CheckpointError, TypeError, KeyError) as error:
-            passed_over.append(f"{path} is not readable ({error})")
-    return None, passed_over
 
 
 def _hint(path: Path) -> str:
