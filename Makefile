@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo
 FILES ?=
 
-.PHONY: install demo test test-slow lint types format bench clean
+.PHONY: install demo test test-slow lint types format docs bench clean
 
 # The stamp is newer than what it was made from, so the environment follows changes of either file.
 $(VENV)/stamp: pyproject.toml constraints.txt
@@ -41,6 +41,9 @@ types: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install
+	$(BIN)/python -m progan.config.docs docs
 
 bench: install
 	$(BIN)/python benchmarks/step.py

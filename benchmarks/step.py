@@ -12,7 +12,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,62 +20,52 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from progan.config import Config, make_config
-from progan.data.batches import Batches
+from progan.config import make_config
 from progan.data.builtin import synthetic
-from progan.training.optimizer import update_average
-from progan.training.state import ImageSpec, TrainState
-from progan.training.step import Growth, discriminator_step, generator_step
+from progan.training.plan import make_plan
+from progan.training.schedule import Point
+from progan.training.state import ImageSpec
+from progan.training.updates import Updates
 
-BATCH = 16
 OPTIONS = {"fmap_base": 512, "fmap_max": 64}
 
 
 @dataclass
 class Variant:
-    """One way to compute the same step, and its times in seconds."""
+    """One way to compute the same iteration, and its times in seconds."""
 
     name: str
-    fused: bool
-    channels_last: bool
-    state: TrainState
-    batches: Batches
+    changes: str
+    updates: Updates
     steps: list[float] = field(default_factory=list)
     loads: list[float] = field(default_factory=list)
 
-    def iterate(self, config: Config, level: int) -> None:
-        """Do one iteration and note its times."""
+    def iterate(self, point: Point) -> None:
+        """Do one iteration and note its time, and that of loading its batches alone."""
+        clock, n, level = self.updates.state.images_seen, point.batch_size, point.level
         start = time.perf_counter()
-        clock = self.state.images_seen
-        d_batch = self.batches.discriminator(clock, BATCH, level, None)
-        g_batch = self.batches.generator(clock, BATCH)
+        self.updates.batches.discriminator(clock, n, level, None)
+        self.updates.batches.generator(clock, n, level, None)
         loaded = time.perf_counter()
-        growth, networks = Growth(level, None), (self.state.G, self.state.D)
-        discriminator_step(networks, self.state.d_adam, d_batch, growth, config, 1e-3)
-        update_average(self.state.G_ema, self.state.G, 0.999)
-        generator_step(networks, self.state.g_adam, g_batch, growth, config, 1e-3)
-        self.state.images_seen += BATCH
+        self.updates.iterate(point)
+        self.steps.append(time.perf_counter() - loaded)
         self.loads.append(loaded - start)
-        self.steps.append(time.perf_counter() - start)
 
 
-def make_variant(name: str, config: Config, folder: Path, *, fused: bool, channels_last: bool) -> Variant:
+def make_variant(
+    name: str, changes: str, folder: Path, *, fused: bool = True, channels_last: bool = True,
+    precision: str = "float32",
+) -> Variant:  # fmt: skip
+    networks = {"generator": OPTIONS, "discriminator": OPTIONS}
+    config = make_config({"model": networks, "run": {"precision": precision}})
     packed = synthetic(folder / name, count=1024, resolution=32)
-    spec = ImageSpec(packed.channels, packed.base_shape, packed.max_level)
-    state = TrainState.create(config, spec, torch.device("cpu"))
+    plan = make_plan(config, ImageSpec(packed.channels, packed.base_shape, packed.max_level), 1024)
+    updates = Updates(plan, packed, torch.device("cpu"), print)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    for network in (state.G, state.D, state.G_ema):
+    for network in (updates.state.G, updates.state.D, updates.state.G_ema):
         network.to(memory_format=layout)  # type: ignore[call-overload]
         network.use_fused(fused)
-    batches = Batches(
-        packed,
-        packed.indices(),
-        seed=0,
-        latent_size=state.G.latent_size,
-        mirror=False,
-        channels_last=channels_last,
-    )
-    return Variant(name, fused, channels_last, state, batches)
+    return Variant(name, changes, updates)
 
 
 def main() -> None:
@@ -86,28 +76,30 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    config = make_config({"model": {"generator": OPTIONS, "discriminator": OPTIONS}})
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         variants = [
-            make_variant("plain", config, folder, fused=False, channels_last=False),
-            make_variant("fused", config, folder, fused=True, channels_last=False),
-            make_variant("default", config, folder, fused=True, channels_last=True),
+            make_variant("plain", "NCHW, not fused", folder, fused=False, channels_last=False),
+            make_variant("fused", "NCHW, fused up/down", folder, channels_last=False),
+            make_variant("default", "fused, channels_last", folder),
+            make_variant("bfloat16", "as default, run.precision bfloat16", folder, precision="bfloat16"),
         ]
+        point = variants[0].updates.plan.schedule.at(0)
+        point = replace(point, phase=replace(point.phase, level=arguments.level))
         for turn in range(arguments.rounds + 2):
             for variant in variants:
-                variant.iterate(config, arguments.level)
+                variant.iterate(point)
                 if turn < 2:  # warming up
                     variant.steps.clear()
                     variant.loads.clear()
-    report(variants, 4 << arguments.level)
+    report(variants, point)
 
 
-def report(variants: list[Variant], side: int) -> None:
-    base = statistics.median(variants[0].steps)
-    title = f"one iteration at {side}x{side}, batch {BATCH}, {torch.get_num_threads()} threads"
+def report(variants: list[Variant], point: Point) -> None:
+    base, n, side = statistics.median(variants[0].steps), point.batch_size, 4 << point.level
+    title = f"one iteration at {side}x{side}, batch {n}, {torch.get_num_threads()} threads"
     table = Table(title=title, box=box.SIMPLE_HEAD)
-    for column in ("variant", "fused up/down", "layout", "ms", "images/s", "ratio", "loading"):
+    for column in ("variant", "what", "ms", "images/s", "ratio", "loading"):
         table.add_column(column)
     for variant in variants:
         step = statistics.median(variant.steps)
@@ -115,10 +107,9 @@ def report(variants: list[Variant], side: int) -> None:
         ratio = statistics.median(a / b for a, b in zip(variants[0].steps, variant.steps, strict=True))
         table.add_row(
             variant.name,
-            "yes" if variant.fused else "no",
-            "channels_last" if variant.channels_last else "NCHW",
+            variant.changes,
             f"{1000 * step:.1f}",
-            f"{BATCH / step:.1f}",
+            f"{n / step:.1f}",
             f"{ratio:.2f}" if step != base else "1",
             f"{statistics.median(variant.loads) / step:.1%}",
         )

@@ -86,8 +86,13 @@ def state_dict(
     return result
 
 
-def networks(config: str, dtype: torch.dtype) -> tuple[Generator, Discriminator, int]:
-    """Build G and D of golden configuration A, B or C with the official weights; also the top level."""
+def networks(
+    config: str, dtype: torch.dtype, *, stddev_group: int | None = None
+) -> tuple[Generator, Discriminator, int]:
+    """Build G and D of golden configuration A, B or C with the official weights; also the top level.
+
+    Another stddev_group than the configuration's leaves the weights as they are.
+    """
     arrays = golden(f"networks_{config}")
     g, d = official_kwargs(arrays, "G"), official_kwargs(arrays, "D")
     max_level = g["resolution"].bit_length() - 3
@@ -107,7 +112,7 @@ def networks(config: str, dtype: torch.dtype) -> tuple[Generator, Discriminator,
     )
     discriminator = Discriminator(
         **shape,
-        stddev_group=d["mbstd_group_size"],
+        stddev_group=d["mbstd_group_size"] if stddev_group is None else stddev_group,
         downscale="fused" if d["fused_scale"] else "separate",
     )
     generator.load_state_dict(state_dict(arrays, "G", max_level))

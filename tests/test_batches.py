@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from progan.config import make_config, merge
 from progan.data import batches as data_batches
 from progan.data.batches import Batches, DiscriminatorBatch, micro_batches, random_generator, sample_order
 from progan.data.packed import PackedSet
 from progan.data.pixels import fade_reals, to_float
 
 seeds = st.integers(0, 2**63 - 1)
-PURPOSES = ("order", "flip", "mixing", "latents D", "latents G", "labels G", "sample grid")
+PURPOSES = (
+    "order",
+    "target noise",
+    "augment real D",
+    "augment fake D",
+    "augment fake G",
+    "flip",
+    "mixing",
+    "latents D",
+    "latents G",
+    "labels G",
+    "sample grid",
+)
 
 
 @given(seeds, st.integers(1, 60), st.integers(0, 10**6))
@@ -78,21 +93,23 @@ def test_parts_without_groups(n: int, largest: int) -> None:
     assert [len(part) for part in parts[:-1]] == [min(largest, n)] * (len(parts) - 1)
 
 
-def make(blobs: PackedSet, *, mirror: bool = False, seed: int = 5) -> Batches:
-    return Batches(blobs, blobs.indices("train"), seed=seed, latent_size=7, mirror=mirror)
+def make(blobs: PackedSet, *, mirror: bool = False, seed: int = 5, **choices: Any) -> Batches:
+    config = make_config(merge({"data": {"mirror": mirror}, "run": {"seed": seed}}, choices))
+    return Batches(blobs, config, latent_size=7, draws=3 if config.augment.policy else 0)
 
 
 def tensors_of(batch: object) -> dict[str, torch.Tensor]:
-    return dict(vars(batch))
+    return {name: value for name, value in vars(batch).items() if value is not None}
 
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_equal_clocks_give_equal_batches(blobs: PackedSet, mirror: bool) -> None:
     one, other = make(blobs, mirror=mirror), make(blobs, mirror=mirror)
-    other.discriminator(8, 8, 2, None), other.generator(8, 8)  # what was made before does not matter
+    other.discriminator(8, 8, 2, None), other.generator(8, 8, 2, None)  # what was made before does not matter
     for clock in (0, 40, 96):
         pairs = [
-            (a.discriminator(clock, 16, 1, torch.tensor(0.3)), a.generator(clock, 16)) for a in (one, other)
+            (a.discriminator(clock, 16, 1, torch.tensor(0.3)), a.generator(clock, 16, 1, None))
+            for a in (one, other)
         ]
         for first, second in zip(*pairs, strict=True):
             for name, value in tensors_of(first).items():
@@ -102,7 +119,7 @@ def test_equal_clocks_give_equal_batches(blobs: PackedSet, mirror: bool) -> None
         assert not torch.equal(value, tensors_of(later)[name]), name
     different = make(blobs, mirror=mirror, seed=6).discriminator(0, 16, 1, None)
     assert not torch.equal(now.latents, different.latents)
-    assert not torch.equal(now.latents, one.generator(0, 16).latents)
+    assert not torch.equal(now.latents, one.generator(0, 16, 1, None).latents)
 
 
 def test_pictures_and_labels_belong_together(blobs: PackedSet) -> None:
@@ -117,12 +134,62 @@ def test_pictures_and_labels_belong_together(blobs: PackedSet) -> None:
     assert 0 <= float(batch.mixing.min()) <= float(batch.mixing.max()) < 1
 
 
-def test_only_the_split_is_shown(blobs: PackedSet) -> None:
-    indices = np.array([3, 5, 8, 13, 21], dtype=np.int64)
-    batches = Batches(blobs, indices, seed=0, latent_size=2, mirror=False)
-    shown = batches.discriminator(0, 5, 0, None).reals
-    expected = to_float(blobs.read(0, indices))
-    assert sorted(float(x.sum()) for x in shown) == sorted(float(x.sum()) for x in expected)
+def test_only_the_part_that_is_asked_for_is_shown(blobs: PackedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {"train": np.array([3, 5, 8, 13, 21]), "validation": np.array([1, 2])}
+    monkeypatch.setattr(blobs, "indices", lambda part: parts[part])
+    for part, indices in parts.items():
+        shown = make(blobs, data={"part": part}).discriminator(0, len(indices), 0, None).reals
+        expected = to_float(blobs.read(0, indices))
+        assert sorted(float(x.sum()) for x in shown) == sorted(float(x.sum()) for x in expected)
+
+
+def test_in_order(blobs: PackedSet) -> None:
+    shown = make(blobs, data={"order": "sequential"}).discriminator(40, 16, 0, None).reals
+    assert torch.equal(shown, to_float(blobs.read(0, np.arange(40, 56) % 48)))
+
+
+def test_a_level_in_memory_gives_the_same_batches(blobs: PackedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    monkeypatch.setattr(blobs, "hold", held.append)
+    for in_memory in (False, True):
+        make(blobs, data={"in_memory": in_memory}).enter(1)
+        assert held == [1] * in_memory
+
+
+@pytest.mark.parametrize("per", ["batch", "sample"])
+def test_target_noise(blobs: PackedSet, per: str) -> None:
+    made = make(blobs, loss={"adversarial": "least_squares", "target_noise": 0.5, "target_noise_per": per})
+    drawn = [made.discriminator(clock, 16, 0, None).noise for clock in range(0, 16 * 400, 16)]
+    noise = torch.stack([noise for noise in drawn if noise is not None])
+    assert noise.shape == (400, 16, 2)
+    assert float(noise[:, 0].std()) == pytest.approx(0.5, abs=0.05)
+    assert float(noise[:, 0].mean()) == pytest.approx(0, abs=0.06)
+    assert not torch.equal(noise[..., 0], noise[..., 1])
+    assert bool((noise == noise[:, :1]).all()) == (per == "batch")
+    assert make(blobs).discriminator(0, 16, 0, None).noise is None
+
+
+def test_partners_of_a_relativistic_loss(blobs: PackedSet) -> None:
+    """G is shown the reals, and the labels, of the D update of its iteration."""
+    made = make(blobs, mirror=True, loss={"adversarial": "relativistic"}, augment={"policy": ["color"]})
+    alpha = torch.tensor(0.5)
+    d, g = made.discriminator(32, 16, 1, alpha), made.generator(32, 16, 1, alpha)
+    assert g.reals is not None
+    assert torch.equal(g.reals, d.reals)
+    assert torch.equal(g.labels, d.labels)
+    assert g.augment_real is not None
+    assert d.augment_real is not None
+    assert not torch.equal(g.augment_real, d.augment_real)
+    assert make(blobs).generator(32, 16, 1, None).reals is None
+
+
+def test_draws_of_the_augmentation(blobs: PackedSet) -> None:
+    d = make(blobs, augment={"policy": ["color"]}).discriminator(0, 16, 0, None)
+    assert d.augment_real is not None
+    assert d.augment_fake is not None
+    assert d.augment_real.shape == d.augment_fake.shape == (16, 3)
+    assert 0 <= float(d.augment_real.min()) <= float(d.augment_real.max()) < 1
+    assert make(blobs).discriminator(0, 16, 0, None).augment_real is None
 
 
 def test_mirror_flips_about_half_of_them_exactly(blobs: PackedSet) -> None:
@@ -146,7 +213,9 @@ def test_fading_reals_are_blended_with_their_half(blobs: PackedSet) -> None:
 
 
 def test_labels_of_the_generator_follow_the_set(blobs: PackedSet) -> None:
-    drawn = torch.cat([make(blobs).generator(clock, 64).labels for clock in range(0, 640, 64)]).sum(0)
+    drawn = torch.cat([make(blobs).generator(clock, 64, 0, None).labels for clock in range(0, 640, 64)]).sum(
+        0
+    )
     assert int(drawn.sum()) == 640
     assert int(drawn.min()) > 100  # four classes of equal size
 
@@ -171,7 +240,8 @@ def test_each_kind_of_choice_has_a_stream_of_its_own(
         return random_generator(seed, purpose, clock)
 
     monkeypatch.setattr(data_batches, "random_generator", note)
-    made = make(blobs, mirror=True)
-    made.discriminator(0, 8, 0, None), made.generator(0, 8)
+    noisy = {"adversarial": "least_squares"}
+    made = make(blobs, mirror=True, loss=noisy, augment={"policy": ["color"]})
+    made.discriminator(0, 8, 0, None), made.generator(0, 8, 0, None)
     used = [purpose for purpose in used if purpose != "order"]  # remembered from earlier calls, or not
-    assert len(used) == len(set(used)) == 5
+    assert len(used) == len(set(used)) == 9

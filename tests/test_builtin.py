@@ -28,7 +28,7 @@ def test_glyphs_are_labelled_rgb_of_32(drawn: PackedSet) -> None:
     assert drawn.resolution(drawn.max_level) == (32, 32)
     assert (drawn.base_shape, drawn.channels, drawn.count) == ((4, 4), 3, 200)
     assert drawn.label_size == 10
-    assert drawn.one_hot(np.arange(200)).sum(axis=0).tolist() == [20] * 10
+    assert drawn.label_vectors(np.arange(200)).sum(axis=0).tolist() == [20] * 10
 
 
 def test_glyphs_follow_from_their_seed(drawn: PackedSet, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def small(seed: int = 0) -> dict[str, Tensor]:
     return {
         "G/weight": torch.randn(3, 4, generator=generator),
         "G/bias": torch.tensor([0.0, -0.0, 1e-45, 3.4e38]),
-        "d_adam/step.weight": torch.tensor(7.0),
+        "d_optimizer/step.weight": torch.tensor(7.0),
         "wide": torch.randn(2, generator=generator, dtype=torch.float64),
     }
 
@@ -69,13 +69,13 @@ def test_equal_states_give_equal_files(tmp_path: Path) -> None:
 def test_round_trip_of_a_whole_state_is_exact(tmp_path: Path) -> None:
     config, spec = make_config(OPTIONS), ImageSpec(3, (4, 4), 2, ("a", "b"))
     state = TrainState.create(config, spec, torch.device("cpu"))
-    for network, adam in ((state.G, state.g_adam), (state.D, state.d_adam)):
+    for network, adam in ((state.G, state.g_optimizer), (state.D, state.d_optimizer)):
         for _ in range(3):
             for parameter in network.parameters():
                 parameter.grad = torch.randn_like(parameter)
             adam.step(0.01)
     tensors = state.tensors()
-    assert {name.split("/")[0] for name in tensors} == {"G", "D", "G_ema", "g_adam", "d_adam"}
+    assert {name.split("/")[0] for name in tensors} == {"G", "D", "G_ema", "g_optimizer", "d_optimizer"}
     save(tmp_path, RECORD, tensors, keep=1)
     loaded = load(paths(tmp_path)[-1])[1]
     require_equal(loaded, {name: value.contiguous() for name, value in tensors.items()})
@@ -90,7 +90,7 @@ def test_round_trip_of_a_whole_state_is_exact(tmp_path: Path) -> None:
     for one in (state, other):
         for parameter in one.G.parameters():
             parameter.grad = torch.ones_like(parameter)
-        one.g_adam.step(0.01)
+        one.g_optimizer.step(0.01)
     assert torch.equal(state.G.conv.weight, other.G.conv.weight)
 
 
@@ -246,8 +246,8 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_is_never_saved(tmp_path: Path, value: float) -> None:
     save(tmp_path, at(100), small(), keep=1)
-    bad = {**small(), "d_adam/exp_avg.conv.weight": torch.tensor([0.0, value])}
-    with pytest.raises(DivergenceError, match=r"d_adam/exp_avg\.conv\.weight .* at 200 images"):
+    bad = {**small(), "d_optimizer/exp_avg.conv.weight": torch.tensor([0.0, value])}
+    with pytest.raises(DivergenceError, match=r"d_optimizer/exp_avg\.conv\.weight .* at 200 images"):
         save(tmp_path, at(200), bad, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["000000000100.safetensors"]
     assert load(paths(tmp_path)[0])[0] == at(100)

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 
 import progan as package
 from progan import cli
-from progan.config import load_config, make_config
+from progan.config import file_schema, load_config, make_config
 from progan.data.packed import PackedSet
 from progan.training import checkpoint
 from tiny import command, environment, options, progan, words
@@ -115,7 +115,7 @@ def test_train_from_a_folder_of_its_own_accord(
     code, out, err = call(capsys, "train", folder, *words(tree))
     assert (code, err) == (0, "")
     assert "up to 16x16" in out
-    assert (tmp_path / "runs" / "my pictures-light" / "generator.safetensors").is_file()
+    assert (tmp_path / "runs" / "my pictures-paper-light-128" / "generator.safetensors").is_file()
     assert len(list((folder.parent / "my pictures.progan").iterdir())) == 1
     code, out, err = call(capsys, "train", folder, *words(tree))
     assert (code, err) == (0, "")
@@ -129,7 +129,7 @@ def test_the_folder_one_stands_in_gives_the_run_its_name(
     monkeypatch.chdir(folder)
     code, out, err = call(capsys, "train", ".", "--dry-run", *words(options(data={"max_resolution": 16})))
     assert (code, err) == (0, "")
-    assert "plan of runs/my pictures-light" in " ".join(out.split())
+    assert "plan of runs/my pictures-paper-light-128" in " ".join(out.split())
 
 
 def test_train_writes_a_run(run: Path) -> None:
@@ -221,21 +221,30 @@ def test_interpolate(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert width > height
 
 
-@pytest.mark.parametrize("name", ["train", "prepare", "generate", "interpolate", "info", "recipes", ""])
+NAMES = ["train", "prepare", "generate", "interpolate", "info", "recipes", ""]
+NAMES += ["config", "config show", "config validate", "config schema"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_help(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    code, out, err = call(capsys, *([name] if name else []), "--help")
+    code, out, err = call(capsys, *name.split(), "--help")
     assert (code, err) == (0, "")
     assert f"progan {name}".strip() in out
     if name == "train":
         for option in ("--resume", "--schedule.batch-size", "--model.discriminator.stddev-group"):
             assert option in out
+        titles = ["Pictures", "Augmentation", "Networks", "Generator", "Discriminator", "Schedule", "Loss"]
+        places = [out.index(f"╭─ {title} ─") for title in [*titles, "Optimizer", "Run"]]
+        assert places == sorted(places)
 
 
 def test_version_and_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "--version")[1].strip() == package.__version__
     out = call(capsys, "recipes")[1]
-    assert all(name in out for name in package.recipe_names())
+    assert [line for line in out.splitlines() if not line.startswith(" ")] == package.recipe_names()
+    assert out.count("    Source: ") == out.count("    Published: ") == len(package.recipe_names())
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_sources_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,7 +276,10 @@ CASES: list[tuple[dict[str, Any], list[str]]] = [
     ({"model": {"base_shape": [4, 4]}, "data": {"resolution": 20}}, ["nearest that is: 16x16"]),
     ({"schedule": {"batch_size": "many"}}, ["many"]),
     ({"schedule": {"batch_size": 0}}, ["schedule.batch_size", "0"]),
-    ({"optimizer": {"reset": "often"}}, ["reset", "often"]),
+    ({"optimizer": {"reset": "often"}}, ["optimizer.reset: 'often' is not allowed", "'never', 'level'"]),
+    ({"loss": {"adversarial": "lsgan"}}, ["did you mean 'least_squares'?"]),
+    ({"loss": {"adversarial": "hinge", "drift": 0.1}}, ["error: loss.drift 0.1 belongs to the wgan loss"]),
+    ({"augment": {"policy": ["color", "cut"]}}, ["augment.policy[1]: 'cut'", "did you mean 'cutout'?"]),
 ]
 
 
@@ -302,12 +314,16 @@ def test_names_that_are_nearly_right(
 ) -> None:
     assert "--schedule.batch-size" in mistake(capsys, "train", packed, "--schedule.batch-sise", 8)
     assert "prepare" in mistake(capsys, "prepair", packed)
-    assert "did you mean 'paper'?" in mistake(capsys, "train", packed, "--recipe", "papr")
+    assert "did you mean 'lsun-256'?" in mistake(capsys, "train", packed, "--recipe", "lsun-265")
     mine = tmp_path / "mine.yaml"
     mine.write_text("model:\n  generator:\n    fmap_basis: 64\n")
-    message = mistake(capsys, "train", packed, "--recipe", mine)
-    assert "unknown option 'model.generator.fmap_basis'" in message
-    assert "did you mean 'model.generator.fmap_base'?" in message
+    for argument in ("--recipe", "--config"):
+        message = mistake(capsys, "train", packed, argument, mine)
+        assert "unknown option 'model.generator.fmap_basis'" in message
+        assert "did you mean 'model.generator.fmap_base'?" in message
+    assert "channels: '9' is not allowed" in mistake(
+        capsys, "prepare", packed, tmp_path / "x", "--channels", 9
+    )
 
 
 def test_a_run_folder_of_another_configuration(
@@ -447,7 +463,7 @@ def test_a_number_of_pictures_is_whole(capsys: pytest.CaptureFixture[str], tmp_p
 
 def test_a_reader_that_goes_away_does_not_stop_training(packed: Path, tmp_path: Path) -> None:
     """As in `progan train ... | head -1`."""
-    tree = options(schedule={"total_kimg": 0.2, "tick_kimg": 0.016})
+    tree = options(schedule={"total_kimg": 0.2}, run={"log_kimg": 0.016})
     with subprocess.Popen(
         command("train", packed, "--out", tmp_path / "run", *words(tree)),
         stdout=subprocess.PIPE,
@@ -506,3 +522,91 @@ def test_a_dry_run_refuses_what_the_run_would(
 def test_a_checkpoint_is_no_generator(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = checkpoint.paths(run / "checkpoints")[-1]
     assert f"give the run folder, {run}" in mistake(capsys, "generate", path)
+
+
+def test_a_file_between_recipe_and_command_line(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[schedule]\nstabilise_kimg = 0.5\nfade_kimg = 0.25\nbatch_size = [16, 8]\n")
+    arguments = ["train", packed, "--recipe", "quickstart", "--config", file, "--schedule.fade-kimg", 1, 2]
+    code, out, err = call(capsys, *arguments, "--out", tmp_path / "run", "--dry-run", "--run.device", "cpu")
+    assert (code, err) == (0, "")
+    rows = [line.split()[1:5] for line in out.splitlines() if "stabilise" in line or "fade" in line]
+    assert rows == [
+        ["stabilise", "4x4", "0.5", "16"],
+        ["fade", "8x8", "2", "8"],
+        ["stabilise", "8x8", "0.5", "8"],
+        ["fade", "16x16", "2", "8"],
+        ["stabilise", "16x16", "0.5", "8"],
+    ]
+    assert "no.toml: cannot be read" in mistake(capsys, "train", packed, "--config", tmp_path / "no.toml")
+
+
+def test_a_file_for_a_run_that_goes_on(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "longer.json"
+    file.write_text('{"schedule": {"total_kimg": 0.2}}')
+    resume = ["train", "--resume", run, "--config", file, "--dry-run"]
+    assert "200 images in all" in call(capsys, *resume)[1]
+    assert "208 images in all" in call(capsys, *resume, "--schedule.total-kimg", 0.208)[1]
+
+
+def test_the_memory_check(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = words(options(schedule={"total_kimg": 0.016}))
+    code, out, err = call(capsys, "train", packed, "--out", tmp_path / "run", *tree, "--memory-check")
+    assert (code, err) == (0, "")
+    assert "memory check: level" in out
+    told = mistake(capsys, "train", packed, "--out", tmp_path / "run", *tree, "--memory-check", "--dry-run")
+    assert "leave one out" in told
+
+
+def test_config_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("optimizer: {g_lr: 1e-4, d_lr: 1e-4}\n")
+    arguments = ["config", "show", "--recipe", "quickstart", "--config", file]
+    arguments += ["--augment.policy", "color", "translation", "cutout", "--optimizer.g-lr", 0.5, 0.25]
+    arguments += ["--data.no-mirror", "--loss.adversarial", "hinge"]
+    expected = load_config(
+        "quickstart",
+        {
+            "augment": {"policy": ["color", "translation", "cutout"]},
+            "optimizer": {"g_lr": [0.5, 0.25], "d_lr": 1e-4},
+            "data": {"mirror": False},
+            "loss": {"adversarial": "hinge"},
+        },
+    )
+    shown = {}
+    for form, read in (("yaml", yaml.safe_load), ("json", json.loads)):
+        code, out, err = call(capsys, *arguments, "--format", form)
+        assert (code, err) == (0, "")
+        assert make_config(read(out)) == expected
+        shown[form] = tmp_path / f"shown.{form}"
+        shown[form].write_text(out)
+    for file in shown.values():  # what is shown is a file that can be given
+        assert load_config(file=file) == expected
+
+
+def test_config_validate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text('{"schedule": {"batch_size": 8, "fade_kimg": [1, 2]}, "run": {"seed": 3}}')
+    code, out, err = call(capsys, "config", "validate", file)
+    assert (code, err) == (0, "")
+    assert out.strip() == f"{file} is valid over the recipe paper-light-128; options that it sets: 3"
+    file.write_text('{"schedule": {"batch_size": 0}, "loss": {"adversarial": "lsgan"}, "rum": {}}')
+    told = mistake(capsys, "config", "validate", file)
+    assert str(file) in told
+    for problem in ("schedule.batch_size: 0 is not", "did you mean 'least_squares'?", "unknown option 'rum'"):
+        assert problem in told
+    file.write_text('{"loss": {"drift": 0.1}}')
+    assert call(capsys, "config", "validate", file)[0] == 0
+    told = mistake(capsys, "config", "validate", file, "--recipe", "small-data-256")
+    assert "loss.drift 0.1 belongs to the wgan loss" in told
+    file.write_text('{"run":\n  {"seed": 3,}}')
+    assert f"{file}, line 2: not valid JSON" in mistake(capsys, "config", "validate", file)
+    assert "cannot be read" in mistake(capsys, "config", "validate", tmp_path / "no.yaml")
+
+
+def test_config_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, "config", "schema")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == file_schema()

@@ -26,7 +26,8 @@ from progan.config import (
     to_yaml,
 )
 from progan.errors import ConfigError
-from progan.recipes import read_recipe, recipe_names, recipe_summary
+from progan.recipes import DEFAULT_RECIPE, read_recipe, recipe_names
+from progan.recipes.documents import read_document
 
 sides = st.integers(1, 20)
 
@@ -124,30 +125,18 @@ def test_options_win_over_the_recipe_and_the_recipe_over_defaults(tmp_path: Path
 @pytest.mark.parametrize("name", recipe_names())
 def test_shipped_recipes(name: str, tmp_path: Path) -> None:
     config = load_config(name)
-    assert recipe_summary(name).endswith(".")
     path = tmp_path / "copy.yaml"
     path.write_text(to_yaml(config))
     assert load_config(path) == config
-    # What a recipe says is there; what it does not say is the default.
-    said, held, default = (
-        flatten(read_recipe(name)),
-        flatten(config.model_dump()),
-        flatten(Config().model_dump()),
-    )
+    # What a recipe says is there; what it does not say is the default, of its loss in particular.
+    said, held = flatten(read_recipe(name)), flatten(config.model_dump())
+    default = flatten(make_config({"loss": {"adversarial": config.loss.adversarial}}).model_dump())
     for key, value in held.items():
         if key in said:
             expected = tuple(said[key]) if isinstance(said[key], list) else said[key]
             assert value in (expected, (expected,)), key
         else:
             assert value == default[key], key
-
-
-def test_the_recipes_there_are() -> None:
-    assert {"light", "paper", "quickstart"} <= set(recipe_names())
-    paper = load_config("paper")
-    assert paper.schedule.stabilise_kimg == paper.schedule.fade_kimg == (800.0,)
-    assert (paper.optimizer.g_lr, paper.optimizer.beta1, paper.optimizer.beta2) == ((0.001,), 0.0, 0.99)
-    assert (paper.loss.gp_lambda, paper.loss.drift, paper.optimizer.ema_decay) == (10, 0.001, 0.999)
 
 
 def test_yaml_round_trip_of_unusual_values(tmp_path: Path) -> None:
@@ -176,19 +165,37 @@ def test_yaml_round_trip_of_unusual_values(tmp_path: Path) -> None:
         ({"zzzz": 1}, ["unknown option 'zzzz'."]),
         (
             {"schedule": {"batch_size": 0}},
-            ["schedule.batch_size.0", "greater than or equal to 1", "given: 0"],
+            ["schedule.batch_size: 0 is not allowed; expected a whole number, at least 1, or a list"],
         ),
         ({"schedule": {"batch_size": []}}, ["schedule.batch_size: needs at least one value"]),
-        ({"schedule": {"batch_size": "many"}}, ["schedule.batch_size.0", "given: 'many'"]),
+        ({"schedule": {"batch_size": "many"}}, ["schedule.batch_size: 'many' is not allowed"]),
+        ({"schedule": {"batch_size": [4, 0]}}, ["schedule.batch_size[1]: 0 is not allowed"]),
+        ({"run": {"seed": -1}}, ["run.seed: -1", "a whole number, at least 0 and below 2^63"]),
+        ({"run": {"memory_fraction": 2}}, ["run.memory_fraction: 2", "a number, above 0 and at most 1"]),
+        ({"run": {"grid": 3}}, ["run.grid: 3", "2 values, each a whole number, at least 1"]),
+        ({"run": {"compile": "perhaps"}}, ["run.compile: 'perhaps'", "expected true or false"]),
+        ({"run": {"device": 3}}, ["run.device: 3 is not allowed; expected text"]),
+        ({"data": {"cache": 3}}, ["data.cache: 3 is not allowed; expected a path"]),
+        ({"augment": {"target": 1.5}}, ["augment.target: 1.5", "expected a number from 0 to 1"]),
+        ({"augment": {"policy": "color"}}, ["expected a list of 'color', 'translation' or 'cutout'"]),
+        ({"model": {"generator": 3}}, ["model.generator: expected a mapping of options (given: 3)"]),
+        (
+            {"model": {"generator": {"kernel_size": 4}}},
+            ["model.generator.kernel_size 4: expected an odd number"],
+        ),
+        ({"run": {"device": ["long" * 50]}}, ["run.device: ['longlong", "... is not allowed; expected text"]),
         ({"schedule": 5}, ["schedule: ", "given: 5"]),
         ({"schedule": None}, ["schedule: ", "given: None"]),
-        ({"optimizer": {"reset": "sometimes"}}, ["optimizer.reset", "'never', 'level' or 'phase'"]),
-        ({"optimizer": {"g_lr": float("nan")}}, ["optimizer.g_lr.0", "finite"]),
+        (
+            {"optimizer": {"reset": "sometimes"}},
+            ["optimizer.reset: 'sometimes' is not allowed; expected 'never', 'level' or 'phase'"],
+        ),
+        ({"optimizer": {"g_lr": float("nan")}}, ["optimizer.g_lr: nan is not allowed", "a number, above 0"]),
         (
             {"data": {"split": [0.5, 0.2, 0.2]}},
             ["data.split: the shares must not be negative and add up to 1, not 0.9"],
         ),
-        ({"data": {"resolution": "huge"}}, ["resolution 'huge': expected a side such as 128"]),
+        ({"data": {"resolution": "huge"}}, ["data.resolution 'huge': expected a side such as 128"]),
         ({"data": {"resolution": "100"}}, ["resolution 100x100", "the nearest that is: 96x96"]),
         (
             {"data": {"resolution": "100"}, "model": {"base_shape": [4, 4]}},
@@ -214,9 +221,60 @@ def test_errors_name_the_place_and_the_way_out(tree: dict[str, Any], words: list
 
 
 def test_all_problems_are_told_at_once() -> None:
+    tree = {
+        "schedule": {"fade": 1, "batch_size": [0, 4, 0]},
+        "run": {"seed": -1},
+        "modle": {},
+        "data": {"resolution": "huge", "split": "a"},
+        "loss": {"adversarial": "lsgan"},
+    }
     with pytest.raises(ConfigError) as caught:
-        make_config({"schedule": {"fade": 1}, "run": {"seed": -1}, "modle": {}})
-    assert len(str(caught.value).splitlines()) == 3
+        make_config(tree)
+    assert len(str(caught.value).splitlines()) == 8
+
+
+@pytest.mark.parametrize(
+    ("tree", "start"),
+    [
+        ({"loss": {"adversarial": "hinge", "drift": 0.001}}, "loss.drift 0.001 belongs to the wgan loss"),
+        ({"optimizer": {"weight_decay": 0.1}}, "optimizer.weight_decay 0.1 has no effect"),
+        ({"augment": {"adaptive": True}}, "augment.adaptive needs something to adapt"),
+        ({"augment": {"policy": ["color"] * 2}}, "augment.policy color, color: name each"),
+        ({"schedule": {"growth": "none", "start_level": 2}}, "schedule.growth none trains"),
+    ],
+)
+def test_an_option_is_named_once(tree: dict[str, Any], start: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config(tree)
+    assert str(caught.value).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "meant"),
+    [
+        ("loss.adversarial", "lsgan", "least_squares"),
+        ("loss.adversarial", "WGAN-GP", "wgan"),
+        ("loss.adversarial", "non-saturating", "logistic"),
+        ("loss.adversarial", "leastsquares", "least_squares"),
+        ("run.precision", "bf16", "bfloat16"),
+        ("run.precision", "float-16", "float16"),
+        ("model.generator.activation", "LeakyReLU", "leaky_relu"),
+        ("model.discriminator.activation", "swish", "silu"),
+        ("model.conditioning", "AC-GAN", "ac_gan"),
+        ("augment.policy", ["colour"], "color"),
+        ("optimizer.reset", "qqqq", None),
+    ],
+)
+def test_values_that_are_nearly_right(option: str, given: Any, meant: str | None) -> None:
+    tree: Any = given
+    for part in reversed(option.split(".")):
+        tree = {part: tree}
+    with pytest.raises(ConfigError) as caught:
+        make_config(tree)
+    message = str(caught.value)
+    assert message.startswith(f"{option}: {given[0] if isinstance(given, list) else given!r}"[:12])
+    assert ("did you mean" in message) == (meant is not None)
+    assert meant is None or message.endswith(f"; did you mean {meant!r}?")
 
 
 def test_stddev_groups_that_fit() -> None:
@@ -231,23 +289,91 @@ def test_stddev_groups_that_fit() -> None:
 
 
 def test_recipes_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no recipe is called 'papper'; did you mean 'paper'\?"):
-        load_config("papper")
-    with pytest.raises(ConfigError, match=r"Recipes: .*light.*paper"):
+    with pytest.raises(ConfigError, match=r"no recipe is called 'lsun256'; did you mean 'lsun-256'\?"):
+        load_config("lsun256")
+    with pytest.raises(ConfigError, match=r"Recipes: .*lsun-256.*; or give a file \(.yaml, "):
         load_config("qqqq")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(tmp_path / "missing.yaml")
-    path = tmp_path / "bad.yaml"
-    for text, message in (("a: [", "not valid YAML"), ("- a\n- b", "expected a mapping"), ("5", "found int")):
-        path.write_text(text)
-        with pytest.raises(ConfigError, match=message):
-            load_config(path)
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        load_config(path)
-    path.write_text("!!python/object/apply:os.system ['true']")
-    with pytest.raises(ConfigError, match="not valid YAML"):
-        load_config(path)
+    (tmp_path / "plain.txt").write_text("a: 1")
+    with pytest.raises(ConfigError, match=r"plain.txt: the ending .* expected .yaml, .yml, .json, .toml"):
+        load_config(tmp_path / "plain.txt")
+
+
+FILES: dict[str, str] = {
+    "a.yaml": "# mine\nschedule: {batch_size: [8, 4]}\noptimizer: {g_lr: 1e-4}\nrun:\n  seed: 3\n",
+    "a.yml": "{schedule: {batch_size: [8, 4]}, optimizer: {g_lr: 0.0001}, run: {seed: 3}}",
+    "a.json": '{"$schema": "progan.json", "schedule": {"batch_size": [8, 4]}, '
+    '"optimizer": {"g_lr": 1e-4}, "run": {"seed": 3}}',
+    "a.toml": "[schedule]\nbatch_size = [8, 4]\n[optimizer]\ng_lr = 1e-4\n[run]\nseed = 3\n",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_files_of_all_kinds(name: str, encoding: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(FILES[name], encoding=encoding)
+    expected = {"schedule": {"batch_size": [8, 4]}, "optimizer": {"g_lr": 1e-4}, "run": {"seed": 3}}
+    assert read_document(tmp_path / name) == expected
+    assert load_config(tmp_path / name) == make_config(expected)
+    (tmp_path / name).write_text("", encoding=encoding)
+    assert read_document(tmp_path / name) == {}
+
+
+def test_precedence(tmp_path: Path) -> None:
+    """Command line over file over recipe over defaults."""
+    file = tmp_path / "mine.toml"
+    file.write_text("[schedule]\nfade_kimg = 7\n[optimizer]\ng_lr = 0.01\n")
+    config = load_config("quickstart", {"schedule": {"fade_kimg": 9}}, file=file)
+    assert config.schedule.fade_kimg == (9.0,)  # option
+    assert config.optimizer.g_lr == (0.01,)  # file
+    assert config.optimizer.d_lr == (0.003,)  # recipe
+    assert config.optimizer.beta2 == 0.99  # default
+    alone = load_config(file=file)
+    assert alone == make_config(read_recipe(DEFAULT_RECIPE), read_document(file))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("r.yaml", "[" * 5000, "nested too deeply"),
+        ("r.yaml", "a: &x [1]\nb: *x\n", r"r.yaml, line 2: aliases \(\*name\) are not supported"),
+        ("r.yaml", "- 1\n", "expected a mapping of options, found list"),
+        ("r.yaml", "5", "found int"),
+        ("r.yaml", "a: 1\nb: {", "r.yaml, line 2: not valid YAML"),
+        ("r.yaml", "a: b: c", "line 1: not valid YAML"),
+        ("r.yaml", "a: 1\nb: 2\na: 3\n", "r.yaml, line 3: 'a' stands twice"),
+        ("r.yaml", "run:\n  {seed: 1, seed: 2}\n", "line 2: 'seed' stands twice"),
+        ("r.yaml", "1: 2\n", "line 1: 1 cannot be the name of an option"),
+        ("r.yaml", "? [a]\n: 2\n", "cannot be the name"),
+        ("r.yaml", "a: \x07", "not valid YAML"),
+        ("r.yaml", "!!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("r.yaml", "a: " + "9" * 5000, "not valid YAML"),
+        ("r.yml", "a: [", "not valid YAML"),
+        ("r.json", '{"a": 1,\n "b": {"c": 2},\n "a": 3}', "r.json, line 1 or 3: 'a' stands twice"),
+        ("r.json", '{"a": 1,\n}', "r.json, line [12]: not valid JSON"),
+        ("r.json", '{"run":\n {"seed": NaN}}', "r.json, line 2: NaN is no number of JSON"),
+        ("r.json", '{"NaN":\n -Infinity}', "line 2: -Infinity is no number"),
+        ("r.json", "[" * 100_000, "nested too deeply"),
+        ("r.json", "[1]", "found list"),
+        ("r.json", '{"a": ' + "9" * 5000 + "}", "not valid JSON"),
+        ("r.toml", "a = 1\nb = \n", "r.toml, line 2: not valid TOML"),
+        ("r.toml", "a = 1\na = 2\n", "line 2: not valid TOML"),
+        ("r.toml", "a = '", "line 1: not valid TOML"),
+    ],
+)
+def test_files_that_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_document(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    for name in ("r.yaml", "r.json", "r.toml"):
+        (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(ConfigError, match="cannot be read"):
+            load_config(file=tmp_path / name)
 
 
 def test_differing_keys() -> None:
@@ -276,10 +402,3 @@ def test_a_split_may_be_written_in_any_way(given: Any) -> None:
 def test_a_split_that_is_none(given: Any) -> None:
     with pytest.raises(ConfigError, match=r"data\.split"):
         make_config({"data": {"split": given}})
-
-
-@pytest.mark.parametrize("text", ["[" * 5000, "a: &x [1]\nb: *x\n", "- 1\n", "{", "a: b: c"])
-def test_recipe_files_that_are_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "r.yaml").write_text(text)
-    with pytest.raises(ConfigError, match="recipe"):
-        read_recipe(tmp_path / "r.yaml")

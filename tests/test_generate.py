@@ -18,33 +18,46 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from progan.config import LabelForm
 from progan.data.pixels import to_uint8
 from progan.errors import ConfigError, StorageError
 from progan.models.generator import Generator
 from progan.viewers.generate import (
     batch_size_for,
-    class_index,
     generate,
     label_vectors,
     latents,
     level_of,
 )
+from progan.viewers.labels import Label, class_index, describe_labels, label_vector
 from progan.viewers.samples import MANIFEST, save_samples
 from progan.viewers.writers import count_whole, save_folder, save_npy, save_zip
 
 
-def make(channels: int = 3, labels: int = 0, names: tuple[str, ...] = (), level: int = 2) -> Generator:
+def make(
+    channels: int = 3,
+    labels: int = 0,
+    names: tuple[str, ...] = (),
+    level: int = 2,
+    form: LabelForm = "class",
+) -> Generator:
+    """Return a generator; of forms other than 'class', row i of its examples is i, i + 1, ... (mod 2)."""
     torch.manual_seed(0)
-    return Generator(
+    G = Generator(
         channels=channels,
         base_shape=(4, 6),
         max_level=2,
         label_size=labels,
+        label_form=form,
         label_names=names,
         fmap_base=64,
         fmap_max=8,
         level=level,
     ).eval()
+    if form != "class":
+        rows = torch.arange(64.0)[:, None] + torch.arange(labels)
+        G.label_examples.copy_(rows % 2 if form == "classes" else rows)
+    return G
 
 
 def stack(batches: Iterator[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -99,6 +112,138 @@ def test_labels_by_name_and_number() -> None:
     assert label_vectors(make(), None, 0, 0, 1) is None
 
 
+NAMES = ("smiling", "hat", "a,b")
+
+
+@pytest.mark.parametrize(
+    ("form", "label", "expected"),
+    [
+        ("class", "hat", [0, 1, 0]),
+        ("class", "a,b", [0, 0, 1]),
+        ("class", 0, [1, 0, 0]),
+        ("class", ["hat"], [0, 1, 0]),
+        ("class", np.int64(1), [0, 1, 0]),
+        ("classes", "smiling,hat", [1, 1, 0]),
+        ("classes", " hat , 0 ", [1, 1, 0]),
+        ("classes", "a,b", [0, 0, 1]),
+        ("classes", ["a,b", 1], [0, 1, 1]),
+        ("classes", "2,2", [0, 0, 1]),
+        ("classes", 2, [0, 0, 1]),
+        ("classes", np.array([1, 2]), [0, 1, 1]),
+        ("classes", "", [0, 0, 0]),
+        ("classes", [], [0, 0, 0]),
+        ("vector", "0.1, -2,1e3", [0.1, -2, 1000]),
+        ("vector", (0.5, 1, "2"), [0.5, 1, 2]),
+        ("vector", np.array([0.5, 1, 2]), [0.5, 1, 2]),
+    ],
+)
+def test_label_vectors_of_each_form(form: LabelForm, label: Label, expected: list[float]) -> None:
+    G = make(labels=3, names=NAMES, form=form)
+    vector = torch.tensor(expected, dtype=torch.float32)
+    assert torch.equal(label_vector(G, label), vector)
+    rows = label_vectors(G, label, 0, 5, 4)
+    assert rows is not None
+    assert torch.equal(rows, vector.repeat(4, 1))
+
+
+@given(st.sets(st.integers(0, 5)), st.booleans())
+def test_several_classes_are_a_set(chosen: set[int], by_name: bool) -> None:
+    names = ("a", "b", "c", "d", "e", "f")
+    G = make(labels=6, names=names, form="classes")
+    text = ",".join(names[i] if by_name else str(i) for i in chosen)
+    assert set(label_vector(G, text).nonzero().flatten().tolist()) == chosen
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
+def test_a_vector_is_its_numbers(numbers: list[float]) -> None:
+    with torch.device("meta"):
+        G = Generator(max_level=0, label_size=len(numbers), label_form="vector", fmap_base=8)
+    expected = torch.tensor(numbers, dtype=torch.float32)
+    assert torch.equal(label_vector(G, ",".join(map(repr, numbers))), expected)
+    assert torch.equal(label_vector(G, numbers), expected)
+
+
+@pytest.mark.parametrize(
+    ("form", "label", "message"),
+    [
+        (
+            "class",
+            "smiling,hat",
+            r"no label 'smiling,hat'.* Labels: smiling, hat, a,b; or a number from 0 to 2",
+        ),
+        ("class", ["smiling", "hat"], "takes one class, not 2"),
+        ("class", [], "takes one class, not 0"),
+        ("class", "9" * 5000, "number from 0 to 2"),
+        ("classes", "smiling,hats", r"no label 'hats'; did you mean 'hat'\? Labels: smiling, hat, a,b"),
+        ("classes", "smiling,", "no label ''"),
+        ("classes", "3", "number from 0 to 2"),
+        ("classes", "0.5", "no label '0.5'"),
+        ("vector", "1,2", r"takes 3 finite numbers \(smiling, hat, a,b\), not 2"),
+        ("vector", "", "not 0"),
+        ("vector", 1, "not 1"),
+        ("vector", "1,2,x", "'x' is none"),
+        ("vector", "1,2,nan", "'nan' is none"),
+        ("vector", [1, 2, float("inf")], "inf is none"),
+        ("vector", [1, 2, None], "None is none"),
+        ("vector", "1,2,1e39", "'1e39' is none"),
+    ],
+)
+def test_labels_that_are_none_are_told(form: LabelForm, label: Label, message: str) -> None:
+    G = make(labels=3, names=NAMES, form=form)
+    for ask in (lambda: label_vector(G, label), lambda: generate(G, 1, label=label)):
+        with pytest.raises(ConfigError, match=message):
+            ask()
+
+
+@pytest.mark.parametrize("form", ["classes", "vector"])
+def test_random_labels_of_other_forms_are_examples(form: LabelForm) -> None:
+    G = make(labels=3, form=form)
+    G.label_examples.copy_(torch.arange(192.0).view(64, 3))
+    labels = label_vectors(G, None, 5, 0, 6400)
+    assert labels is not None
+    assert set(map(tuple, labels.tolist())) == set(map(tuple, G.label_examples.tolist()))
+    counts = torch.bincount((labels[:, 0] / 3).long(), minlength=64)
+    assert 50 < counts.min() < counts.max() < 150
+    later = label_vectors(G, None, 5, 1000, 7)
+    assert later is not None
+    assert torch.equal(labels[1000:1007], later)
+    other = label_vectors(G, None, 6, 0, 6400)
+    assert not torch.equal(labels, other)  # type: ignore[arg-type]
+    later[:] = 0
+    assert G.label_examples[0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("form", ["class", "classes", "vector"])
+def test_pictures_follow_their_labels(form: LabelForm) -> None:
+    G = make(labels=2, form=form)
+    given = {"class": ("0", "1"), "classes": ("0", "0,1"), "vector": ("0.5,-2", "3,1")}[form]
+    first, second = (stack(generate(G, 3, label=label)) for label in given)
+    assert not np.array_equal(first, second)
+    z = latents(0, 0, 3, G.latent_size)
+    assert np.array_equal(first, to_uint8(G(z, label_vector(G, given[0]).repeat(3, 1))))
+    drawn = label_vectors(G, None, 0, 0, 3)
+    assert np.array_equal(stack(generate(G, 3)), to_uint8(G(z, drawn)))
+
+
+@pytest.mark.parametrize("form", ["classes", "vector"])
+def test_samples_of_other_forms_are_written(tmp_path: Path, form: LabelForm) -> None:
+    G = make(labels=2, names=("smiling", "hat"), form=form)
+    label, same, other = ("hat", [1], "smiling,hat") if form == "classes" else ("0,1", [0, 1.0], "0,2")
+    folder = save_samples(G, tmp_path / "x", 2, label=label)
+    assert json.loads((folder / MANIFEST).read_text())["label"] == [0, 1]
+    save_samples(G, folder, 3, label=same)
+    assert count_whole(folder) == 3
+    for wrong in (other, None):
+        with pytest.raises(ConfigError, match="another label;"):
+            save_samples(G, folder, 4, label=wrong)
+
+
+def test_labels_in_words() -> None:
+    assert describe_labels("class", ("a", "b"), 2) == "class (2: a, b)"
+    assert describe_labels("classes", ("a", "b"), 2) == "several classes (2: a, b)"
+    assert describe_labels("vector", (), 7) == "vector (7)"
+
+
 def test_level_of() -> None:
     G = make(level=1)
     assert level_of(G) == 1
@@ -143,6 +288,12 @@ def test_wrong_arguments_are_told_before_the_first_batch() -> None:
     for options in ({"level": 2}, {"label": "cat"}, {"seed": -1}, {"start": -1}, {"batch_size": 0}):
         with pytest.raises(ConfigError):
             generate(G, 1, **options)
+    with pytest.raises(ConfigError, match=r"^seed -1: expected at least 0$"):
+        generate(G, 1, seed=-1)
+    with pytest.raises(ConfigError, match=r"^batch_size 0: expected at least 1$"):
+        generate(G, 1, batch_size=0)
+    with pytest.raises(ConfigError, match=r"^seed -1: expected"):
+        latents(-1, 0, 1, 1)
     assert list(generate(G, 0)) == []
 
 
@@ -275,7 +426,7 @@ def test_samples_of_different_origin_are_not_mixed(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"another {what};"):
             save_samples(G, folder, 4, **options)  # type: ignore[arg-type]
     with torch.no_grad():
-        G.dense_bias.add_(1)
+        next(G.parameters()).add_(1)
     with pytest.raises(ConfigError, match="another generator;"):
         save_samples(G, folder, 4, label=1)
     for text in (None, "[]", "{"):

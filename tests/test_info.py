@@ -74,6 +74,37 @@ def test_damage_is_told(tmp_path: Path) -> None:
     assert describe(make_run(tmp_path / "new").path)["progress"] == "no checkpoint yet"
 
 
+def test_labels_are_told_with_their_form(tmp_path: Path, blobs: PackedSet) -> None:
+    assert describe(blobs.path)["labels"] == "class (4: 1, 2, 3, 4)"
+    G = Generator(
+        max_level=1,
+        fmap_base=64,
+        fmap_max=8,
+        label_size=2,
+        label_form="classes",
+        label_names=("smiling", "hat"),
+    )
+    save(G, tmp_path / "g.safetensors")
+    facts = describe(tmp_path / "g.safetensors")
+    assert facts["labels"] == "several classes (2: smiling, hat)"
+    assert "label_form" not in facts["options"]
+
+
+def test_epochs_are_those_of_the_packed_set(tmp_path: Path, blobs: PackedSet) -> None:
+    folder = RunFolder(tmp_path)
+    schedule = {"stabilise_epochs": [1], "fade_epochs": [0.5]}
+    config = make_config(options(data={"resolution": "16"}, schedule=schedule))
+    folder.begin(config, Dataset("pictures", str(blobs.path), "f"))
+    record = checkpoint.Record(48, "fade", 1, 0.5, {}, "f", {"progan": "1.0"})
+    checkpoint.save(folder.checkpoints, record, {"x": torch.zeros(1)}, keep=9)
+    assert describe(tmp_path)["progress"].startswith("48 of 192 images (25%), phase ")
+    folder.dataset_file.write_text(folder.dataset_file.read_text().replace(str(blobs.path), "gone"))
+    progress = describe(tmp_path)["progress"]
+    assert progress.startswith(
+        "48 images, level 1, alpha 0.50; how much there is cannot be told: gone: is no"
+    )
+
+
 def test_a_folder_of_another_kind(tmp_path: Path, blobs: PackedSet, monkeypatch: pytest.MonkeyPatch) -> None:
     def message(path: Path) -> str:
         with pytest.raises(CheckpointError) as caught:

@@ -21,8 +21,8 @@ from progan.training.run_folder import RunFolder
 from tiny import command, environment, last_tensors, options, progan, require_equal, words
 
 TREE = options(
-    schedule={"stabilise_kimg": [0.08], "fade_kimg": [0.16], "batch_size": [8], "tick_kimg": [0.04]},
-    run={"checkpoint_minutes": 0.001},
+    schedule={"stabilise_kimg": [0.08], "fade_kimg": [0.16], "batch_size": [8]},
+    run={"checkpoint_minutes": 0.001, "log_kimg": [0.04]},
 )
 TOTAL = 560
 

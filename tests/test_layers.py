@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from progan.models.discriminator import Discriminator, Downscale
+from plain_layers import FORMULAS, same_convolution, stddev_by_loops
+from progan.config import Activation, NetworkOptions, Scaling
+from progan.models.activations import activation, hidden_gain, variance_gain
+from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.models.layers import (
     EqualizedConv2d,
@@ -22,11 +25,15 @@ from progan.models.layers import (
     feature_maps,
     minibatch_stddev,
     pixel_norm,
+    strided_down,
+    strided_up,
     upscale2d,
     upscale2d_conv2d,
 )
 
 few = st.integers(1, 5)
+kernels = st.sampled_from([1, 3, 5, 7])
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 SMALL: dict[str, Any] = {"fmap_base": 64, "fmap_max": 8}
 
 
@@ -48,25 +55,64 @@ def close(ours: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12 * size)
 
 
-@given(few, few, few, st.integers(1, 7), st.integers(1, 7), st.integers(0, 100))
-def test_fused_up_is_unfused_up(n: int, i: int, o: int, h: int, w: int, seed: int) -> None:
+@given(few, few, few, st.integers(1, 7), st.integers(1, 7), kernels, st.integers(0, 100))
+def test_fused_up_is_unfused_up(n: int, i: int, o: int, h: int, w: int, k: int, seed: int) -> None:
     torch.manual_seed(seed)
-    x, weight = randn(n, i, h, w).requires_grad_(), randn(o, i, 3, 3).requires_grad_()
+    x, weight = randn(n, i, h, w).requires_grad_(), randn(o, i, k, k).requires_grad_()
     results = [with_gradients(upscale2d_conv2d(x, weight, fused=fused), x, weight) for fused in (True, False)]
     assert results[0][0].shape == (n, o, 2 * h, 2 * w)
     close(*results)
 
 
-@given(few, few, few, st.integers(1, 5), st.integers(1, 5), st.booleans(), st.integers(0, 100))
-def test_fused_down_is_unfused_down(n: int, i: int, o: int, h: int, w: int, bias: bool, seed: int) -> None:
+@given(few, few, few, st.integers(1, 5), st.integers(1, 5), kernels, st.booleans(), st.integers(0, 100))
+def test_fused_down_is_unfused_down(
+    n: int, i: int, o: int, h: int, w: int, k: int, bias: bool, seed: int
+) -> None:
     torch.manual_seed(seed)
-    x, weight = randn(n, i, 2 * h, 2 * w).requires_grad_(), randn(o, i, 3, 3).requires_grad_()
+    x, weight = randn(n, i, 2 * h, 2 * w).requires_grad_(), randn(o, i, k, k).requires_grad_()
     b = randn(o) if bias else None
     results = [
         with_gradients(conv2d_downscale2d(x, weight, b, fused=fused), x, weight) for fused in (True, False)
     ]
     assert results[0][0].shape == (n, o, h, w)
     close(*results)
+
+
+strides = given(
+    st.integers(1, 2),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.sampled_from([1, 3, 5, 7]),
+)
+
+
+@settings(max_examples=20)
+@strides
+def test_strided_down_is_tensorflows_same(n: int, i: int, o: int, h: int, w: int, k: int) -> None:
+    x, weight, bias = randn(n, i, 2 * h, 2 * w), randn(o, i, k, k), randn(o)
+    expected = same_convolution(x, weight)
+    torch.testing.assert_close(strided_down(x, weight), expected)
+    torch.testing.assert_close(strided_down(x, weight, bias), expected + bias.view(1, -1, 1, 1))
+
+
+@settings(max_examples=20)
+@strides
+def test_strided_up_is_tensorflows_same(n: int, i: int, o: int, h: int, w: int, k: int) -> None:
+    # TensorFlow's transposed convolution is the gradient of its convolution.
+    x, weight, large = randn(n, i, h, w), randn(o, i, k, k), randn(n, o, 2 * h, 2 * w).requires_grad_()
+    forward = same_convolution(large, weight.transpose(0, 1))
+    (expected,) = torch.autograd.grad(forward, large, x)
+    torch.testing.assert_close(strided_up(x, weight), expected)
+
+
+def test_alignment_in_numbers() -> None:
+    """What TensorFlow gives for pictures and kernels of ones: the odd row and column are the last ones."""
+    ones = torch.ones(1, 1, 3, 3)
+    up = [[1, 1, 2, 1], [1, 1, 2, 1], [2, 2, 4, 2], [1, 1, 2, 1]]
+    assert strided_up(torch.ones(1, 1, 2, 2), ones)[0, 0].tolist() == up
+    assert strided_down(torch.ones(1, 1, 4, 4), ones)[0, 0].tolist() == [[9, 6], [6, 4]]
 
 
 @given(few, few, st.integers(1, 4), st.integers(1, 4))
@@ -80,26 +126,12 @@ def test_scaling_by_two(n: int, c: int, h: int, w: int) -> None:
     torch.testing.assert_close(downscale2d(y), mean)
 
 
-def stddev_by_loops(x: Tensor, group: int) -> Tensor:
-    """Section 3 in plain loops: sample i is in group i mod M."""
-    n = len(x)
-    m = n // min(group, n)
-    maps = torch.empty(n, 1, *x.shape[2:], dtype=x.dtype)
-    for j in range(m):
-        members = [x[i] for i in range(n) if i % m == j]
-        mean = sum(members, torch.zeros_like(x[0])) / len(members)
-        variance = sum(((one - mean) ** 2 for one in members), torch.zeros_like(x[0])) / len(members)
-        value = (variance + 1e-8).sqrt().mean()
-        for i in range(j, n, m):
-            maps[i] = value
-    return torch.cat([x, maps], dim=1)
-
-
-@given(st.integers(1, 5), st.integers(1, 4), few, few, few, st.booleans())
-def test_minibatch_stddev(group: int, m: int, c: int, h: int, w: int, small: bool) -> None:
+@given(st.integers(1, 5), st.integers(1, 4), few, few, few, st.integers(1, 3), st.booleans())
+def test_minibatch_stddev(group: int, m: int, c: int, h: int, w: int, features: int, small: bool) -> None:
     n = m if small and m < group else group * m
-    x = randn(n, c, h, w)
-    torch.testing.assert_close(minibatch_stddev(x, group), stddev_by_loops(x, group))
+    x = randn(n, c * features, h, w)
+    expected = stddev_by_loops(x, group, features)
+    torch.testing.assert_close(minibatch_stddev(x, group, features), expected)
 
 
 def test_minibatch_stddev_of_a_batch_that_cannot_be_divided() -> None:
@@ -135,7 +167,8 @@ def test_statistics_of_half_precision_are_float32(dtype: torch.dtype) -> None:
 
 def test_equalized_learning_rate() -> None:
     torch.manual_seed(0)
-    conv, linear = EqualizedConv2d(64, 96, 3), EqualizedLinear(512, 256, gain=1.0)
+    options = NetworkOptions()
+    conv, linear = EqualizedConv2d(64, 96, 3, options), EqualizedLinear(512, 256, options, gain=1.0)
     assert conv.scale == math.sqrt(2) / math.sqrt(64 * 9)
     assert linear.scale == 1 / math.sqrt(512)
     for layer in (conv, linear):
@@ -152,6 +185,34 @@ def test_equalized_learning_rate() -> None:
     assert conv(torch.randn(4, 64, 16, 16))[..., 1:-1, 1:-1].std().item() == pytest.approx(
         math.sqrt(2), rel=0.1
     )
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(name: Activation) -> None:
+    x = torch.linspace(-4, 4, 81, dtype=torch.float64)
+    torch.testing.assert_close(activation(NetworkOptions(activation=name))(x), FORMULAS[name](x))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_gains_keep_the_variance(name: Activation) -> None:
+    x = torch.linspace(-12, 12, 2_400_001, dtype=torch.float64)
+    density = torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi)
+    expected = torch.trapezoid(density * FORMULAS[name](x).square(), x).rsqrt().item()
+    assert variance_gain(name, 0.2) == pytest.approx(expected, rel=1e-9)
+
+
+def test_gains_that_are_known() -> None:
+    assert variance_gain("relu", 0.2) == pytest.approx(math.sqrt(2), rel=1e-13)
+    for slope in (0.0, 0.01, 0.2, 1.0):
+        assert variance_gain("leaky_relu", slope) == pytest.approx(
+            torch.nn.init.calculate_gain("leaky_relu", slope), rel=1e-13
+        )
+    # The constants of selu are chosen so that unit variance is a fixed point.
+    assert variance_gain("selu", 0.2) == pytest.approx(1, rel=1e-13)
+    assert hidden_gain(NetworkOptions(activation="tanh")) == math.sqrt(2), (
+        "the paper's, whatever the activation"
+    )
+    assert hidden_gain(NetworkOptions(weight_init="lecun")) == 1
 
 
 def test_filters_of_table_2() -> None:
@@ -182,7 +243,7 @@ def test_parameters_of_table_2() -> None:
     st.sampled_from(["fused", "separate"]),
 )
 def test_networks_of_any_shape(
-    channels: int, base: tuple[int, int], top: int, label_size: int, downscale: Downscale
+    channels: int, base: tuple[int, int], top: int, label_size: int, downscale: Scaling
 ) -> None:
     shape: dict[str, Any] = {
         "channels": channels,
@@ -273,13 +334,23 @@ def test_errors_say_what_was_expected() -> None:
         Generator(label_size=3, label_names=("a", "b"), **SMALL)
     with pytest.raises(ValueError, match="channels 0"):
         Generator(channels=0)
-    with pytest.raises(ValueError, match="latent_size 0: expected at least 1"):
+    with pytest.raises(ValueError, match=r"latent_size: .* greater than or equal to 1 \(given: 0\)"):
         Generator(latent_size=0)
     for kind in (Generator, Discriminator):
         for name, value in (("fmap_base", 0), ("fmap_max", 0), ("fmap_decay", -1), ("fmap_decay", math.inf)):
-            with pytest.raises(ValueError, match=f"{name} {value}"):
+            with pytest.raises(ValueError, match=rf"{name}: .*\(given: {value}\)"):
                 kind(**{name: value})  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="stddev_group -1: expected 0 or more"):
+        with pytest.raises(ValueError, match=r"unknown option 'fmap_bass'; did you mean 'fmap_base'\?"):
+            kind(fmap_bass=8)
+        with pytest.raises(ValueError, match="kernel_size 4: expected an odd number"):
+            kind(kernel_size=4)
+        with pytest.raises(ValueError, match="label_form 'onehot': expected class, classes, vector"):
+            kind(label_form="onehot")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"stddev_group: .*\(given: -1\)"):
         Discriminator(stddev_group=-1)
-    with pytest.raises(ValueError, match="downscale 'bilinear': expected fused or separate"):
-        Discriminator(downscale="bilinear")  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"downscale: .*'fused', 'separate' or 'strided' \(given: 'bilinear'\)"
+    ):
+        Discriminator(downscale="bilinear")
+    with pytest.raises(ValueError, match="stddev_features 3 does not divide the 8 filters of level 0"):
+        Discriminator(stddev_features=3, **SMALL)

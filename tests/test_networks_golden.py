@@ -52,8 +52,7 @@ def test_every_batch_size(batch: int, kind: str) -> None:
 @pytest.mark.parametrize("group", [2, 16])
 def test_stddev_groups(group: int, kind: str) -> None:
     arrays, dtype = golden("networks_A"), DTYPE[kind]
-    _, D, _ = networks("A", dtype)
-    D.stddev_group = group
+    _, D, _ = networks("A", dtype, stddev_group=group)
     with torch.no_grad():
         scores, _ = D(torch.from_numpy(arrays["images_in"]).to(dtype))
     expected = arrays[f"D.scores_mbstd_group{group}/lod=0/{kind}"][:, 0]

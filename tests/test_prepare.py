@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from PIL import Image
 from skimage import data
 
 from pngs import write_bomb
-from progan.config import DataOptions
+from progan.config import DataOptions, LabelForm
 from progan.data import writing
 from progan.data.decoding import Header, scan
 from progan.data.packed import PackedSet, partial_path
@@ -222,9 +223,9 @@ def test_folder_labels_limit_and_split(tmp_path: Path) -> None:
     packed = PackedSet.open(tmp_path / "set")
     assert (report.found, report.used, report.left_out) == (80, 50, 30)
     assert packed.label_names == ("cat", "dog")
-    for name, row in zip(packed.names(), packed.one_hot(np.arange(50)), strict=True):
+    for name, row in zip(packed.names(), packed.label_vectors(np.arange(50)), strict=True):
         assert packed.label_names[int(row.argmax())] == name.split("/")[0]
-    assert min(packed.one_hot(np.arange(50)).sum(axis=0)) > 15
+    assert min(packed.label_vectors(np.arange(50)).sum(axis=0)) > 15
     part = {packed.names()[i]: s for s in ("train", "validation", "test") for i in packed.indices(s)}
     prepare(tmp_path / "p", tmp_path / "all", options.model_copy(update={"limit": None}))
     every = PackedSet.open(tmp_path / "all")
@@ -263,6 +264,131 @@ def test_label_file_beside_the_pictures(tmp_path: Path) -> None:
         prepare(folder, tmp_path / "set", DataOptions(resolution="8", labels="labels.csv"))
     with pytest.raises(DataError, match="no such file"):
         prepare(folder, tmp_path / "other", DataOptions(labels="wrong.csv"))
+
+
+def table_of(folder: Path, file: str, values: list[list[float]]) -> dict[str, list[float]]:
+    """Write rows of `x` and `y,z` for the first pictures of a folder, in the reverse of their order."""
+    rows = {f"{i:04d}.png": row for i, row in enumerate(values)}
+    with (folder / file).open("w", newline="") as stream:
+        csv.writer(stream).writerows(
+            [("name", "x", "y,z"), *((name, *rows[name]) for name in reversed(rows))]
+        )
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("form", "values"),
+    [
+        ("classes", [[0, 1], [1, 1], [0, 0], [1, 0]]),
+        ("vector", [[0.1, -7.25], [1e-30, 3e30], [0, 0], [2, 1]]),
+    ],
+)
+def test_label_table_beside_the_pictures(tmp_path: Path, form: LabelForm, values: list[list[float]]) -> None:
+    folder = fill(tmp_path / "p", 6)
+    rows = table_of(folder, "table.csv", values)
+    (folder / "0001.png").write_bytes((folder / "0001.png").read_bytes()[:200])
+    (folder / "0002.png").write_text("no picture")
+    options = DataOptions(resolution="8", labels="table.csv", label_form=form)
+    report = prepare(folder, tmp_path / "set", options)
+    packed = PackedSet.open(tmp_path / "set")
+    assert packed.names() == ["0000.png", "0003.png"]
+    assert set(skipped(tmp_path / "set")) == {"0001.png", "0002.png", "0004.png", "0005.png"}
+    assert skipped(tmp_path / "set")["0004.png"] == "no label"
+    assert (packed.label_form, packed.label_names, packed.manifest.label_kind) == (form, ("x", "y,z"), "file")
+    expected = np.array([rows[name] for name in packed.names()], dtype=np.float32)
+    np.testing.assert_array_equal(packed.label_vectors([0, 1]), expected)
+    assert not list((tmp_path / "set").glob("plan*"))
+    what = {"classes": "2 classes, several a picture: x, y,z", "vector": "2 numbers a picture: x, y,z"}
+    assert what[form] in report.lines()
+    assert prepare(folder, tmp_path / "set", options) == report
+
+
+def test_class_labels_are_read_back(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "p", 4)
+    (folder / "labels.csv").write_text("0000.png,b\n0001.png,a\n0003.png,c\n")
+    (folder / "0003.png").write_text("no picture")
+    report = prepare(folder, tmp_path / "set", DataOptions(resolution="8", labels="labels.csv"))
+    packed = PackedSet.open(tmp_path / "set")
+    assert (packed.label_form, packed.label_names) == ("class", ("a", "b"))
+    assert packed.label_vectors([0, 1]).tolist() == [[0, 1], [1, 0]]
+    assert "2 classes: a, b" in report.lines()
+
+
+def stop_after_a_chunk(folder: Path, destination: Path, options: DataOptions) -> None:
+    seen: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        prepare(
+            folder, destination, options, workers=1,
+            progress=lambda done, _: seen.append(done), stop=lambda: max(seen) > 0,
+        )  # fmt: skip
+
+
+def test_a_stopped_set_keeps_its_table(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "p", 150)
+    random = np.random.default_rng(1).standard_normal((150, 2)).astype(np.float32)
+    table_of(folder, "table.csv", random.tolist())
+    (folder / "0003.png").write_bytes((folder / "0003.png").read_bytes()[:200])
+    options = DataOptions(resolution="8", labels="table.csv", label_form="vector")
+    prepare(folder, tmp_path / "whole", options, workers=1)
+    stop_after_a_chunk(folder, tmp_path / "set", options)
+    seen: list[int] = []
+    prepare(folder, tmp_path / "set", options, progress=lambda done, _: seen.append(done))
+    assert seen[0] == 64
+    assert content(tmp_path / "set") == content(tmp_path / "whole")
+    np.testing.assert_array_equal(
+        PackedSet.open(tmp_path / "set").label_vectors(range(149)), np.delete(random, 3, axis=0)
+    )
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_plan_whose_labels_are_lost_is_made_again(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    folder = fill(tmp_path / "p", 100)
+    table_of(folder, "table.csv", [[i, -i] for i in range(100)])
+    options = DataOptions(resolution="8", labels="table.csv", label_form="vector")
+    stop_after_a_chunk(folder, tmp_path / "set", options)
+    spoil(partial_path(tmp_path / "set") / writing.PLANNED_LABELS)
+    prepare(folder, tmp_path / "set", options)
+    assert PackedSet.open(tmp_path / "set").label_vectors([42]).tolist() == [[42, -42]]
+
+
+def test_sets_with_other_labels_are_not_taken(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "p", 4)
+    table_of(folder, "table.csv", [[0, 1], [1, 0], [1, 1], [0, 0]])
+
+    def find(**options: object) -> Path:
+        return find_or_prepare(folder, DataOptions.model_validate({"resolution": "8", **options}))[0].path
+
+    plain = find()
+    assert find(part="all", order="sequential", in_memory=True, mirror=True) == plain
+    classes = find(labels="table.csv", label_form="classes")
+    vector = find(labels="table.csv", label_form="vector")
+    assert len({plain, classes, vector}) == 3
+    assert find(labels="table.csv", label_form="classes") == classes
+    table_of(folder, "table.csv", [[0, 1], [1, 0], [1, 1], [1, 0]])
+    changed = find(labels="table.csv", label_form="classes")
+    assert changed not in {plain, classes, vector}
+    assert PackedSet.open(changed).label_vectors([3]).tolist() == [[1, 0]]
+
+
+def test_label_forms_that_do_not_fit_are_explained(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "p", 2)
+    (folder / "labels.csv").write_text("name,label\n0000.png,cat\n0001.png,dog\n")
+    for form, message in (
+        ("classes", "line 2, column 'label': expected 1 .*'cat'"),
+        ("vector", "a finite num"),
+    ):
+        with pytest.raises(DataError, match=message):
+            prepare(folder, tmp_path / "set", DataOptions(labels="labels.csv", label_form=form))
+    table_of(folder, "table.csv", [[0, 1], [1, 0]])
+    with pytest.raises(DataError, match=r"expected `name,label`.* needs data\.label_form classes or vector"):
+        prepare(folder, tmp_path / "set", DataOptions(labels="table.csv"))
+    with pytest.raises(DataError, match=r"no such file.* CSV file of name,COLUMN"):
+        prepare(folder, tmp_path / "set", DataOptions(labels="wrong.csv", label_form="vector"))
+    with pytest.raises(
+        ConfigError, match=r"data\.label_form vector: .*builtin:synthetic have one class each"
+    ):
+        find_or_prepare("builtin:synthetic", DataOptions(labels="x.csv", label_form="vector"))
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
 def test_sources_without_usable_pictures_are_explained(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from progan.errors import (
     StorageError,
 )
 from progan.models.weights import save as save_weights
-from progan.training import checkpoint, step, trainer
+from progan.training import checkpoint, step, trainer, updates
 from progan.training.logs import read_stats
 from progan.training.reporting import Reporter
 from progan.training.run_folder import RunFolder
@@ -38,7 +38,7 @@ from tiny import TOTAL, Listener, last_tensors, options, require_equal
 
 def train(source: PackedSet | Path, out: Path, reporter: Reporter | None = None, **branches: Any) -> Path:
     path = source.path if isinstance(source, PackedSet) else source
-    return progan.train(path, out, recipe="light", options=options(**branches), reporter=reporter)
+    return progan.train(path, out, options=options(**branches), reporter=reporter)
 
 
 @pytest.fixture(scope="module", name="done")
@@ -82,7 +82,7 @@ def test_log_points(done: Path) -> None:
     assert clocks == sorted(set(clocks))
     assert clocks[-1] == TOTAL
     assert all(line.keys() == lines[0].keys() for line in lines)
-    names = {"D/loss", "G/loss", "D/penalty", "D/drift", "D/label_real", "D/label_fake", "G/label_fake"}
+    names = {"D/loss", "G/loss", "D/gp", "D/drift", "D/label_real", "D/label_fake", "G/label_fake"}
     assert names < lines[0].keys()
     assert all(np.isfinite(value) for line in lines for value in line.values() if not isinstance(value, str))
     assert {(line["resolution"], line["phase"]) for line in lines} == {
@@ -96,10 +96,10 @@ def test_log_points(done: Path) -> None:
         assert line["batch_size"] == (16 if line["level"] == 0 else 8)
         assert (line["phase"] == "fade") == (line["alpha"] < 1)
         # The terms are weighted and added up as the configuration says.
-        total = line["D/wasserstein"] + 10 * line["D/penalty"] + 0.001 * line["D/drift"]
+        total = line["D/adversarial"] + 10 * line["D/gp"] + 0.001 * line["D/drift"]
         assert line["D/loss"] == pytest.approx(total + line["D/label_real"] + line["D/label_fake"], rel=1e-4)
         difference = line["D/fake_score"] - line["D/real_score"]
-        assert line["D/wasserstein"] == pytest.approx(difference, abs=1e-4)
+        assert line["D/adversarial"] == pytest.approx(difference, abs=1e-4)
 
 
 def test_samples_of_every_log_point(done: Path) -> None:
@@ -381,7 +381,7 @@ def test_divergence_stops_and_keeps_the_last_checkpoint(
     state = {"calls": 0}
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "discriminator_step", poisoned)
+        patch.setattr(updates, "discriminator_step", poisoned)
         with pytest.raises(DivergenceError, match=r"D/fake_score.* became NaN or infinite") as caught:
             train(blobs, run, run={"checkpoint_minutes": 0, "keep_checkpoints": 2})
     assert f"progan train --resume {run}" in str(caught.value)
@@ -411,7 +411,7 @@ class Steps(Reporter):
 
     def advance(self, point: Point, images_seen: int) -> None:  # noqa: ARG002
         assert self.trainer is not None
-        d, g = (adam.tensors() for adam in (self.trainer.state.d_adam, self.trainer.state.g_adam))
+        d, g = (adam.tensors() for adam in (self.trainer.state.d_optimizer, self.trainer.state.g_optimizer))
         name = "step.conv.weight"
         self.seen.append((point.level, point.phase.kind, int(d[name]), int(g[name])))
 
@@ -526,8 +526,8 @@ def test_without_labels_and_other_losses(tmp_path: Path) -> None:
         run={"micro_batch": 2},
     )
     last = read_stats(run / "stats.jsonl")[-1]
-    assert not {"D/penalty", "D/drift", "D/label_real"} & last.keys()
-    assert last["D/loss"] == pytest.approx(last["D/wasserstein"])
+    assert not {"D/gp", "D/drift", "D/label_real"} & last.keys()
+    assert last["D/loss"] == pytest.approx(last["D/adversarial"])
     assert last["resolution"] == "8x12"
     G = progan.load(run)
     assert G(torch.randn(3, 6)).shape == (3, 1, 8, 12)

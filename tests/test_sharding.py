@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from progan.config import make_config
+from progan.config import make_config, merge
 from progan.data.batches import Batches
 from progan.data.packed import PackedSet
-from progan.training.optimizer import Adam, update_average
+from progan.training.augment import DRAWS
+from progan.training.objective import Conditions
+from progan.training.optimizer import Optimizer, update_average
 from progan.training.schedule import Schedule
 from progan.training.state import ImageSpec, build_networks
-from progan.training.step import Growth, discriminator_step, generator_step
+from progan.training.step import discriminator_step, generator_step
 from tiny import options
 
 ITERATIONS = 9
 
 
-def train(blobs: PackedSet, micro_batch: int | None, group: int) -> dict[str, torch.Tensor]:
+def train(
+    blobs: PackedSet, micro_batch: int | None, group: int, choices: dict[str, Any] | None = None
+) -> dict[str, torch.Tensor]:
     """Some iterations through a growth in float64; returns all weights and the last means of the losses."""
     tree = options(
+        data={"mirror": True},
         model={"discriminator": {"stddev_group": group}},
         schedule={"stabilise_kimg": 0.048, "fade_kimg": 0.048, "batch_size": [16]},
-        run={"micro_batch": micro_batch, "seed": 3},
+        run={"seed": 3},
     )
-    config = make_config(tree)
-    schedule = Schedule(config.schedule, config.optimizer, 2)
+    config = make_config(merge(tree, choices or {}))
+    schedule = Schedule(config, 2, blobs.count)
     torch.manual_seed(config.run.seed)
     spec = ImageSpec(3, (4, 4), 2, blobs.label_names)
     (G, D), (G_ema, _) = build_networks(config, spec), build_networks(config, spec)
     G.double(), D.double(), G_ema.double().requires_grad_(False)
-    g_adam, d_adam = Adam(G, config.optimizer), Adam(D, config.optimizer)
-    batches = Batches(
-        blobs, blobs.indices(), seed=3, latent_size=G.latent_size, mirror=True, dtype=torch.float64
-    )
+    g_optimizer, d_optimizer = Optimizer(G, config.optimizer), Optimizer(D, config.optimizer)
+    draws = DRAWS if config.augment.policy else 0
+    batches = Batches(blobs, config, latent_size=G.latent_size, draws=draws, dtype=torch.float64)
+    probability = torch.tensor(0.7, dtype=torch.float64) if draws else None
     kinds = set()
     for i in range(ITERATIONS):
         point = schedule.at(16 * i)
         kinds.add((point.level, point.phase.kind))
         alpha = torch.tensor(point.alpha, dtype=torch.float64) if point.fading else None
-        growth, n = Growth(point.level, alpha), point.batch_size
+        at, n = Conditions(point.level, alpha, probability), point.batch_size
         d_batch = batches.discriminator(16 * i, n, point.level, alpha)
-        d = discriminator_step((G, D), d_adam, d_batch, growth, config, point.d_lr)
+        d = discriminator_step((G, D), d_optimizer, d_batch, at, config, point.d_lr, micro_batch)
         update_average(G_ema, G, 0.9)
-        g = generator_step((G, D), g_adam, batches.generator(16 * i, n), growth, config, point.g_lr)
+        g_batch = batches.generator(16 * i, n, point.level, alpha)
+        g = generator_step((G, D), g_optimizer, g_batch, at, config, point.g_lr, micro_batch)
     assert kinds == {(0, "stabilise"), (1, "fade"), (1, "stabilise")}
     means = {f"D {k}": v for k, v in d.items()} | {f"G {k}": v for k, v in g.items()}
     networks = {"G": G, "D": D, "G_ema": G_ema}
@@ -68,3 +76,22 @@ def test_the_group_matters(blobs: PackedSet) -> None:
     four, two = train(blobs, None, 4), train(blobs, None, 2)
     difference = max(float((four[name] - two[name]).abs().max()) for name in four)
     assert difference > 1e-6
+
+
+CHOICES: list[dict[str, Any]] = [
+    {"loss": {"adversarial": "least_squares", "target_noise_per": "sample"}},
+    {"loss": {"adversarial": "logistic", "r2_gamma": 3.0}, "optimizer": {"clip_norm": 0.5}},
+    {"loss": {"adversarial": "hinge"}, "augment": {"policy": ["color", "translation", "cutout"]}},
+    {"loss": {"adversarial": "relativistic"}, "model": {"conditioning": "projection"}},
+    {"model": {"discriminator": {"stddev_features": 2, "downscale": "strided"}}},
+]
+
+
+@pytest.mark.parametrize(
+    "choices", CHOICES, ids=lambda c: "-".join(str(v) for b in c.values() for v in b.values())
+)
+def test_with_every_loss(blobs: PackedSet, choices: dict[str, Any]) -> None:
+    whole, parts = train(blobs, None, 4, choices), train(blobs, 8, 4, choices)
+    assert parts.keys() == whole.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-10, msg=name)

@@ -11,23 +11,17 @@ import torch
 from torch import Tensor
 
 from golden_weights import at_lod, golden, networks, state_dict, translate
-from progan.config import Config, LossOptions, OptimizerOptions, ScheduleOptions
+from progan.config import make_config, per_level
 from progan.data.batches import DiscriminatorBatch, GeneratorBatch
 from progan.data.pixels import fade_reals
-from progan.training.losses import gradient_penalty
-from progan.training.optimizer import Adam, update_average
+from progan.training.losses import gradient_penalty, with_squares
+from progan.training.objective import Conditions, discriminator_terms, generator_terms, total
+from progan.training.optimizer import Optimizer, update_average
 from progan.training.schedule import Schedule
-from progan.training.step import (
-    Growth,
-    discriminator_step,
-    discriminator_terms,
-    generator_step,
-    generator_terms,
-    total,
-)
+from progan.training.step import discriminator_step, generator_step
 
 CASES = [("A", 0.0), ("A", 0.35), ("C", 0.0), ("C", 0.35)]
-LOSS = LossOptions()
+CONFIG = make_config({})
 
 
 def tensor(config: str, key: str) -> Tensor:
@@ -55,18 +49,18 @@ def close(ours: Tensor, expected: Any, tolerance: float = 1e-10) -> None:
 @pytest.mark.parametrize(("config", "lod"), CASES)
 def test_loss_terms(config: str, lod: float) -> None:
     G, D, top = networks(config, torch.float64)
-    growth = Growth(*at_lod(lod, top, torch.float64))
+    at = Conditions(*at_lod(lod, top, torch.float64))
     d_batch, g_batch = batches(config)
     expected, key = golden(f"losses_{config}"), f"lod={lod:g}/f64"
-    terms = discriminator_terms(G, D, d_batch, growth, LOSS)
+    terms = discriminator_terms(G, D, d_batch, at, CONFIG)
     close(terms["real_score"], expected[f"D.real_scores/{key}"])
     close(terms["fake_score"], expected[f"D.fake_scores/{key}"])
-    close(terms["penalty"], (expected[f"D.mixed_norms/{key}"] - 1) ** 2)
+    close(terms["gp"], (expected[f"D.mixed_norms/{key}"] - 1) ** 2)
     close(terms["drift"], expected[f"D.epsilon_penalty/{key}"])
-    close(total(terms, LOSS).mean(), expected[f"D.loss_mean/{key}"])
-    g_terms = generator_terms(G, D, g_batch, growth)
-    close(g_terms["wasserstein"], -expected[f"G.fake_scores/{key}"])
-    close(total(g_terms, LOSS).mean(), expected[f"G.loss_mean/{key}"])
+    close(total(terms, CONFIG).mean(), expected[f"D.loss_mean/{key}"])
+    g_terms = generator_terms(G, D, g_batch, at, CONFIG)
+    close(g_terms["adversarial"], -expected[f"G.fake_scores/{key}"])
+    close(total(g_terms, CONFIG).mean(), expected[f"G.loss_mean/{key}"])
     if config == "C":
         close(terms["label_real"], expected[f"D.label_penalty_reals/{key}"])
         close(terms["label_fake"], expected[f"D.label_penalty_fakes/{key}"])
@@ -76,11 +70,11 @@ def test_loss_terms(config: str, lod: float) -> None:
 @pytest.mark.parametrize(("config", "lod"), CASES)
 def test_every_gradient(config: str, lod: float) -> None:
     G, D, top = networks(config, torch.float64)
-    growth = Growth(*at_lod(lod, top, torch.float64))
+    at = Conditions(*at_lod(lod, top, torch.float64))
     d_batch, g_batch = batches(config)
-    torch.autograd.backward(total(discriminator_terms(G, D, d_batch, growth, LOSS), LOSS).mean())
+    torch.autograd.backward(total(discriminator_terms(G, D, d_batch, at, CONFIG), CONFIG).mean())
     compare_gradients(config, "D", D, top, lod)
-    torch.autograd.backward(total(generator_terms(G, D, g_batch, growth), LOSS).mean())
+    torch.autograd.backward(total(generator_terms(G, D, g_batch, at, CONFIG), CONFIG).mean())
     compare_gradients(config, "G", G, top, lod)
 
 
@@ -105,7 +99,8 @@ def compare_gradients(config: str, name: str, network: torch.nn.Module, top: int
 def test_penalty_is_relative_to_the_target(target: float) -> None:
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     slope = torch.randn(3, 8, 8, dtype=torch.float64)
-    penalty = gradient_penalty(lambda y: (y * slope).sum((1, 2, 3)), x, x + 1, torch.rand(4).double(), target)
+    _, _, squares = with_squares(lambda images: ((images * slope).sum((1, 2, 3)), images), x)
+    penalty = gradient_penalty(squares, target, one_sided=False)
     close(penalty, np.full(4, (float(slope.norm()) / target - 1) ** 2))
 
 
@@ -115,19 +110,15 @@ def test_two_whole_iterations(micro_batch: int | None) -> None:
     opt = json.loads(str(arrays["opt_json"]))
     G, D, top = networks("C", torch.float64)
     average, _, _ = networks("C", torch.float64)
-    growth = Growth(*at_lod(opt["lod"], top, torch.float64))
-    config = Config.model_validate(
-        {
-            "optimizer": {"beta1": opt["beta1"], "beta2": opt["beta2"], "eps": opt["epsilon"]},
-            "run": {"micro_batch": micro_batch},
-        }
-    )
-    g_adam, d_adam = Adam(G, config.optimizer), Adam(D, config.optimizer)
+    at = Conditions(*at_lod(opt["lod"], top, torch.float64))
+    adam = {"beta1": opt["beta1"], "beta2": opt["beta2"], "eps": opt["epsilon"]}
+    config = make_config({"optimizer": adam})
+    g_adam, d_adam = Optimizer(G, config.optimizer), Optimizer(D, config.optimizer)
     d_batch, g_batch = batches("C")
     for round_ in (1, 2):
-        discriminator_step((G, D), d_adam, d_batch, growth, config, opt["lr"])
+        discriminator_step((G, D), d_adam, d_batch, at, config, opt["lr"], micro_batch)
         update_average(average, G, opt["gs_beta"])
-        generator_step((G, D), g_adam, g_batch, growth, config, opt["lr"])
+        generator_step((G, D), g_adam, g_batch, at, config, opt["lr"], micro_batch)
         for name, network in (("G", G), ("D", D), ("Gs", average)):
             expected = state_dict(arrays, name, top, f"after_round{round_}/", "/f64")
             ours = network.state_dict()
@@ -165,18 +156,23 @@ def test_schedule_tables(name: str) -> None:
         size -= size % devices
         return int(min(size, kwargs.get("max_minibatch_per_gpu", {}).get(str(side), size) * devices))
 
-    options = ScheduleOptions(
-        start_level=sides.index(kwargs.get("lod_initial_resolution", 4)),
-        stabilise_kimg=(kwargs.get("lod_training_kimg", 600),),
-        fade_kimg=(kwargs.get("lod_transition_kimg", 600),),
-        batch_size=tuple(batch_size(side) for side in sides),
-        tick_kimg=tuple(TICKS[side] for side in sides),
+    config = make_config(
+        {
+            "schedule": {
+                "start_level": sides.index(kwargs.get("lod_initial_resolution", 4)),
+                "stabilise_kimg": kwargs.get("lod_training_kimg", 600),
+                "fade_kimg": kwargs.get("lod_transition_kimg", 600),
+                "batch_size": [batch_size(side) for side in sides],
+            },
+            "optimizer": {
+                "g_lr": [kwargs.get("G_lrate_dict", {}).get(str(side), 0.001) for side in sides],
+                "d_lr": [kwargs.get("D_lrate_dict", {}).get(str(side), 0.001) for side in sides],
+            },
+            "model": {"discriminator": {"stddev_group": 0}},
+            "run": {"log_kimg": [TICKS[side] for side in sides]},
+        }
     )
-    rates = OptimizerOptions(
-        g_lr=tuple(kwargs.get("G_lrate_dict", {}).get(str(side), 0.001) for side in sides),
-        d_lr=tuple(kwargs.get("D_lrate_dict", {}).get(str(side), 0.001) for side in sides),
-    )
-    schedule = Schedule(options, rates, log2 - 2)
+    schedule = Schedule(config, log2 - 2, pictures=1)
     assert len(arrays[f"schedule/{name}"]) > 40
     for row in arrays[f"schedule/{name}"]:
         clock, lod, side, minibatch, g_lr, d_lr, tick = (float(x) for x in row)
@@ -184,4 +180,4 @@ def test_schedule_tables(name: str) -> None:
         assert 4 << point.level == side, row
         assert log2 - 2 - point.level + (1 - point.alpha) == pytest.approx(lod, abs=1e-9), row
         assert (point.batch_size, point.g_lr, point.d_lr) == (minibatch, g_lr, d_lr), row
-        assert schedule.tick_images(int(clock)) == tick * 1000, row
+        assert per_level(config.run.log_kimg, point.level) == tick, row

@@ -16,16 +16,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from progan.config import LabelForm
 from progan.errors import ConfigError, DependencyError, StorageError
 from progan.models.generator import Generator
 from progan.viewers.generate import latents
 from progan.viewers.video import interpolate, on_white, walk
 
 
-def make(channels: int = 3, labels: int = 0, base: tuple[int, int] = (4, 4)) -> Generator:
+def make(
+    channels: int = 3, labels: int = 0, base: tuple[int, int] = (4, 4), form: LabelForm = "class"
+) -> Generator:
     torch.manual_seed(0)
     return Generator(
-        channels=channels, base_shape=base, max_level=2, label_size=labels, fmap_base=64, fmap_max=8
+        channels=channels,
+        base_shape=base,
+        max_level=2,
+        label_size=labels,
+        label_form=form,
+        fmap_base=64,
+        fmap_max=8,
     ).eval()
 
 
@@ -181,6 +190,27 @@ def test_each_cell_keeps_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all((labels.argmax(dim=1) == 2).all() for labels in seen)
 
 
+def test_each_cell_keeps_its_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    G = make(labels=2, form="vector")
+    G.label_examples.copy_(torch.arange(128.0).view(64, 2))
+    seen: list[torch.Tensor] = []
+    forward = G.forward
+
+    def watched(z: torch.Tensor, labels: torch.Tensor, **options: Any) -> torch.Tensor:
+        seen.append(labels.view(-1, 4, 2))
+        return forward(z, labels, **options)
+
+    monkeypatch.setattr(G, "forward", watched)
+    interpolate(G, tmp_path / "x.gif", seconds=1, fps=5, grid=(2, 2), seed=1)
+    cells = {tuple(row) for row in seen[0][0].tolist()}
+    assert len(cells) > 1
+    assert cells <= {tuple(row) for row in G.label_examples.tolist()}
+    assert all((frames == seen[0][0]).all() for frames in seen)
+    seen.clear()
+    interpolate(G, tmp_path / "x.gif", seconds=1, fps=5, grid=(2, 2), label="0.5,-1")
+    assert all((frames == torch.tensor([0.5, -1])).all() for frames in seen)
+
+
 def test_alpha_is_laid_over_white() -> None:
     pixel = np.array([100, 200, 0, 0], np.uint8).reshape(1, 4, 1, 1)
     assert on_white(pixel).ravel().tolist() == [255, 255, 255]
@@ -197,18 +227,20 @@ def test_alpha_is_laid_over_white() -> None:
         ("x", {}, r"\.mp4 or \.gif"),
         ("x.gif", {"fps": 60}, "50 at most"),
         ("x.gif", {"seconds": 3600}, "too much for a .gif"),
-        ("x.gif", {"seconds": 0}, "positive"),
+        ("x.gif", {"seconds": 0}, "seconds 0: expected a positive"),
+        ("x.gif", {"seconds": 0.01}, "no frame"),
         ("x.gif", {"seconds": float("nan")}, "positive"),
         ("x.gif", {"fps": -1}, "positive"),
-        ("x.gif", {"grid": (0, 2)}, "positive"),
-        ("x.gif", {"fps": 1e300, "seconds": 1e300}, "positive"),
+        ("x.gif", {"grid": (0, 2)}, r"grid \(0, 2\): expected a positive"),
+        ("x.gif", {"fps": 1e300, "seconds": 1e300}, "too many frames"),
         ("x.gif", {"grid": (1000, 1000)}, "million pixels are larger"),
         ("x.gif", {"fps": 1e-3, "seconds": 1e9, "grid": (10, 100), "level": 0}, "too much for a .gif"),
         ("x.mp4", {"fps": 1e9, "seconds": 100}, "1000 at most"),
-        ("x.mp4", {"fps": 1000, "seconds": 1e9}, "1,000,000,000,000 frames; .* 33,554,432 are possible"),
+        ("x.mp4", {"fps": 1000, "seconds": 1e9}, "1,000,000,000,000 frames .* 33,554,432 are possible"),
         ("x.gif", {"label": "cat"}, "no labels"),
         ("x.gif", {"level": 9}, "no level 9"),
-        ("x.gif", {"seed": -1}, "negative"),
+        ("x.gif", {"seed": -1}, "seed -1: expected at least 0"),
+        ("x.gif", {"seed": 0.5}, "seed 0.5: expected a whole number"),
     ],
 )
 def test_wrong_arguments(tmp_path: Path, name: str, options: dict[str, Any], message: str) -> None:

@@ -53,7 +53,7 @@ def same(first: Generator, second: Generator) -> bool:
 
 
 def write_foreign(
-    path: Path, G: Generator, config: Any, *, form: str = FORMAT, network: str = "Generator"
+    path: Path, G: Generator, config: Any, *, form: str = FORMAT, network: Any = "Generator"
 ) -> Path:
     """Write a file, with the right checksum, that holds the weights of G and another description."""
     record = {"network": network, "config": config}
@@ -139,6 +139,35 @@ def test_narrow_weights_become_float32(tmp_path: Path, G: Generator, dtype: torc
     assert torch.equal(read.dense.weight, G.dense.weight.float())
 
 
+OLD_KEYS = {
+    "channels",
+    "base_shape",
+    "max_level",
+    "label_size",
+    "fmap_base",
+    "fmap_decay",
+    "fmap_max",
+    "latent_size",
+    "normalize_latents",
+    "pixel_norm",
+    "stddev_group",
+    "downscale",
+    "level",
+    "alpha",
+    "label_names",
+}
+
+
+def test_files_of_before_there_were_more_options(tmp_path: Path, G: Generator) -> None:
+    old = {name: value for name, value in G.config().items() if name in OLD_KEYS}
+    assert same(load(write_foreign(tmp_path / "g", G, old)), G)
+    D = Discriminator(max_level=1, fmap_base=64, fmap_max=8, label_size=2, downscale="separate")
+    D.save_pretrained(tmp_path)
+    old = {name: value for name, value in D.config().items() if name in OLD_KEYS}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    assert load_network(tmp_path / HUB_FILE).config() == D.config()
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file or folder"):
         load(tmp_path / "x.safetensors")
@@ -171,6 +200,8 @@ def test_a_safetensors_file_of_somebody_else(tmp_path: Path, G: Generator) -> No
             load(tmp_path / name)
     with pytest.raises(CheckpointError, match="no progan weight file"):
         load(write_foreign(tmp_path / "y", G, G.config(), network="Encoder"))
+    with pytest.raises(CheckpointError, match="no progan weight file"):
+        load(write_foreign(tmp_path / "y", G, G.config(), network=["Generator"]))
 
 
 def test_a_newer_format(tmp_path: Path, G: Generator) -> None:
@@ -206,6 +237,16 @@ def test_a_newer_format(tmp_path: Path, G: Generator) -> None:
         {"fmap_decay": float("inf")},
         {"level": 1.0},
         {"label_names": [1, 2]},
+        {"label_form": "classes"},
+        {"label_form": []},
+        {"kernel_size": 5},
+        {"kernel_size": 4},
+        {"kernel_size": 10**9 + 1},
+        {"activation": "eval"},
+        {"leaky_slope": float("nan")},
+        {"bias": False},
+        {"bias": "perhaps"},
+        {"dense_gain": float("inf")},
     ],
 )
 def test_a_description_that_does_not_fit(tmp_path: Path, G: Generator, change: dict[str, Any]) -> None:
@@ -275,7 +316,18 @@ def test_a_loaded_network_is_laid_out_for_speed(tmp_path: Path, G: Generator) ->
     assert np.array_equal(first, second)
 
 
-@pytest.mark.parametrize("change", [{"stddev_group": -1}, {"downscale": "bilinear"}, {"fmap_decay": -1.0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stddev_group": -1},
+        {"downscale": "bilinear"},
+        {"fmap_decay": -1.0},
+        {"stddev_features": 3},
+        {"conditioning": "projection"},
+        {"conditioning": "concat"},
+        {"kernel_size": 17},
+    ],
+)
 def test_a_discriminator_that_does_not_fit(tmp_path: Path, change: dict[str, Any]) -> None:
     D = Discriminator(max_level=1, fmap_base=64, fmap_max=8)
     D.save_pretrained(tmp_path)

@@ -25,9 +25,8 @@ OPTIONS: dict[str, Any] = {
         "stabilise_kimg": [0.048],
         "fade_kimg": [0.048],
         "batch_size": [16, 8],
-        "tick_kimg": [0.032],
     },
-    "run": {"device": "cpu", "threads": 1, "grid": [2, 4]},
+    "run": {"device": "cpu", "threads": 1, "grid": [2, 4], "log_kimg": [0.032]},
 }
 TOTAL = 240
 """Images of all phases on three levels."""

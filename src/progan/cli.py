@@ -10,20 +10,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Group, Parameter, Token, validators
+from cyclopts import App, CycloptsError, Parameter, Token, validators
 from rich.console import Console
 
-from progan.config import (
-    Options,
-    PictureOptions,
-    explain,
-    parse_resolution,
-    split_resolution,
-)
+from progan.cli_config import Tree, config_app, given, recipes, say
+from progan.config import Options, PictureOptions, explain, merge, parse_resolution, split_resolution
 from progan.errors import ConfigError, Interrupted, ProganError
 from progan.recipes import DEFAULT_RECIPE
+from progan.recipes.documents import read_document
 from progan.streams import patient
 from progan.version import __version__
 
@@ -39,12 +35,8 @@ app = App(
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
     help_on_error=False,
 )
-OPTIONS = Group(
-    "Options of the configuration",
-    help="They win over the recipe, which gives the defaults: `progan recipes NAME` prints them.",
-    sort_key=2,
-)
-Tree = Annotated[Options | None, Parameter(name="*", group=OPTIONS, show_default=False)]
+app.command(config_app)
+app.command(recipes)
 
 
 def _whole(_: type, tokens: Sequence[Token]) -> int:
@@ -58,25 +50,33 @@ def train(
     *,
     out: Path | None = None,
     recipe: str | None = None,
+    config: Path | None = None,
     resume: Path | None = None,
-    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    memory_check: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     device: str | None = None,
     options: Tree = None,
 ) -> None:
     """Train a generator from pictures. The same command again goes on where it stopped.
+
+    Options win over the file of --config, that over the recipe, and that over the defaults.
 
     Parameters
     ----------
     source
         Folder or .zip of pictures, a packed set, or builtin:glyphs.
     out
-        Run folder; default: runs/SOURCE-RECIPE.
+        Run folder; default: runs/SOURCE-RECIPE, or the name of the file of --config.
     recipe
-        Name of a recipe (`progan recipes` lists them) or a YAML file; default: light.
+        Name of a recipe (`progan recipes` lists them) or a file; default: paper-light-128.
+    config
+        YAML, JSON or TOML file of options that is laid over the recipe.
     resume
         Go on with this run; needs no source.
     dry_run
         Prepare and check everything, print the plan, and do not train.
+    memory_check
+        Try a step of the largest level first, to see whether the memory suffices.
     device
         Short for --run.device.
     """
@@ -85,13 +85,17 @@ def train(
     from progan.training.progress import TerminalReporter, print_plan
     from progan.training.signals import stop_on_signals
 
-    tree = _tree(options)
+    tree = given(options)
     if device is not None:
         tree.setdefault("run", {})["device"] = device
     if (source is None) == (resume is None):
         raise ConfigError("give either a source of pictures or --resume RUN")
     if resume is not None and (out is not None or recipe is not None):
         raise ConfigError("--resume goes on with a run as it is: leave out --out and --recipe")
+    if resume is not None and config is not None:
+        tree = merge(read_document(config), tree)
+    if dry_run and memory_check:
+        raise ConfigError("--memory-check computes a step and --dry-run computes none: leave one out")
     recipe = recipe or DEFAULT_RECIPE
     console = Console(file=patient(sys.stdout))
     with TerminalReporter(console) as reporter:
@@ -100,14 +104,17 @@ def train(
                 if resume is not None:
                     prepared = checks.check_resume(resume, tree, reporter, stop)
                 else:
-                    prepared = checks.check(str(source), out, recipe, tree, reporter, stop)
+                    prepared = checks.check(str(source), out, recipe, tree, reporter, stop, file=config)
             print_plan(console, prepared.plan, str(prepared.device), prepared.folder.path)
             return
         if resume is not None:
-            folder = training.resume(resume, options=tree, reporter=reporter)
+            folder = training.resume(resume, options=tree, reporter=reporter, memory_check=memory_check)
         else:
-            folder = training.train(str(source), out, recipe=recipe, options=tree, reporter=reporter)
-    _say(console, f"done: {folder}\nuse it: progan generate {folder} --n 64 --out samples.png")
+            folder = training.train(
+                str(source), out, recipe=recipe, file=config, options=tree, reporter=reporter,
+                memory_check=memory_check,
+            )  # fmt: skip
+    say(console, f"done: {folder}\nuse it: progan generate {folder} --n 64 --out samples.png")
 
 
 @app.command
@@ -200,7 +207,7 @@ def generate(
         made = save_samples(
             G, out, n, seed=seed, label=label, level=level, batch_size=batch_size, progress=progress
         )
-    _say(Console(), f"{n} pictures: {made}")
+    say(Console(), f"{n} pictures: {made}")
 
 
 @app.command
@@ -252,7 +259,7 @@ def interpolate(
             G, out, seconds=seconds, fps=fps, grid=grid, seed=seed, label=label, level=level,
             progress=progress,
         )  # fmt: skip
-    _say(Console(), f"video: {made}")
+    say(Console(), f"video: {made}")
 
 
 @app.command
@@ -269,26 +276,6 @@ def info(path: Path) -> None:
     print_facts(Console(), describe(path))
 
 
-@app.command
-def recipes(name: str | None = None) -> None:
-    """List the recipes that ship with progan, or print one with all its options.
-
-    Parameters
-    ----------
-    name
-        The recipe to print, as YAML.
-    """
-    from progan.config import load_config, to_recipe
-    from progan.recipes import recipe_names, recipe_summary
-
-    console = Console()
-    if name is not None:
-        _say(console, to_recipe(load_config(name)).rstrip())
-        return
-    for each in recipe_names():
-        console.print(f"[bold]{each:<12}[/bold]{recipe_summary(each)}", highlight=False, soft_wrap=True)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 a user's mistake, 128 + n stopped by signal n.
 
@@ -300,22 +287,25 @@ def main(arguments: list[str] | None = None) -> None:
     from pydantic import ValidationError
 
     try:
-        app(arguments, error_formatter=_format_error)
+        app(arguments, print_error=False, exit_on_error=False)
     except ProganError as error:
         _fail(str(error), error.exit_code)
+    except CycloptsError as error:
+        _fail(_explain_command(error), ConfigError.exit_code)
     except ValidationError as error:
         _fail(explain(error), ConfigError.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
 
 
-def _format_error(error: Exception) -> str:
+def _explain_command(error: CycloptsError) -> str:
     """Return the message of a command line that cannot be read."""
     from pydantic import ValidationError
 
     cause = error.__cause__
-    text = explain(cause) if isinstance(cause, ValidationError) else str(error)
-    return f"error: {text}"
+    if not isinstance(cause, ValidationError):
+        return str(error)
+    return explain(cause, PictureOptions if PictureOptions.__name__ in cause.title else Options)
 
 
 def _fail(message: str, code: int) -> None:
@@ -325,15 +315,6 @@ def _fail(message: str, code: int) -> None:
     console.print(prefix + message, style="yellow" if code > 128 else "red", markup=False, highlight=False,
                   soft_wrap=True)  # fmt: skip
     sys.exit(code)
-
-
-def _say(console: Console, message: str) -> None:
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
-def _tree(options: Options | None) -> dict[str, Any]:
-    """Return what was given on the command line, and no defaults, as a nested mapping."""
-    return {} if options is None else options.model_dump(mode="json", exclude_unset=True)
 
 
 def _load(path: Path, device: str) -> Generator:

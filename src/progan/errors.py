@@ -16,8 +16,11 @@ class ProganError(Exception):
     exit_code = 2
 
 
-class ConfigError(ProganError):
-    """A configuration, recipe or option that cannot be used."""
+class ConfigError(ProganError, ValueError):
+    """A configuration, recipe or option that cannot be used.
+
+    A ValueError, so that pydantic collects it with the other problems of a configuration.
+    """
 
 
 class DataError(ProganError):

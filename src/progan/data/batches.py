@@ -1,7 +1,7 @@
-"""Which pictures, flips, latents, labels and mixing factors a step uses: pure functions of the clock.
+"""Which pictures, flips, latents, labels, mixing factors and augmentations a step uses.
 
-Everything random about training is decided here, from (seed, purpose, clock) alone. So a resumed run needs
-no generator state, and the number of devices or micro-batches changes nothing.
+Everything random about training is decided here, as a pure function of (seed, purpose, clock). So a resumed
+run needs no generator state, and the number of devices or micro-batches changes nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from progan.config import Config
 from progan.data.packed import PackedSet
 from progan.data.pixels import fade_reals, to_float
 
@@ -39,15 +40,18 @@ def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return order
 
 
-def sample_order(seed: int, start: int, n: int, count: int) -> NDArray[np.int64]:
+def sample_order(seed: int, start: int, n: int, count: int, *, shuffle: bool = True) -> NDArray[np.int64]:
     """Return the positions in a set of `count` pictures that are shown at clock start .. start + n - 1.
 
-    Every picture is shown once in each run of `count`, in an order that differs from run to run.
+    Every picture is shown once in each run of `count`, in an order that differs from run to run, or, without
+    `shuffle`, in the order of the set.
 
     Returns:
         int64 [n], values in 0..count-1.
     """
     clock = np.arange(start, start + n)
+    if not shuffle:
+        return clock % count
     epochs = clock // count
     positions = np.empty(n, dtype=np.int64)
     for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
@@ -78,19 +82,19 @@ def micro_batches(n: int, group: int, largest: int | None) -> list[NDArray[np.in
 
 
 class _Batch:
-    """Tensors whose first dimension is the sample."""
+    """Tensors whose first dimension is the sample; None for what is not used."""
 
     def take(self, positions: NDArray[np.int64]) -> Self:
         """Return the samples at `positions`, as a batch of the same kind."""
         if len(positions) == len(self):
             return self  # micro_batches keeps the order when there is one part
-        tensors: list[Tensor] = list(vars(self).values())
-        index = torch.from_numpy(positions).to(tensors[0].device)
-        return type(self)(*(tensor[index] for tensor in tensors))
+        tensors: list[Tensor | None] = list(vars(self).values())
+        index = torch.from_numpy(positions)
+        return type(self)(*(None if t is None else t[index.to(t.device)] for t in tensors))
 
     def __len__(self) -> int:
-        first: Tensor = next(iter(vars(self).values()))
-        return len(first)
+        latents: Tensor = vars(self)["latents"]
+        return len(latents)
 
 
 @dataclass(frozen=True)
@@ -102,12 +106,17 @@ class DiscriminatorBatch(_Batch):
         labels: [N, label_size], of the reals; the fakes are made with the same ones.
         latents: [N, latent_size], standard normal.
         mixing: [N], uniform in [0, 1): where between real and fake the penalty looks.
+        noise: [N, 2], added to the targets of reals and fakes (least squares), else None.
+        augment_real, augment_fake: [N, draws], uniform in [0, 1), what their augmentations are; or None.
     """
 
     reals: Tensor
     labels: Tensor
     latents: Tensor
     mixing: Tensor
+    noise: Tensor | None = None
+    augment_real: Tensor | None = None
+    augment_fake: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -116,11 +125,16 @@ class GeneratorBatch(_Batch):
 
     Attributes:
         latents: [N, latent_size], standard normal.
-        labels: [N, label_size], drawn from the labels of the set.
+        labels: [N, label_size], drawn from the labels of the set; those of `reals` if there are any.
+        reals: [N, C, H, W], the partners of a relativistic loss, else None.
+        augment_real, augment_fake: As in `DiscriminatorBatch`.
     """
 
     latents: Tensor
     labels: Tensor
+    reals: Tensor | None = None
+    augment_real: Tensor | None = None
+    augment_fake: Tensor | None = None
 
 
 class Batches:
@@ -128,35 +142,41 @@ class Batches:
 
     Args:
         packed: The pictures.
-        indices: Positions in `packed` that are trained on (a split).
-        seed: Seed of the run.
+        config: The branches data, loss and run say which pictures and draws there are.
         latent_size: Length of a latent.
-        mirror: Flip each real image left to right with probability 1/2.
+        draws: Numbers that the augmentation of one image needs; 0 for no augmentation.
         device: Where the tensors go.
         dtype: Their type.
         channels_last: Memory format of the images.
+
+    Attributes:
+        indices: Positions in `packed` that are trained on.
     """
 
     def __init__(
         self,
         packed: PackedSet,
-        indices: NDArray[np.int64],
+        config: Config,
         *,
-        seed: int,
         latent_size: int,
-        mirror: bool,
+        draws: int = 0,
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
     ) -> None:
         self.packed = packed
-        self.indices = indices
-        self.seed = seed
-        self.latent_size = latent_size
-        self.mirror = mirror
+        self.indices = packed.indices(config.data.part)
         self.device = device or torch.device("cpu")
         self.dtype = dtype
-        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self._data, self._loss, self._seed = config.data, config.loss, config.run.seed
+        self._latent_size = latent_size
+        self._draws = draws
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def enter(self, level: int) -> None:
+        """Get ready for a level: read it into memory, if that is configured."""
+        if self._data.in_memory:
+            self.packed.hold(level)
 
     def discriminator(self, clock: int, n: int, level: int, alpha: Tensor | None) -> DiscriminatorBatch:
         """Return the batch of the D update at `clock` images seen.
@@ -167,33 +187,66 @@ class Batches:
             level: Level of the images.
             alpha: 0-d tensor while a level fades in, None otherwise.
         """
-        chosen = self.indices[sample_order(self.seed, clock, n, len(self.indices))]
-        pixels = self.packed.read(level, chosen)
-        if self.mirror:
-            flipped = random_generator(self.seed, "flip", clock).random(n) < 0.5
-            pixels[flipped] = pixels[flipped, ..., ::-1]
-        reals = to_float(pixels, self.dtype, self.device).contiguous(memory_format=self.format)
-        if alpha is not None:
-            reals = fade_reals(reals, alpha)
-        mixing = random_generator(self.seed, "mixing", clock).random(n, dtype=np.float32)
+        chosen = self._chosen(clock, n)
+        noise = None
+        if self._loss.target_noise > 0:
+            rows = n if self._loss.target_noise_per == "sample" else 1
+            drawn = self._rng("target noise", clock).standard_normal((rows, 2), dtype=np.float32)
+            noise = self._move(np.repeat(drawn * self._loss.target_noise, n // rows, axis=0))
         return DiscriminatorBatch(
-            reals=reals,
-            labels=self._move(self.packed.one_hot(chosen)),
+            reals=self._reals(chosen, clock, level, alpha),
+            labels=self._move(self.packed.label_vectors(chosen)),
             latents=self._latents("latents D", clock, n),
-            mixing=self._move(mixing),
+            mixing=self._move(self._rng("mixing", clock).random(n, dtype=np.float32)),
+            noise=noise,
+            augment_real=self._uniform("augment real D", clock, n),
+            augment_fake=self._uniform("augment fake D", clock, n),
         )
 
-    def generator(self, clock: int, n: int) -> GeneratorBatch:
-        """Return the batch of the G update that belongs to the iteration begun at `clock`."""
-        drawn = random_generator(self.seed, "labels G", clock).integers(len(self.indices), size=n)
+    def generator(self, clock: int, n: int, level: int, alpha: Tensor | None) -> GeneratorBatch:
+        """Return the batch of the G update that belongs to the iteration begun at `clock`.
+
+        The partners of a relativistic loss are the reals of that iteration's first D update.
+        """
+        reals = None
+        if self._loss.adversarial == "relativistic":
+            chosen = self._chosen(clock, n)
+            reals = self._reals(chosen, clock, level, alpha)
+        else:
+            chosen = self.indices[self._rng("labels G", clock).integers(len(self.indices), size=n)]
         return GeneratorBatch(
             latents=self._latents("latents G", clock, n),
-            labels=self._move(self.packed.one_hot(self.indices[drawn])),
+            labels=self._move(self.packed.label_vectors(chosen)),
+            reals=reals,
+            augment_real=None if reals is None else self._uniform("augment real G", clock, n),
+            augment_fake=self._uniform("augment fake G", clock, n),
         )
 
+    def _rng(self, purpose: str, clock: int) -> np.random.Generator:
+        return random_generator(self._seed, purpose, clock)
+
+    def _chosen(self, clock: int, n: int) -> NDArray[np.int64]:
+        """Return the positions in the packed set of the pictures that are shown from `clock` on."""
+        shuffle = self._data.order == "shuffle"
+        return self.indices[sample_order(self._seed, clock, n, len(self.indices), shuffle=shuffle)]
+
+    def _reals(self, chosen: NDArray[np.int64], clock: int, level: int, alpha: Tensor | None) -> Tensor:
+        """Return real images, mirrored and cross-faded: [N, C, H, W] in [-1, 1]."""
+        pixels = self.packed.read(level, chosen)
+        if self._data.mirror:
+            flipped = self._rng("flip", clock).random(len(chosen)) < 0.5
+            pixels[flipped] = pixels[flipped, ..., ::-1]
+        reals = to_float(pixels, self.dtype, self.device).contiguous(memory_format=self._format)
+        return reals if alpha is None else fade_reals(reals, alpha)
+
+    def _uniform(self, purpose: str, clock: int, n: int) -> Tensor | None:
+        """Return the draws of the augmentation, [N, draws] in [0, 1), or None if there is none."""
+        if not self._draws:
+            return None
+        return self._move(self._rng(purpose, clock).random((n, self._draws), dtype=np.float32))
+
     def _latents(self, purpose: str, clock: int, n: int) -> Tensor:
-        rng = random_generator(self.seed, purpose, clock)
-        return self._move(rng.standard_normal((n, self.latent_size), dtype=np.float32))
+        return self._move(self._rng(purpose, clock).standard_normal((n, self._latent_size), dtype=np.float32))
 
     def _move(self, array: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(array).to(self.device, self.dtype)

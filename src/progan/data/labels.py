@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import unicodedata
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from progan.data.sources import encode_name
 from progan.errors import DataError
@@ -67,73 +64,11 @@ def labels_from_folders(names: Sequence[str], in_archive: bool = False) -> dict[
     loose = [name for name, part in parts.items() if len(part) < depth + 2]
     if loose:
         raise DataError(
-            f"labels 'folders': {len(loose)} pictures are in no class folder ({_some(loose)}); "
+            f"labels 'folders': {len(loose)} pictures are in no class folder ({first_of(loose)}); "
             "move every picture into the sub-folder of its class, or use labels 'none'"
         )
     labels = {name: part[depth] for name, part in parts.items()}
-    _need_two(set(labels.values()), "labels 'folders'", "one sub-folder for each class")
-    return labels
-
-
-def read_label_file(path: Path) -> dict[str, str]:
-    """Read a CSV file of `name,label` lines, with or without that header; an empty label means none.
-
-    Raises:
-        DataError: if the file cannot be read, a line has not two columns, or a name has two labels.
-    """
-    labels: dict[str, str] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream)
-            for row in reader:
-                cells = [cell.strip() for cell in row]
-                if not any(cells) or (
-                    reader.line_num == 1 and [c.lower() for c in cells] == ["name", "label"]
-                ):
-                    continue
-                if len(cells) != 2 or not cells[0]:
-                    raise DataError(f"{path}, line {reader.line_num}: expected `name,label`, found {row!r}")
-                name, label = cells
-                if labels.get(name, label) != label:
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: {name!r} is labelled {label!r}, "
-                        f"but {labels[name]!r} further up"
-                    )
-                if label:
-                    labels[name] = label
-    except OSError as error:
-        raise DataError(f"label file {path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"label file {path}: not a CSV file in UTF-8 ({error})") from None
-    return labels
-
-
-def labels_from_file(path: Path, names: Iterable[str]) -> dict[str, str]:
-    """Return the class of the pictures that a label file names.
-
-    Args:
-        path: The CSV file.
-        names: Every picture file of the source, usable or not.
-
-    Raises:
-        DataError: if the file names pictures that are not there, or fewer than two classes.
-    """
-    # Some systems store file names with composed accents, some with decomposed ones.
-    known = {unicodedata.normalize("NFC", name): name for name in names}
-    labels: dict[str, str] = {}
-    missing: list[str] = []
-    for written, label in read_label_file(path).items():
-        name = known.get(unicodedata.normalize("NFC", written.replace("\\", "/").removeprefix("./")))
-        if name is None:
-            missing.append(written)
-        else:
-            labels[name] = label
-    if missing:
-        raise DataError(
-            f"label file {path}: {len(missing)} of the pictures it names are not in the source "
-            f"({_some(missing)}); names are relative to the source, with their sub-folders"
-        )
-    _need_two(set(labels.values()), f"label file {path}", "at least two different labels")
+    require_two(set(labels.values()), "labels 'folders'", "one sub-folder for each class")
     return labels
 
 
@@ -141,16 +76,19 @@ def class_order(labels: Iterable[str]) -> tuple[str, ...]:
     """Return the different labels in the order of their class numbers: numbers by value, else by text."""
     different = set(labels)
     if all(label.isascii() and label.isdigit() for label in different):
-        return tuple(sorted(different, key=lambda label: (int(label), label)))
+        # Not by int(label), which refuses thousands of digits.
+        return tuple(sorted(different, key=lambda label: (len(label.lstrip("0")), label.lstrip("0"), label)))
     return tuple(sorted(different))
 
 
-def _need_two(classes: set[str], where: str, needed: str) -> None:
+def require_two(classes: set[str], where: str, needed: str) -> None:
+    """Raise `DataError`, beginning with `where`, if there are fewer than two classes."""
     if len(classes) < 2:
         found = f"only {next(iter(classes))!r}" if classes else "none"
         raise DataError(f"{where}: classes found: {found}; needs {needed}, or use labels 'none'")
 
 
-def _some(names: Sequence[str]) -> str:
+def first_of(names: Sequence[str]) -> str:
+    """Write the first few names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

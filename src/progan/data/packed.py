@@ -4,7 +4,8 @@ A packed set is a folder:
 
 - `manifest.json`: shape, counts, class names, and where it all came from
 - `level_0_4x4.u8`, `level_1_8x8.u8`, ...: raw pixels, C-contiguous [count, C, h, w]; `.u16` is little-endian
-- `labels.npy`: int64 class number of each picture, only if labelled
+- `labels.npy`, only if labelled: int64 class number of each picture, or (version 2, other label forms)
+  float32 [count, label_size]
 - `split.npy`: uint8, 0 train, 1 validation, 2 test
 - `names.json`: the name of each picture
 - `skipped.csv`: the pictures that were left out, and why
@@ -14,19 +15,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from progan.config import explain, level_resolution
+from progan.config import LabelForm, explain, level_resolution
 from progan.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest version that is read; `format_version` says which one is written."""
 SPLITS = ("train", "validation", "test")
 Side = Annotated[int, Field(ge=1)]
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
+Labels: TypeAlias = NDArray[np.int64] | NDArray[np.float32]
+"""As stored: class numbers [count]; or, of the forms 'classes' and 'vector', rows [count, label_size]."""
+
+
+def format_version(form: LabelForm) -> int:
+    """Return the version of a set with labels of a form: 1 where every progan can read it, else 2."""
+    return 1 if form == "class" else 2
 
 
 class Manifest(BaseModel):
@@ -34,13 +43,14 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    version: int = FORMAT_VERSION
+    version: int = 1
     base_shape: tuple[Side, Side]
     max_level: int = Field(ge=0, le=20)
     channels: int = Field(ge=1)
     dtype: Literal["uint8", "uint16"] = "uint8"
     count: int = Field(ge=1)
     label_kind: str = "none"
+    label_form: LabelForm = "class"
     label_names: tuple[str, ...] = ()
     fit: str = "crop"
     limit: int | None = None
@@ -126,13 +136,12 @@ class PackedSet:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
-        self._labels = self._load("labels.npy", np.int64) if manifest.label_names else None
-        self._split = self._load("split.npy", np.uint8)
-        if self._labels is not None and not 0 <= self._labels.min() <= self._labels.max() < self.label_size:
-            raise DataError(f"{path / 'labels.npy'}: holds labels that the manifest does not name")
+        self._labels = self._load_labels() if manifest.label_names else None
+        self._split = self._load("split.npy", np.uint8, ())
         if self._split.max() >= len(SPLITS):
             raise DataError(f"{path / 'split.npy'}: holds other values than 0, 1 and 2")
         self._maps: dict[int, np.memmap[tuple[int, int, int, int], np.dtype[np.generic]]] = {}
+        self._held: dict[int, Pixels] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> PackedSet:
@@ -173,13 +182,18 @@ class PackedSet:
         return self.manifest.count
 
     @property
+    def label_form(self) -> LabelForm:
+        """What a label is: a 'class', several 'classes' or a 'vector'; 'class' if unlabelled."""
+        return self.manifest.label_form if self.manifest.label_names else "class"
+
+    @property
     def label_names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of their numbers; empty if unlabelled."""
+        """Names of the classes in the order of their numbers, or of a vector's entries; may be empty."""
         return self.manifest.label_names
 
     @property
     def label_size(self) -> int:
-        """Number of classes; 0 if unlabelled."""
+        """Length of a label vector: number of classes, or of a vector's entries; 0 if unlabelled."""
         return len(self.manifest.label_names)
 
     @property
@@ -192,13 +206,15 @@ class PackedSet:
         return self.manifest.resolution(level)
 
     def indices(self, split: str = "train") -> NDArray[np.int64]:
-        """Return the positions of the pictures of a split, ascending.
+        """Return the positions of the pictures of a split, or of "all" splits together, ascending.
 
         Raises:
-            DataError: for another name than train, validation and test.
+            DataError: for another name than train, validation, test and all.
         """
+        if split == "all":
+            return np.arange(self.count, dtype=np.int64)
         if split not in SPLITS:
-            raise DataError(f"there is no split {split!r}; the splits are {', '.join(SPLITS)}")
+            raise DataError(f"there is no split {split!r}; the splits are {', '.join(SPLITS)}, or all")
         return np.flatnonzero(self._split == SPLITS.index(split)).astype(np.int64)
 
     def read(self, level: int, indices: ArrayLike) -> Pixels:
@@ -217,18 +233,58 @@ class PackedSet:
         rows = np.asarray(indices, dtype=np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < self.count:
             raise IndexError(f"picture index out of range: the set has {self.count} pictures")
-        return np.ascontiguousarray(self._map(level)[rows], dtype=self.manifest.dtype)
+        pixels = self._held[level] if level in self._held else self._map(level)
+        return np.ascontiguousarray(pixels[rows], dtype=self.manifest.dtype)
+
+    def hold(self, level: int) -> None:
+        """Read a level into memory, from where `read` takes it from then on, and let go of any other.
+
+        Raises:
+            IndexError: if the level is out of range.
+            DataError: if the memory is not enough.
+        """
+        pixels = self._map(level)
+        if level in self._held:
+            return
+        self._held.clear()
+        try:
+            self._held[level] = np.array(pixels, dtype=self.manifest.dtype)
+        except MemoryError:
+            raise DataError(
+                f"{self.path}: level {level} needs {pixels.nbytes / 2**30:.2f} GiB of memory, more than "
+                f"there is; leave data.in_memory out"
+            ) from None
 
     def labels(self, indices: ArrayLike) -> NDArray[np.int64]:
-        """Return the class number [n] of some pictures; all 0 if unlabelled."""
-        rows = np.asarray(indices, dtype=np.int64)
-        return np.zeros(len(rows), np.int64) if self._labels is None else self._labels[rows]
+        """Return the class number [n] of some pictures; all 0 if unlabelled.
 
-    def one_hot(self, indices: ArrayLike) -> NDArray[np.float32]:
-        """Return the labels of some pictures as [n, label_size] of 0 and 1; [n, 0] if unlabelled."""
+        Raises:
+            ValueError: if labels are of another form than 'class'.
+        """
+        rows = np.asarray(indices, dtype=np.int64)
+        if self._labels is None:
+            return np.zeros(len(rows), np.int64)
+        if self.label_form != "class":
+            raise ValueError(
+                f"labels of the form {self.label_form!r} are no class numbers: use label_vectors"
+            )
+        return self._labels[rows].astype(np.int64, copy=False)
+
+    def label_vectors(self, indices: ArrayLike) -> NDArray[np.float32]:
+        """Return the labels of some pictures as networks take them.
+
+        Args:
+            indices: [n] integers in [0, count).
+
+        Returns:
+            [n, label_size]: a 1 in the place of the class; or 1 for each class that the picture has; or the
+            vectors. [n, 0] if unlabelled.
+        """
         rows = np.asarray(indices, dtype=np.int64)
         if self._labels is None:
             return np.zeros((len(rows), 0), np.float32)
+        if self.label_form != "class":
+            return self._labels[rows].astype(np.float32, copy=False)
         encoded = np.zeros((len(rows), self.label_size), np.float32)
         encoded[np.arange(len(rows)), self._labels[rows]] = 1
         return encoded
@@ -256,7 +312,8 @@ class PackedSet:
         return f"PackedSet({str(self.path)!r}: {self.count} pictures, {self.channels}x{height}x{width})"
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_maps": {}}  # a memory map would be copied as its whole content
+        # A memory map would be copied as its whole content.
+        return {**self.__dict__, "_maps": {}, "_held": {}}
 
     def _map(self, level: int) -> np.memmap[tuple[int, int, int, int], np.dtype[np.generic]]:
         if not 0 <= level <= self.max_level:
@@ -269,15 +326,40 @@ class PackedSet:
             )
         return self._maps[level]
 
-    def _load(self, name: str, dtype: type[np.generic]) -> NDArray[np.int64]:
-        """Load a small array of one number a picture."""
+    def _load_labels(self) -> Labels:
+        form, size = self.label_form, self.label_size
+        if form == "class":
+            numbers: NDArray[np.int64] = self._load("labels.npy", np.int64, ())
+            if not 0 <= numbers.min() <= numbers.max() < size:
+                raise DataError(f"{self.path / 'labels.npy'}: holds labels that the manifest does not name")
+            return numbers
+        rows: NDArray[np.float32] = self._load("labels.npy", np.float32, (size,))
+        if not np.isfinite(rows).all() or (form == "classes" and not np.isin(rows, (0, 1)).all()):
+            allowed = "finite numbers" if form == "vector" else "0 and 1"
+            raise DataError(
+                f"{self.path / 'labels.npy'}: holds other values than {allowed}; prepare the pictures again"
+            )
+        return rows
+
+    def _load(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Load a small array that has entries of `dtype` and `shape` for each picture."""
         file = self.path / name
         try:
-            with file.open("rb") as stream:
-                values = np.lib.format.read_array(stream, allow_pickle=False)
+            values = load_array(file)
         except (OSError, ValueError) as error:
             raise DataError(f"{file}: cannot be read ({error}); prepare the pictures again") from None
-        if values.shape != (self.count,) or values.dtype != dtype:
+        if values.shape != (self.count, *shape) or values.dtype != dtype:
             raise DataError(f"{file}: does not belong to this set; prepare the pictures again")
-        result: NDArray[np.int64] = values.astype(np.int64)
-        return result
+        return values
+
+
+def load_array(file: Path) -> NDArray[Any]:
+    """Read a .npy file that holds numbers.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is something else.
+    """
+    with file.open("rb") as stream:
+        values: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+        return values

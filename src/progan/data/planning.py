@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel
+import numpy as np
+from pydantic import BaseModel, ConfigDict
 
-from progan.config import PictureOptions, level_resolution, parse_resolution, split_resolution
+from progan.config import LabelForm, PictureOptions, level_resolution, parse_resolution, split_resolution
 from progan.data.decoding import Header
 from progan.data.fitting import Fit, needs_upscaling
-from progan.data.labels import SHOWN, apply_limit, class_order, labels_from_file, labels_from_folders
+from progan.data.label_files import labels_from_file, table_from_file
+from progan.data.labels import SHOWN, apply_limit, class_order, labels_from_folders
+from progan.data.packed import Labels, load_array
 from progan.data.sources import Listing, Source, ZipSource, describe_ignored
-from progan.data.writing import Layout
+from progan.data.writing import PLANNED_LABELS, Layout, save_array
 from progan.errors import DataError
+from progan.files import write_text
 
 REACHING_SHARE = 0.9
 """A chosen resolution is one that at least this share of the pictures has without being enlarged."""
@@ -21,18 +27,63 @@ DEFAULT_BASE = (4, 4)
 
 
 class Plan(BaseModel):
-    """Everything that was decided: the same plan makes the same set."""
+    """Everything that was decided: the same plan makes the same set.
+
+    `labels` are those of `names`, as `PackedSet` stores them; they are saved as an array beside the rest.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     key: str
     layout: Layout
     fit: Fit
     found: int
     names: list[str]
-    labels: list[int] | None
+    labels: Labels | None = None
     label_kind: str
+    label_form: LabelForm
     label_names: list[str]
     animated: list[str]
     skipped: list[tuple[str, str]]
+
+    def save(self, folder: Path) -> None:
+        """Write the plan into the folder of an unfinished set."""
+        if self.labels is not None:
+            save_array(folder / PLANNED_LABELS, self.labels)
+        # Not by pydantic's own JSON writer (and reader): they know no file names that are not valid Unicode.
+        text = json.dumps(self.model_dump(mode="json", exclude={"labels"}))
+        write_text(folder / "plan.json", text)
+
+    @classmethod
+    def load(cls, folder: Path) -> Plan | None:
+        """Read the plan of an unfinished set; None if there is none that can be read."""
+        try:
+            plan = cls.model_validate(json.loads((folder / "plan.json").read_bytes()))
+            if not plan.label_names:
+                return plan
+            labels = load_array(folder / PLANNED_LABELS)
+        except (OSError, ValueError):
+            return None
+        return plan.model_copy(update={"labels": labels}) if len(labels) == len(plan.names) else None
+
+
+@dataclass(frozen=True)
+class _Labelling:
+    """Labels of the pictures that have one.
+
+    Attributes:
+        kind: 'folders' or 'file'.
+        form: What a label is.
+        names: Names of the classes or entries.
+        rows: Where the label of a picture is in `values`.
+        values: As `PackedSet` stores them.
+    """
+
+    kind: str
+    form: LabelForm
+    names: tuple[str, ...]
+    rows: dict[str, int]
+    values: Labels
 
 
 def label_file_path(source: Source, options: PictureOptions) -> Path | None:
@@ -47,7 +98,8 @@ def label_file_path(source: Source, options: PictureOptions) -> Path | None:
         if path.is_file():
             return path
     raise DataError(
-        f"labels {options.labels!r}: no such file; give 'none', 'folders', or a CSV file of name,label"
+        f"labels {options.labels!r}: no such file; give 'none', 'folders', or a CSV file of "
+        f"{'name,label' if options.label_form == 'class' else 'name,COLUMN,...'}"
     )
 
 
@@ -84,15 +136,13 @@ def make_plan(
         raise no_pictures(source.path, listing, skipped)
     labels = _labels(source, listing, list(usable), options)
     if labels is not None:
-        skipped.extend((name, "no label") for name in usable if name not in labels)
-        usable = {name: header for name, header in usable.items() if name in labels}
+        skipped.extend((name, "no label") for name in usable if name not in labels.rows)
+        usable = {name: header for name, header in usable.items() if name in labels.rows}
         if not usable:
             raise DataError(f"label file {options.labels}: labels no picture that can be used")
-    classes = class_order(labels[name] for name in usable) if labels is not None else ()
     names = apply_limit(list(usable), options.limit)
     chosen = [usable[name] for name in names]
     shape, max_level = choose_resolution(chosen, options, base_shape)
-    number = {label: i for i, label in enumerate(classes)}
     return Plan(
         key=key,
         layout=Layout(
@@ -101,9 +151,10 @@ def make_plan(
         fit=options.fit,
         found=len(listing.candidates) + len(listing.skipped),
         names=names,
-        labels=[number[labels[name]] for name in names] if labels is not None else None,
-        label_kind=options.labels if options.labels in {"none", "folders"} else "file",
-        label_names=list(classes),
+        labels=None if labels is None else labels.values[[labels.rows[name] for name in names]],
+        label_kind="none" if labels is None else labels.kind,
+        label_form="class" if labels is None else labels.form,
+        label_names=[] if labels is None else list(labels.names),
         animated=[name for name in names if usable[name].animated],
         skipped=skipped,
     )
@@ -111,14 +162,28 @@ def make_plan(
 
 def _labels(
     source: Source, listing: Listing, usable: Sequence[str], options: PictureOptions
-) -> dict[str, str] | None:
+) -> _Labelling | None:
+    """Read the labels of the usable pictures; None without labels."""
     file = label_file_path(source, options)
-    if file is not None:
-        known = [item.name for item in listing.candidates] + [name for name, _ in listing.skipped]
-        return labels_from_file(file, known)
-    if options.labels == "folders":
-        return labels_from_folders(usable, in_archive=isinstance(source, ZipSource))
-    return None
+    if file is None:
+        if options.labels == "none":
+            return None
+        return _classes("folders", labels_from_folders(usable, in_archive=isinstance(source, ZipSource)))
+    known = [item.name for item in listing.candidates] + [name for name, _ in listing.skipped]
+    if options.label_form == "class":
+        labels = labels_from_file(file, known)
+        return _classes("file", {name: labels[name] for name in usable if name in labels})
+    table = table_from_file(file, options.label_form, known)
+    rows = {name: i for i, name in enumerate(table.names)}
+    return _Labelling("file", options.label_form, table.columns, rows, table.values)
+
+
+def _classes(kind: str, labels: dict[str, str]) -> _Labelling:
+    """Number the classes of pictures."""
+    classes = class_order(labels.values())
+    number = {label: i for i, label in enumerate(classes)}
+    values = np.array([number[label] for label in labels.values()], dtype=np.int64)
+    return _Labelling(kind, "class", classes, {name: i for i, name in enumerate(labels)}, values)
 
 
 def no_pictures(path: Path, listing: Listing, skipped: Sequence[tuple[str, str]]) -> DataError:

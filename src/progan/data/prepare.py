@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from progan.config import DataOptions, PictureOptions, level_resolution
+from progan.config import DataOptions, LabelForm, PictureOptions, level_resolution
 from progan.data.builtin import is_builtin, make_builtin
 from progan.data.decoding import Header, scan
 from progan.data.fitting import FitTask, Fitted, fit_picture
-from progan.data.packed import FORMAT_VERSION, PackedSet, is_packed
+from progan.data.packed import PackedSet, format_version, is_packed
 from progan.data.planning import Plan, label_file_path, make_plan, no_pictures
 from progan.data.pool import run_chunks, usable_cores
 from progan.data.report import PrepareReport
@@ -34,7 +34,7 @@ from progan.data.writing import (
     clear_partial,
     partial_folder,
 )
-from progan.errors import DataError, StorageError
+from progan.errors import ConfigError, DataError, StorageError
 from progan.files import storage_errors, write_text
 
 __all__ = ["PrepareReport", "find_or_prepare", "prepare"]
@@ -154,9 +154,14 @@ def find_or_prepare(
         The set, and the report if it was made by this call.
 
     Raises:
-        The errors of `prepare`, and DependencyError for `builtin:glyphs` without its extra.
+        The errors of `prepare`; ConfigError for another label form with a built-in set, and DependencyError
+            for `builtin:glyphs` without its extra.
     """
     if is_builtin(source):
+        if options.label_form != "class":
+            raise ConfigError(
+                f"data.label_form {options.label_form}: the pictures of {source} have one class each"
+            )
         packed = make_builtin(str(source), options, base_shape, _home_cache(), progress=progress, stop=stop)
         return packed, None
     path = Path(source)
@@ -202,16 +207,19 @@ def _key(
     source: Source, listing: Listing, options: PictureOptions, base_shape: tuple[int, int] | None
 ) -> str:
     """Return a hash over the files of a source and the options that decide what is made of them."""
-    matters: dict[str, Any] = options.model_dump(mode="json", exclude={"mirror", "cache"})
+    matters: dict[str, Any] = options.model_dump(mode="json", include=set(PictureOptions.model_fields))
     if options.resolution is not None:
         del matters["max_resolution"]
+    form: LabelForm = "class" if options.labels == "none" else options.label_form
+    if form == "class":
+        del matters["label_form"]  # so that sets are found again that were made before there were others
     label_file = label_file_path(source, options)
     if label_file is not None:
         try:
             matters["labels"] = hashlib.sha256(label_file.read_bytes()).hexdigest()
         except OSError as error:
             raise DataError(f"label file {label_file}: cannot be read ({error.strerror})") from None
-    matters |= {"version": FORMAT_VERSION, "base_shape": base_shape, "files": listing.digest()}
+    matters |= {"version": format_version(form), "base_shape": base_shape, "files": listing.digest()}
     return hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -239,19 +247,15 @@ def _continue(work: _Work, destination: Path, folder: Path) -> PackedSet:
         if plan is None:
             clear_partial(folder)
             plan = _plan(work)
-            write_text(folder / "plan.json", json.dumps(plan.model_dump(mode="json")))
+            plan.save(folder)
         check_space(folder, plan.layout, len(plan.names) - state.done)
     return _pack(work, plan, state, destination)
 
 
 def _resume(folder: Path, key: str) -> tuple[Plan | None, _State]:
     """Read what an interrupted call left, if it was for the same pictures and options."""
-    # Not by pydantic's own JSON reader and writer: they know no file names that are not valid Unicode.
-    try:
-        plan = Plan.model_validate(json.loads((folder / "plan.json").read_bytes()))
-    except (OSError, ValueError):
-        return None, _State()
-    if plan.key != key:
+    plan = Plan.load(folder)
+    if plan is None or plan.key != key:
         return None, _State()
     try:
         return plan, _State.model_validate(json.loads((folder / "progress.json").read_bytes()))
@@ -329,10 +333,11 @@ def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet
     names = [plan.names[i] for i in used]
     return writer.finish(
         names,
-        [plan.labels[i] for i in used] if plan.labels is not None else None,
+        None if plan.labels is None else plan.labels[used],
         work.options.shares,
         skipped,
         label_kind=plan.label_kind,
+        label_form=plan.label_form,
         label_names=tuple(plan.label_names),
         fit=plan.fit,
         limit=work.options.limit,

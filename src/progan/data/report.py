@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from progan.config import format_resolution
+from progan.config import LabelForm, format_resolution
 from progan.data.packed import PackedSet
 
 SHOWN_CLASSES = 12
@@ -26,7 +26,8 @@ class PrepareReport:
         animated: Pictures of which only the first frame was used.
         resolution: (height, width) of the top level.
         channels: 1, 2, 3 or 4.
-        label_names: Classes in the order of their numbers.
+        label_form: What a label is: a class, several classes, or a vector.
+        label_names: Names of the classes in the order of their numbers, or of the entries of a vector.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class PrepareReport:
     animated: int
     resolution: tuple[int, int]
     channels: int
+    label_form: LabelForm
     label_names: tuple[str, ...]
 
     @classmethod
@@ -56,6 +58,7 @@ class PrepareReport:
             animated=manifest.animated,
             resolution=manifest.resolution(manifest.max_level),
             channels=manifest.channels,
+            label_form=packed.label_form,
             label_names=manifest.label_names,
         )
 
@@ -65,8 +68,14 @@ class PrepareReport:
         lines = [f"{self.used} of {self.found} pictures, {format_resolution(self.resolution)}, {kind}"]
         if self.label_names:
             more = ", ..." if len(self.label_names) > SHOWN_CLASSES else ""
+            what = {
+                "class": "classes",
+                "classes": "classes, several a picture",
+                "vector": "numbers a picture",
+            }
             lines.append(
-                f"{len(self.label_names)} classes: {', '.join(self.label_names[:SHOWN_CLASSES])}{more}"
+                f"{len(self.label_names)} {what[self.label_form]}: "
+                f"{', '.join(self.label_names[:SHOWN_CLASSES])}{more}"
             )
         facts = (
             (self.skipped, f"skipped; {self.path / 'skipped.csv'} has the reasons"),

@@ -19,14 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from progan.config import LabelForm
 from progan.data.labels import split_of
-from progan.data.packed import Manifest, PackedSet, partial_path
+from progan.data.packed import Labels, Manifest, PackedSet, format_version, partial_path
 from progan.errors import DataError, StorageError
 from progan.files import atomic_path, remove_leftovers, storage_errors, write_text
 
 DIGEST_BYTES = 16
 SYNC_SECONDS = 2.0
 """A power cut loses at most this much work; syncing after every chunk would be slow on hard disks."""
+
+PLANNED_LABELS = "planned_labels.npy"
+"""Labels of all pictures of a plan, also of those that turn out to have no pixels."""
 
 OWN_FILES = ("plan.json", "progress.json", "digests.bin", "manifest.json", "names.json", "skipped.csv")
 
@@ -112,7 +116,7 @@ class Writer:
     def finish(
         self,
         names: Sequence[str],
-        labels: Sequence[int] | None,
+        labels: Labels | Sequence[int] | None,
         shares: tuple[float, float, float],
         skipped: Sequence[tuple[str, str]],
         **manifest: Any,
@@ -121,7 +125,8 @@ class Writer:
 
         Args:
             names: One name a picture.
-            labels: One class number a picture, or None.
+            labels: One class number a picture; or [count, label_size] numbers, if the manifest's `label_form`
+                is another than 'class'; or None.
             shares: Shares of train, validation and test, into which the pictures are dealt by name.
             skipped: (name, reason) of what was left out.
             manifest: The other values of `Manifest`.
@@ -129,16 +134,22 @@ class Writer:
         self.sync()
         self.close()
         split = [split_of(name, shares) for name in names]
+        form = manifest.get("label_form", "class")
+        stored = None if labels is None else _as_stored(labels, form)
+        if stored is not None:
+            save_array(self.folder / "labels.npy", stored)
+        label_names = list(manifest.get("label_names", ()))
         content = hashlib.sha256(self.layout.model_dump_json().encode())
         content.update((self.folder / "digests.bin").read_bytes())
-        label_names = manifest.get("label_names", ())
-        content.update(json.dumps([list(names), labels, split, list(label_names)]).encode())
+        content.update(json.dumps([list(names), _summary(stored, form), split, label_names]).encode())
         done = self.layout.manifest(
-            count=self.count, split=shares, fingerprint=content.hexdigest()[:32], **manifest
+            version=format_version(form),
+            count=self.count,
+            split=shares,
+            fingerprint=content.hexdigest()[:32],
+            **manifest,
         )
-        if labels is not None:
-            _save_array(self.folder / "labels.npy", np.asarray(labels, dtype=np.int64))
-        _save_array(self.folder / "split.npy", np.asarray(split, dtype=np.uint8))
+        save_array(self.folder / "split.npy", np.asarray(split, dtype=np.uint8))
         write_text(self.folder / "names.json", json.dumps(list(names)))
         write_text(self.folder / "skipped.csv", _skipped_table(skipped))
         write_text(self.folder / "manifest.json", json.dumps(done.model_dump(mode="json"), indent=2))
@@ -147,7 +158,7 @@ class Writer:
             self.destination.rmdir()  # an empty folder, as `check_destination` made sure
         self.folder.rename(self.destination)
         # Only now: without them, work that is interrupted here would begin again.
-        for name in ("plan.json", "progress.json", "digests.bin"):
+        for name in ("plan.json", "progress.json", "digests.bin", PLANNED_LABELS):
             (self.destination / name).unlink(missing_ok=True)
         return PackedSet.open(self.destination)
 
@@ -157,7 +168,21 @@ def _write_all(stream: BinaryIO, data: memoryview) -> None:
         data = data[stream.write(data) :]
 
 
-def _save_array(path: Path, values: NDArray[np.generic]) -> None:
+def _as_stored(labels: Labels | Sequence[int], form: LabelForm) -> Labels:
+    return np.asarray(labels, np.int64) if form == "class" else np.asarray(labels, np.float32)
+
+
+def _summary(labels: Labels | None, form: LabelForm) -> list[Any] | None:
+    """Return what a fingerprint takes of labels: class numbers themselves, of tables the form and a hash."""
+    if labels is None:
+        return None
+    if form == "class":
+        return list(labels.tolist())
+    return [form, hashlib.sha256(np.ascontiguousarray(labels, dtype="<f4").tobytes()).hexdigest()]
+
+
+def save_array(path: Path, values: NDArray[np.generic]) -> None:
+    """Write an array as .npy; it appears whole or not at all."""
     with atomic_path(path) as temporary:
         np.save(temporary, values)
 

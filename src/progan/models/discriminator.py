@@ -3,65 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from progan.config import Conditioning, DiscriminatorOptions, LabelForm
+from progan.models.activations import activation
 from progan.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
+    at_least_float32,
     conv2d_downscale2d,
     downscale2d,
-    feature_maps,
-    leaky_relu,
     minibatch_stddev,
+    strided_down,
 )
-from progan.models.network import Network, require_fmaps
-
-Downscale = Literal["fused", "separate"]
+from progan.models.network import Network, filters, read_options
 
 
 class DownBlock(nn.Module):
-    """Two 3x3 convolutions of a level; the second leads to half the size.
+    """Two convolutions of a level, which lead to half the size.
 
     Args:
         inputs: Channels of this level.
         outputs: Channels of the level below.
-        downscale: 'fused' pools before bias and activation (the original's fused_scale=True),
-            'separate' pools after them (Table 2). These are different functions.
+        options: Kernel size, activation, and how to downscale: 'fused' pools before bias and activation (the
+            original's fused_scale=True), 'separate' pools after them (Table 2), 'strided' gives the first
+            convolution a stride of 2 and so computes the second at half the size (as one TensorFlow 2
+            implementation does). These are different functions.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, downscale: Downscale) -> None:
+    def __init__(self, inputs: int, outputs: int, options: DiscriminatorOptions) -> None:
         super().__init__()
-        self.conv0 = EqualizedConv2d(inputs, inputs, 3)
-        self.conv1_down = EqualizedConv2d(inputs, outputs, 3)
-        self.downscale = downscale
+        self.conv0 = EqualizedConv2d(inputs, inputs, options.kernel_size, options)
+        self.conv1_down = EqualizedConv2d(inputs, outputs, options.kernel_size, options)
+        self.activation = activation(options)
+        self.downscale = options.downscale
         self.fused = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in, H, W] to [N, out, H/2, W/2]."""
-        x = leaky_relu(self.conv0(x))
-        if self.downscale == "separate":
-            return downscale2d(leaky_relu(self.conv1_down(x)))
-        down = self.conv1_down
-        return leaky_relu(conv2d_downscale2d(x, down.scaled_weight(), down.bias, fused=self.fused))
+        first, second = self.conv0, self.conv1_down
+        out: Tensor
+        match self.downscale:
+            case "strided":
+                x = self.activation(strided_down(x, first.scaled_weight(), first.bias))
+                out = self.activation(second(x))
+            case "separate":
+                out = downscale2d(self.activation(second(self.activation(first(x)))))
+            case "fused":
+                x, weight = self.activation(first(x)), second.scaled_weight()
+                out = self.activation(conv2d_downscale2d(x, weight, second.bias, fused=self.fused))
+        return out
 
 
 class Discriminator(Network):
-    """Scores images, at any level up to the one it was built for, and estimates their labels.
+    """Scores images, at any level up to the one it was built for, and estimates or regards their labels.
 
     Args:
-        channels, base_shape, max_level, label_size: As in `Generator`; the labels are outputs here.
-        fmap_base, fmap_decay, fmap_max: As in `Generator`.
-        stddev_group: Group size of the minibatch standard deviation; 0 leaves it out.
-        downscale: See `DownBlock`.
+        channels, base_shape, max_level, label_size, label_form: As in `Generator`.
+        conditioning: What it does with labels. `none`: nothing; there are none. `ac_gan`: it estimates them.
+            `projection`: it scores images given them. None: `ac_gan` if there are labels.
         level, alpha: How far it has grown: what a call computes unless told otherwise.
         label_names: As in `Generator`.
+        options: The choices of the architecture, described in `config.DiscriminatorOptions`, which also has
+            their defaults: those of both networks (see `Generator`) and stddev_group, stddev_features,
+            downscale and dense_features.
+
+    Attributes:
+        options: The same, checked.
+        conditioning: `none`, `ac_gan` or `projection`.
 
     Raises:
-        ValueError: if a number is out of range or `downscale` is none of the two.
+        ValueError: if an option is unknown, a value out of range, or values contradict each other.
     """
+
+    options: DiscriminatorOptions
 
     def __init__(
         self,
@@ -70,50 +88,60 @@ class Discriminator(Network):
         base_shape: Sequence[int] = (4, 4),
         max_level: int = 8,
         label_size: int = 0,
-        fmap_base: int = 8192,
-        fmap_decay: float = 1.0,
-        fmap_max: int = 512,
-        stddev_group: int = 4,
-        downscale: Downscale = "fused",
+        label_form: LabelForm = "class",
+        conditioning: Conditioning | None = None,
         level: int | None = None,
         alpha: float = 1.0,
         label_names: Sequence[str] = (),
+        **options: Any,
     ) -> None:
-        super().__init__(channels, base_shape, max_level, label_size, level, alpha, label_names)
-        require_fmaps(fmap_base, fmap_decay, fmap_max)
-        if stddev_group < 0:
-            raise ValueError(f"stddev_group {stddev_group}: expected 0 or more")
-        if downscale not in get_args(Downscale):
-            raise ValueError(f"downscale {downscale!r}: expected {' or '.join(get_args(Downscale))}")
-        fmaps = {"fmap_base": fmap_base, "fmap_decay": fmap_decay, "fmap_max": fmap_max}
-        last, *filters = (
-            feature_maps(i, fmap_base=fmap_base, fmap_decay=fmap_decay, fmap_max=fmap_max)
-            for i in range(-1, max_level + 1)
+        read = read_options(DiscriminatorOptions, options)
+        super().__init__(
+            channels, base_shape, max_level, label_size, label_form, read, level, alpha, label_names
         )
-        self.stddev_group = stddev_group
-        self._options = {**fmaps, "stddev_group": stddev_group, "downscale": downscale}
-        self.from_rgb = nn.ModuleList(EqualizedConv2d(channels, f, 1) for f in filters)
+        self.conditioning = _conditioning(conditioning, label_size)
+        last, *widths = filters(read, max_level)
+        last = last if read.dense_features is None else read.dense_features
+        maps = _stddev_maps(read, widths[0])
+        self.from_rgb = nn.ModuleList(EqualizedConv2d(channels, width, 1, read) for width in widths)
         self.blocks = nn.ModuleList(
-            DownBlock(filters[i], filters[i - 1], downscale=downscale) for i in range(1, max_level + 1)
+            DownBlock(widths[i], widths[i - 1], read) for i in range(1, max_level + 1)
         )
+        self.activation = activation(read)
         area = self.base_shape[0] * self.base_shape[1]
-        self.conv = EqualizedConv2d(filters[0] + (1 if stddev_group else 0), filters[0], 3)
-        self.dense0 = EqualizedLinear(filters[0] * area, last)
-        self.dense1 = EqualizedLinear(last, 1 + label_size, gain=1.0)
+        self.conv = EqualizedConv2d(widths[0] + maps, widths[0], read.kernel_size, read)
+        self.dense0 = EqualizedLinear(widths[0] * area, last, read)
+        self.dense1 = EqualizedLinear(last, 1 + label_size, read, gain=1.0)
+
+    @property
+    def stddev_group(self) -> int:
+        """Group size of the minibatch standard deviation: batches are made of whole groups; 0 for none."""
+        return self.options.stddev_group
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, ready for JSON: `type(self)(**config)` is the same network."""
+        return {**super().config(), "conditioning": self.conditioning}
 
     def forward(
-        self, x: Tensor, *, level: int | None = None, alpha: Tensor | float | None = None
+        self,
+        x: Tensor,
+        labels: Tensor | None = None,
+        *,
+        level: int | None = None,
+        alpha: Tensor | float | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Score images.
 
         Args:
             x: [N, channels, *resolution(level)] in [-1, 1]; N a multiple of min(stddev_group, N).
+            labels: [N, label_size], of the form `label_form`; needed for a projection, else not used.
             level: Level of the images; None for how far this discriminator has grown.
             alpha: Weight of the level's own block against fromRGB of the halved image; None means 1
                 and skips the halved one (or, with level None too, this discriminator's own).
 
         Returns:
-            Scores [N] (higher is more real; not bounded) and label logits [N, label_size].
+            Scores [N] (higher is more real; not bounded) and label logits [N, label_size], or [N, 0] with a
+            projection; both at least float32.
 
         Raises:
             ValueError: if a shape, the level or alpha does not fit.
@@ -130,19 +158,50 @@ class Discriminator(Network):
                 features = torch.lerp(old, features, alpha.to(features.dtype))
         for i in range(level - 1, 0, -1):
             features = self.blocks[i - 1](features)
-        out = self._judge(features)
-        return out[:, 0], out[:, 1:]
+        out = at_least_float32(self._judge(features))
+        if self.conditioning != "projection":
+            return out[:, 0], out[:, 1:]
+        # score = psi(phi(x)) + y^T V phi(x); the rows of dense1 are psi and V. Miyato and Koyama 2018, eq. 5.
+        given = self.require_labels(labels, len(x)).to(out.dtype)
+        return out[:, 0] + (out[:, 1:] * given).sum(dim=1), out[:, :0]
 
     def _features(self, level: int, x: Tensor) -> Tensor:
         """Map an image to features with fromRGB, which has bias and activation: [N, filters, H, W]."""
-        return leaky_relu(self.from_rgb[level](x))
+        features: Tensor = self.activation(self.from_rgb[level](x))
+        return features
 
     def _judge(self, x: Tensor) -> Tensor:
-        """Map the features of level 0 to score and label logits: [N, 1 + label_size]."""
-        if self.stddev_group:
-            x = minibatch_stddev(x, self.stddev_group)
-        x = leaky_relu(self.conv(x))
+        """Map the features of level 0 to the outputs of the last layer: [N, 1 + label_size]."""
+        if self.options.stddev_group:
+            x = minibatch_stddev(x, self.options.stddev_group, self.options.stddev_features)
+        x = self.activation(self.conv(x))
         # reshape, not view: the features may be channels_last, and the original flattens NCHW.
-        x = leaky_relu(self.dense0(x.reshape(len(x), -1)))
+        x = self.activation(self.dense0(x.reshape(len(x), -1)))
         out: Tensor = self.dense1(x)
         return out
+
+
+def _conditioning(given: Conditioning | None, label_size: int) -> Conditioning:
+    """Check that conditioning and labels fit, and decide where nothing is given."""
+    if given is None:
+        return "ac_gan" if label_size else "none"
+    if given not in get_args(Conditioning):
+        raise ValueError(f"conditioning {given!r}: expected {', '.join(get_args(Conditioning))}")
+    if given == "none" and label_size:
+        raise ValueError(
+            f"conditioning none with label_size {label_size}: build both networks without labels"
+        )
+    if given != "none" and not label_size:
+        raise ValueError(f"conditioning {given} needs labels: label_size is 0")
+    return given
+
+
+def _stddev_maps(options: DiscriminatorOptions, width: int) -> int:
+    """Return how many feature maps the minibatch standard deviation appends to those of level 0."""
+    if not options.stddev_group:
+        return 0
+    if width % options.stddev_features:
+        raise ValueError(
+            f"stddev_features {options.stddev_features} does not divide the {width} filters of level 0"
+        )
+    return options.stddev_features

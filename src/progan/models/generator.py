@@ -2,51 +2,63 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from progan.config import GeneratorOptions, LabelForm
+from progan.models.activations import activation, hidden_gain
 from progan.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
-    feature_maps,
-    leaky_relu,
+    PixelNorm,
+    add_bias,
     pixel_norm,
+    strided_up,
     upscale2d,
     upscale2d_conv2d,
 )
-from progan.models.network import Network, require_fmaps
+from progan.models.network import Network, filters, read_options
+
+LABEL_EXAMPLES = 64
+"""Rows of labels of the training set that a generator keeps, unless its labels are single classes."""
 
 
 class UpBlock(nn.Module):
-    """Two 3x3 convolutions at a new level; the first doubles the size.
+    """Two convolutions at a new level; the first doubles the size.
 
     Args:
         inputs: Channels of the level below.
         outputs: Channels of this level.
-        normalize: Pixel norm after each activation.
+        options: Kernel size, how to upscale, and what follows a convolution.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, normalize: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, options: GeneratorOptions) -> None:
         super().__init__()
-        self.conv0_up = EqualizedConv2d(inputs, outputs, 3)
-        self.conv1 = EqualizedConv2d(outputs, outputs, 3)
-        self.normalize = normalize
-        self.fused = True
+        self.strided = options.upscale == "strided"
+        self.fused = options.upscale == "fused"
+        # Of a transposed convolution of stride 2, each output sums a quarter of the kernel on average, so
+        # its fan_in is a quarter, too.
+        gain = hidden_gain(options) * (2 if self.strided else 1)
+        self.conv0_up = EqualizedConv2d(inputs, outputs, options.kernel_size, options, gain=gain)
+        self.conv1 = EqualizedConv2d(outputs, outputs, options.kernel_size, options)
+        self.after = after_convolution(options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in, H, W] to [N, out, 2H, 2W]."""
-        x = upscale2d_conv2d(x, self.conv0_up.scaled_weight(), fused=self.fused)
-        x = activate(x + self.conv0_up.bias.view(1, -1, 1, 1), normalize=self.normalize)
-        return activate(self.conv1(x), normalize=self.normalize)
+        weight = self.conv0_up.scaled_weight()
+        x = strided_up(x, weight) if self.strided else upscale2d_conv2d(x, weight, fused=self.fused)
+        x = self.after(add_bias(x, self.conv0_up.bias))
+        out: Tensor = self.after(self.conv1(x))
+        return out
 
 
-def activate(x: Tensor, *, normalize: bool) -> Tensor:
-    """Leaky ReLU, then pixel norm: the order that follows every convolution of G."""
-    x = leaky_relu(x)
-    return pixel_norm(x) if normalize else x
+def after_convolution(options: GeneratorOptions) -> nn.Module:
+    """Return what follows every hidden layer of G and its bias: the activation, then pixel norm."""
+    norm = [PixelNorm(options.pixel_norm_eps)] if options.pixel_norm else []
+    return nn.Sequential(activation(options), *norm)
 
 
 class Generator(Network):
@@ -59,16 +71,26 @@ class Generator(Network):
         base_shape: Height and width at level 0.
         max_level: Highest level; the full size is base_shape * 2**max_level.
         label_size: Length of the label vector joined to the latent; 0 for none.
-        latent_size: Length of z; None for min(fmap_base, fmap_max).
-        fmap_base, fmap_decay, fmap_max: Filters at level l: min(fmap_base / 2^((l+1) decay), fmap_max).
-        normalize_latents: Pixel-normalise the latent together with its label.
-        pixel_norm: Pixel norm after every activation.
+        label_form: What a row of labels is: `class` (one-hot), `classes` (0 or 1 per class) or `vector` (any
+            numbers).
         level, alpha: How far it has grown: what a call computes unless told otherwise.
         label_names: One name per entry of the label vector, in order; may be empty.
+        options: The choices of the architecture, described in `config.GeneratorOptions`, which also has their
+            defaults: those of both networks (fmap_base, fmap_decay, fmap_max, kernel_size, activation,
+            leaky_slope, bias, equalized_lr, weight_init, gain) and latent_size, normalize_latents,
+            pixel_norm, pixel_norm_eps, dense_gain, upscale and output_activation.
+
+    Attributes:
+        options: The same, checked, with latent_size filled in.
+        label_examples: [64, label_size], rows of labels of the training set (zeros before training), from
+            which plausible labels can be drawn; there is none if label_form is `class`.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if an option is unknown or a value out of range.
     """
+
+    options: GeneratorOptions
+    label_examples: Tensor
 
     def __init__(
         self,
@@ -77,46 +99,28 @@ class Generator(Network):
         base_shape: Sequence[int] = (4, 4),
         max_level: int = 8,
         label_size: int = 0,
-        latent_size: int | None = None,
-        fmap_base: int = 8192,
-        fmap_decay: float = 1.0,
-        fmap_max: int = 512,
-        normalize_latents: bool = True,
-        pixel_norm: bool = True,
+        label_form: LabelForm = "class",
         level: int | None = None,
         alpha: float = 1.0,
         label_names: Sequence[str] = (),
+        **options: Any,
     ) -> None:
-        super().__init__(channels, base_shape, max_level, label_size, level, alpha, label_names)
-        require_fmaps(fmap_base, fmap_decay, fmap_max)
-        if latent_size is not None and latent_size < 1:
-            raise ValueError(f"latent_size {latent_size}: expected at least 1")
-        fmaps = {"fmap_base": fmap_base, "fmap_decay": fmap_decay, "fmap_max": fmap_max}
-        filters = [
-            feature_maps(i, fmap_base=fmap_base, fmap_decay=fmap_decay, fmap_max=fmap_max)
-            for i in range(-1, max_level + 1)
-        ]
-        first, *filters = filters
-        self.latent_size = first if latent_size is None else latent_size
-        self.normalize_latents = normalize_latents
-        self.pixel_norm = pixel_norm
-        self._options = {
-            **fmaps,
-            "latent_size": self.latent_size,
-            "normalize_latents": normalize_latents,
-            "pixel_norm": pixel_norm,
-        }
-        area = self.base_shape[0] * self.base_shape[1]
-        # The smaller gain of the dense layer matches the original code, where it is sqrt(2) / 4.
-        self.dense = EqualizedLinear(
-            self.latent_size + label_size, filters[0] * area, gain=math.sqrt(2) / 4, bias=False
+        read = read_options(GeneratorOptions, options)
+        super().__init__(
+            channels, base_shape, max_level, label_size, label_form, read, level, alpha, label_names
         )
-        self.dense_bias = nn.Parameter(torch.zeros(filters[0]))
-        self.conv = EqualizedConv2d(filters[0], filters[0], 3)
-        self.blocks = nn.ModuleList(
-            UpBlock(filters[i - 1], filters[i], normalize=pixel_norm) for i in range(1, max_level + 1)
-        )
-        self.to_rgb = nn.ModuleList(EqualizedConv2d(f, channels, 1, gain=1.0) for f in filters)
+        first, *widths = filters(read, max_level)
+        self.latent_size = first if read.latent_size is None else read.latent_size
+        self.options = read = read.model_copy(update={"latent_size": self.latent_size})
+        inputs, area = self.latent_size + label_size, self.base_shape[0] * self.base_shape[1]
+        self.dense = EqualizedLinear(inputs, widths[0] * area, read, gain=_dense_gain(read), bias=False)
+        self.dense_bias = nn.Parameter(torch.zeros(widths[0])) if read.bias else None
+        self.conv = EqualizedConv2d(widths[0], widths[0], read.kernel_size, read)
+        self.after = after_convolution(read)
+        self.blocks = nn.ModuleList(UpBlock(widths[i - 1], widths[i], read) for i in range(1, max_level + 1))
+        self.to_rgb = nn.ModuleList(EqualizedConv2d(width, channels, 1, read, gain=1.0) for width in widths)
+        if label_form != "class":
+            self.register_buffer("label_examples", torch.zeros(LABEL_EXAMPLES, label_size))
 
     def forward(
         self,
@@ -130,13 +134,14 @@ class Generator(Network):
 
         Args:
             z: [N, latent_size], standard normal.
-            labels: [N, label_size], one-hot as in training; needed if and only if label_size > 0.
+            labels: [N, label_size], of the form `label_form`; needed if and only if label_size > 0.
             level: Level to compute; None for how far this generator has grown.
             alpha: Weight of the level's own image against the upscaled image of the level below;
                 None means 1 and skips the lower one (or, with level None too, this generator's own).
 
         Returns:
-            [N, channels, *resolution(level)], nominally in [-1, 1], not clipped.
+            [N, channels, *resolution(level)], nominally in [-1, 1]; with output_activation tanh always,
+            else not clipped.
 
         Raises:
             ValueError: if a shape, the level or alpha does not fit.
@@ -146,32 +151,41 @@ class Generator(Network):
         for block in self.blocks[: max(level - 1, 0)]:
             x = block(x)
         if level == 0:
-            return self._rgb(0, x)
-        image = self._rgb(level, self.blocks[level - 1](x))
-        if alpha is None:
-            return image
-        # Section 2, figure 2: the old level's image is upscaled after its own toRGB.
-        return torch.lerp(upscale2d(self._rgb(level - 1, x)), image, alpha.to(image.dtype))
+            return self._finish(self.to_rgb[0](x))
+        image: Tensor = self.to_rgb[level](self.blocks[level - 1](x))
+        if alpha is not None:
+            # Section 2, figure 2: the old level's image is upscaled after its own toRGB.
+            image = torch.lerp(upscale2d(self.to_rgb[level - 1](x)), image, alpha.to(image.dtype))
+        return self._finish(image)
 
     def _join(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """Check the inputs and return [N, latent_size + label_size], pixel-normalised."""
         if z.ndim != 2 or z.shape[1] != self.latent_size:
             raise ValueError(f"z must be [N, {self.latent_size}], not {list(z.shape)}")
         if self.label_size:
-            if labels is None or tuple(labels.shape) != (len(z), self.label_size):
-                given = "none" if labels is None else list(labels.shape)
-                raise ValueError(f"labels must be [{len(z)}, {self.label_size}], not {given}")
-            z = torch.cat([z, labels.to(z.dtype)], dim=1)
+            z = torch.cat([z, self.require_labels(labels, len(z)).to(z.dtype)], dim=1)
         elif labels is not None and labels.numel():
             raise ValueError("this generator takes no labels")
-        return pixel_norm(z) if self.normalize_latents else z
+        return pixel_norm(z, self.options.pixel_norm_eps) if self.options.normalize_latents else z
 
     def _base(self, x: Tensor) -> Tensor:
         """Map [N, latent + label] to the features of level 0: [N, filters, h0, w0]."""
         x = self.dense(x).view(len(x), -1, *self.base_shape)  # channel-major, as the original's reshape
-        x = activate(x + self.dense_bias.view(1, -1, 1, 1), normalize=self.pixel_norm)
-        return activate(self.conv(x), normalize=self.pixel_norm)
+        x = self.after(add_bias(x, self.dense_bias))
+        out: Tensor = self.after(self.conv(x))
+        return out
 
-    def _rgb(self, level: int, x: Tensor) -> Tensor:
-        image: Tensor = self.to_rgb[level](x)
-        return image
+    def _finish(self, image: Tensor) -> Tensor:
+        """Apply the output activation, after the fade as the older systems that have one."""
+        return image.tanh() if self.options.output_activation == "tanh" else image
+
+
+def _dense_gain(options: GeneratorOptions) -> float:
+    """Return the gain of the first dense layer: by default a quarter of that of hidden layers.
+
+    Source: the original networks.py, where it is sqrt(2) / 4. LeCun's initialisation has one deviation for
+    all layers.
+    """
+    if options.dense_gain is not None:
+        return options.dense_gain
+    return hidden_gain(options) / (1 if options.weight_init == "lecun" else 4)

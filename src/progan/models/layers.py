@@ -1,6 +1,6 @@
 """The layers of the paper: equalized learning rate, pixel norm, minibatch stddev, scaling by two.
 
-Weights are kept as PyTorch keeps them: convolutions [out, in, k, k], linear [out, in].
+Weights are kept as PyTorch keeps them: convolutions [out, in, k, k], linear [out, in]; k is odd.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEAK = 0.2
-"""Slope of leaky ReLU for negative values (Table 2)."""
+from progan.config import NetworkOptions
+from progan.models.activations import hidden_gain
 
 
 def feature_maps(level: int, *, fmap_base: int, fmap_decay: float, fmap_max: int) -> int:
@@ -29,9 +29,9 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def leaky_relu(x: Tensor) -> Tensor:
-    """Apply the activation of the paper: x if x > 0, else 0.2 x."""
-    return F.leaky_relu(x, LEAK)
+def add_bias(x: Tensor, bias: Tensor | None) -> Tensor:
+    """Add a bias [C] to features [N, C, H, W]; None adds nothing."""
+    return x if bias is None else x + bias.view(1, -1, 1, 1)
 
 
 def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
@@ -48,17 +48,36 @@ def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
     return x * torch.rsqrt(wide.square().mean(dim=1, keepdim=True) + eps).to(x.dtype)
 
 
-def minibatch_stddev(x: Tensor, group: int) -> Tensor:
-    """Append one feature map that holds the mean standard deviation over each sample's group.
-
-    Sample i belongs to group i mod (N / group). The variance is the population's.
+class PixelNorm(nn.Module):
+    """`pixel_norm` as a module.
 
     Args:
-        x: [N, C, H, W]; N a multiple of min(group, N).
+        eps: Keeps a zero vector finite.
+    """
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, ...] to features of unit mean square, of the same shape."""
+        return pixel_norm(x, self.eps)
+
+
+def minibatch_stddev(x: Tensor, group: int, features: int = 1) -> Tensor:
+    """Append feature maps that hold the mean standard deviation over each sample's group.
+
+    Sample i belongs to group i mod (N / group). The variance is the population's. The channels are dealt,
+    in order, into as many equal parts as there are maps: map f is the mean over part f and all pixels.
+
+    Args:
+        x: [N, C, H, W]; N a multiple of min(group, N), C of features.
         group: Samples in a group.
+        features: Number of maps.
 
     Returns:
-        [N, C + 1, H, W], the new map last. Source: section 3; `minibatch_stddev_layer` of networks.py.
+        [N, C + features, H, W], the new maps last. Source: section 3; `minibatch_stddev_layer` of
+        networks.py, with several features as in StyleGAN (Karras et al. 2019, its networks_stylegan.py).
 
     Raises:
         ValueError: if the groups do not divide the batch.
@@ -67,11 +86,12 @@ def minibatch_stddev(x: Tensor, group: int) -> Tensor:
     group = min(group, n)
     if n % group:
         raise ValueError(f"a batch of {n} cannot be divided into minibatch-stddev groups of {group}")
-    y = at_least_float32(x).reshape(group, n // group, channels, height, width)  # [G, M, C, H, W]
-    y = (y - y.mean(dim=0)).square().mean(dim=0)  # [M, C, H, W]
-    y = (y + 1e-8).sqrt().mean(dim=(1, 2, 3))  # [M]
-    y = y.repeat(group).to(x.dtype)  # [N]: sample i takes value i mod M
-    return torch.cat([x, y.view(n, 1, 1, 1).expand(n, 1, height, width)], dim=1)
+    parts = (group, n // group, features, channels // features, height, width)
+    y = at_least_float32(x).reshape(parts)  # [G, M, F, C/F, H, W]
+    y = (y - y.mean(dim=0)).square().mean(dim=0)  # [M, F, C/F, H, W]
+    y = (y + 1e-8).sqrt().mean(dim=(2, 3, 4))  # [M, F]
+    y = y.repeat(group, 1).to(x.dtype)  # [N, F]: sample i takes row i mod M
+    return torch.cat([x, y.view(n, features, 1, 1).expand(n, features, height, width)], dim=1)
 
 
 def upscale2d(x: Tensor) -> Tensor:
@@ -94,86 +114,163 @@ def fused_kernel(weight: Tensor) -> Tensor:
 
 
 def upscale2d_conv2d(x: Tensor, weight: Tensor, *, fused: bool) -> Tensor:
-    """Upscale by two, then convolve with a 3x3 kernel (scaled already).
+    """Upscale by two, then convolve with a k x k kernel (scaled already).
 
-    The fused form is the same function at 16 instead of 36 multiplications an input pixel: a
-    transposed convolution of stride 2 with the summed 4x4 kernel. The transposed convolution
+    The fused form is the same function at (k+1)^2 instead of 4 k^2 multiplications an input pixel (16, not
+    36): a transposed convolution of stride 2 with the summed kernel. The transposed convolution
     correlates with the mirrored kernel, hence the flip.
 
     Args:
         x: [N, I, H, W].
-        weight: [O, I, 3, 3].
+        weight: [O, I, k, k].
         fused: How to compute it; the result differs by rounding only.
 
     Returns:
         [N, O, 2H, 2W].
     """
+    padding = weight.shape[-1] // 2
     if not fused:
-        return F.conv2d(upscale2d(x), weight, padding=1)
-    kernel = fused_kernel(weight.flip(2, 3)).transpose(0, 1)  # [I, O, 4, 4]
-    return F.conv_transpose2d(x, kernel, stride=2, padding=1)
+        return F.conv2d(upscale2d(x), weight, padding=padding)
+    kernel = fused_kernel(weight.flip(2, 3)).transpose(0, 1)  # [I, O, k+1, k+1]
+    return F.conv_transpose2d(x, kernel, stride=2, padding=padding)
 
 
 def conv2d_downscale2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, fused: bool) -> Tensor:
-    """Convolve with a 3x3 kernel (scaled already), halve by box means, add the bias.
+    """Convolve with a k x k kernel (scaled already), halve by box means, add the bias.
 
     Args:
         x: [N, I, H, W], H and W even.
-        weight: [O, I, 3, 3].
+        weight: [O, I, k, k].
         bias: [O] or None.
         fused: How to compute it; the result differs by rounding only.
 
     Returns:
         [N, O, H/2, W/2].
     """
+    padding = weight.shape[-1] // 2
     if fused:
-        return F.conv2d(x, fused_kernel(weight) * 0.25, bias, stride=2, padding=1)
-    y = downscale2d(F.conv2d(x, weight, padding=1))
-    return y if bias is None else y + bias.view(1, -1, 1, 1)
+        return F.conv2d(x, fused_kernel(weight) * 0.25, bias, stride=2, padding=padding)
+    return add_bias(downscale2d(F.conv2d(x, weight, padding=padding)), bias)
 
 
-class EqualizedConv2d(nn.Module):
-    """Convolution with equalized learning rate (section 4.1): weight ~ N(0, 1), scaled at each use.
+def strided_padding(kernel: int) -> tuple[int, int]:
+    """Return TensorFlow's 'same' padding before and after an even side, at stride 2: (0, 1) for k = 3.
+
+    Together max(k - 2, 0), the odd one after; the convolution halves the side exactly.
+    """
+    together = max(kernel - 2, 0)
+    return together // 2, together - together // 2
+
+
+def strided_up(x: Tensor, weight: Tensor) -> Tensor:
+    """Double the size by a transposed convolution of stride 2, aligned as Keras' Conv2DTranspose 'same'.
+
+    Args:
+        x: [N, I, H, W].
+        weight: [O, I, k, k] (scaled already).
+
+    Returns:
+        [N, O, 2H, 2W]: the whole output, which is k - 2 longer, cropped as `strided_padding` pads.
+    """
+    height, width = x.shape[2:]
+    before, _ = strided_padding(weight.shape[-1])
+    missing = max(2 - weight.shape[-1], 0)  # a 1x1 kernel never reaches the last row and column
+    y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2, padding=before, output_padding=missing)
+    return y[..., : 2 * height, : 2 * width]
+
+
+def strided_down(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Halve the size by a convolution of stride 2, aligned as TensorFlow's 'same'.
+
+    Args:
+        x: [N, I, H, W], H and W even.
+        weight: [O, I, k, k] (scaled already).
+        bias: [O] or None.
+
+    Returns:
+        [N, O, H/2, W/2].
+    """
+    padding = strided_padding(weight.shape[-1])
+    return F.conv2d(F.pad(x, padding * 2), weight, bias, stride=2)
+
+
+class EqualizedLayer(nn.Module):
+    """A weight with equalized learning rate (section 4.1), and a bias that is not scaled.
+
+    The weight is drawn with unit variance and multiplied by gain / sqrt(fan_in) at each use. Without
+    equalized_lr it is multiplied once, here. fan_in is the product of all sides but the first.
+
+    Args:
+        shape: Shape of the weight; the bias has the length of its first side.
+        options: Distribution of the weight, whether there is a bias, equalized_lr, and the gain.
+        gain: Instead of that of hidden layers.
+        bias: False for no bias whatever the options say.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], options: NetworkOptions, *, gain: float | None = None, bias: bool = True
+    ) -> None:
+        super().__init__()
+        deviation = (hidden_gain(options) if gain is None else gain) / math.sqrt(math.prod(shape[1:]))
+        weight = torch.randn(shape) if options.weight_init != "truncated" else truncated_normal(shape)
+        self.scale = deviation if options.equalized_lr else None
+        self.weight = nn.Parameter(weight if options.equalized_lr else weight * deviation)
+        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias and options.bias else None
+
+    def scaled_weight(self) -> Tensor:
+        """Return the weight as it is used."""
+        return self.weight if self.scale is None else self.weight * self.scale
+
+
+def truncated_normal(shape: tuple[int, ...]) -> Tensor:
+    """Draw from a normal distribution cut at two deviations and rescaled to unit variance."""
+    # Var[x | -2 < x < 2] = 1 - 2 * 2 * phi(2) / (Phi(2) - Phi(-2))
+    density = math.exp(-2) / math.sqrt(2 * math.pi)
+    deviation = math.sqrt(1 - 4 * density / math.erf(math.sqrt(2)))
+    return nn.init.trunc_normal_(torch.empty(shape), a=-2.0, b=2.0) / deviation
+
+
+class EqualizedConv2d(EqualizedLayer):
+    """Convolution that keeps the image's size.
 
     Args:
         inputs: Channels in.
         outputs: Channels out.
-        kernel: Side of the kernel; the padding keeps the image's size.
-        gain: The weight is multiplied by gain / sqrt(fan_in); the bias is not scaled.
+        kernel: Side of the kernel, odd.
+        options, gain: As in `EqualizedLayer`.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, gain: float = math.sqrt(2)) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(outputs))
-        self.scale = gain / math.sqrt(inputs * kernel * kernel)
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, options: NetworkOptions, *, gain: float | None = None
+    ) -> None:
+        super().__init__((outputs, inputs, kernel, kernel), options, gain=gain)
         self.padding = kernel // 2
-
-    def scaled_weight(self) -> Tensor:
-        """Return the weight as the convolution sees it."""
-        return self.weight * self.scale
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in, H, W] to [N, out, H, W]."""
         return F.conv2d(x, self.scaled_weight(), self.bias, padding=self.padding)
 
 
-class EqualizedLinear(nn.Module):
-    """Linear layer with equalized learning rate: weight ~ N(0, 1) times gain / sqrt(inputs) at each use.
+class EqualizedLinear(EqualizedLayer):
+    """Linear layer.
 
     Args:
         inputs: Features in.
         outputs: Features out.
-        gain: As in `EqualizedConv2d`.
-        bias: Whether there is a bias of length `outputs`.
+        options, gain, bias: As in `EqualizedLayer`.
     """
 
-    def __init__(self, inputs: int, outputs: int, gain: float = math.sqrt(2), *, bias: bool = True) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.scale = gain / math.sqrt(inputs)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        options: NetworkOptions,
+        *,
+        gain: float | None = None,
+        bias: bool = True,
+    ) -> None:
+        super().__init__((outputs, inputs), options, gain=gain, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in] to [N, out]."""
-        return F.linear(x, self.weight * self.scale, self.bias)
+        return F.linear(x, self.scaled_weight(), self.bias)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, get_args
 
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from progan.errors import CheckpointError
+from progan.config import LabelForm, NetworkOptions, explain
+from progan.errors import CheckpointError, suggest
+from progan.models.layers import feature_maps
+
+OptionsT = TypeVar("OptionsT", bound=NetworkOptions)
 
 MAX_LEVEL = 20
 """Far above what any memory holds; keeps a crafted weight file from building networks for ever."""
@@ -53,6 +57,8 @@ class Network(
         base_shape: Height and width of level 0.
         max_level: Highest level.
         label_size: Length of the label vector, 0 for none.
+        label_form: What a row of labels is: `class` (one-hot), `classes` (0 or 1 per class) or `vector`.
+        options: The choices of the architecture.
         level: How far it has grown; None for max_level.
         alpha: How far `level` is faded in, in [0, 1].
         label_names: A name per label, or none.
@@ -67,6 +73,8 @@ class Network(
         base_shape: Sequence[int],
         max_level: int,
         label_size: int,
+        label_form: LabelForm,
+        options: NetworkOptions,
         level: int | None,
         alpha: float,
         label_names: Sequence[str],
@@ -79,6 +87,8 @@ class Network(
             )
         if max_level > MAX_LEVEL:
             raise ValueError(f"max_level {max_level}: more than {MAX_LEVEL} is not possible")
+        if label_form not in get_args(LabelForm):
+            raise ValueError(f"label_form {label_form!r}: expected {', '.join(get_args(LabelForm))}")
         if label_names and len(label_names) != label_size:
             raise ValueError(f"{len(label_names)} label names for {label_size} labels")
         if not all(isinstance(name, str) for name in label_names):
@@ -87,8 +97,9 @@ class Network(
         self.base_shape = (int(base_shape[0]), int(base_shape[1]))
         self.max_level = max_level
         self.label_size = label_size
+        self.label_form = label_form
         self.label_names = tuple(label_names)
-        self._options: dict[str, Any] = {}
+        self.options = options
         self.level, self.alpha = max_level, 1.0
         self.set_growth(max_level if level is None else level, alpha)
 
@@ -139,8 +150,23 @@ class Network(
             raise ValueError(f"alpha {alpha}: expected 0..1")
         return level, torch.tensor(alpha, dtype=like.dtype, device=like.device)
 
+    def require_labels(self, labels: Tensor | None, n: int) -> Tensor:
+        """Return the labels of a batch of n.
+
+        Raises:
+            ValueError: if there are none, or they are not [n, label_size].
+        """
+        if labels is None or tuple(labels.shape) != (n, self.label_size):
+            given = "none" if labels is None else list(labels.shape)
+            raise ValueError(f"labels must be [{n}, {self.label_size}], not {given}")
+        return labels
+
     def use_fused(self, fused: bool) -> Self:
-        """Choose how up- and downscaling convolutions are computed; the function stays the same."""
+        """Choose how up- and downscaling convolutions are computed; the function stays the same.
+
+        It concerns G with upscale 'fused' or 'separate' and D with downscale 'fused'; other ways of scaling
+        have one form.
+        """
         for block in self.modules():
             if "fused" in vars(block):
                 vars(block)["fused"] = fused
@@ -153,7 +179,8 @@ class Network(
             "base_shape": list(self.base_shape),
             "max_level": self.max_level,
             "label_size": self.label_size,
-            **self._options,
+            "label_form": self.label_form,
+            **self.options.model_dump(mode="json"),
             "level": self.level,
             "alpha": self.alpha,
             "label_names": list(self.label_names),
@@ -210,10 +237,26 @@ class Network(
         return network
 
 
-def require_fmaps(fmap_base: int, fmap_decay: float, fmap_max: int) -> None:
-    """Raise `ValueError` unless these numbers give every level at least one filter."""
-    if not (fmap_base >= 1 and fmap_max >= 1 and math.isfinite(fmap_decay) and fmap_decay >= 0):
-        raise ValueError(
-            f"fmap_base {fmap_base}, fmap_max {fmap_max}, fmap_decay {fmap_decay}: "
-            f"base and max must be at least 1, decay finite and not negative"
+def read_options(kind: type[OptionsT], given: Mapping[str, Any]) -> OptionsT:
+    """Check the options of a network.
+
+    Raises:
+        ValueError: naming every unknown option with its nearest right name, and every wrong value.
+    """
+    known = kind.model_fields
+    if unknown := [f"unknown option {name!r}{suggest(name, known)}" for name in given if name not in known]:
+        raise ValueError("\n".join(unknown))
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+
+
+def filters(options: NetworkOptions, max_level: int) -> list[int]:
+    """Return the filters of level -1 (the latent, the last hidden dense layer) and of levels 0..max_level."""
+    return [
+        feature_maps(
+            level, fmap_base=options.fmap_base, fmap_decay=options.fmap_decay, fmap_max=options.fmap_max
         )
+        for level in range(-1, max_level + 1)
+    ]

@@ -105,7 +105,7 @@ def load_network(path: Path, device: str | torch.device = "cpu") -> Network:
     """
     record, tensors = _read(path)
     kind, config = record.get("network"), record.get("config")
-    if kind not in KINDS or not isinstance(config, dict):
+    if not isinstance(kind, str) or kind not in KINDS or not isinstance(config, dict):
         raise CheckpointError(f"{path} is no progan weight file (it describes no network)")
     try:
         with torch.device("meta"):

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from importlib import resources
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from progan.errors import ConfigError, suggest
+from progan.recipes.documents import PARSERS, parse_document, read_document
 
-DEFAULT_RECIPE = "light"
+DEFAULT_RECIPE = "paper-light-128"
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without aliases, which a few lines of text could use to describe a tree without end."""
+@dataclass(frozen=True)
+class About:
+    """What the comment at the head of a shipped recipe says.
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not supported")
-        return super().compose_node(parent, index)
+    Attributes:
+        what: What the recipe is.
+        source: Where its numbers come from.
+        published: Figures that were published for it, and by whom.
+        note: What else there is to know; may be empty.
+    """
+
+    what: str
+    source: str
+    published: str
+    note: str = ""
 
 
 def recipe_names() -> list[str]:
@@ -29,42 +38,36 @@ def recipe_names() -> list[str]:
     return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
-def recipe_summary(name: str) -> str:
-    """Return the comment that a shipped recipe begins with, as one line."""
-    comment = takewhile(lambda line: line.startswith("#"), _shipped(name).splitlines())
-    return " ".join(line.removeprefix("#").strip() for line in comment)
+def recipe_head(name: str) -> str:
+    """Return the comment that a shipped recipe begins with, as it is written."""
+    return "\n".join(takewhile(lambda line: line.startswith("#"), _shipped(name).splitlines()))
+
+
+def recipe_about(name: str) -> About:
+    """Return what the head of a shipped recipe says: `what`, then `Source:`, `Published:` and `Note:`."""
+    text = " ".join(line.removeprefix("#").strip() for line in recipe_head(name).splitlines())
+    what, *rest = re.split(r" (Source|Published|Note): ", text)
+    said = dict(zip((key.lower() for key in rest[::2]), rest[1::2], strict=True))
+    return About(what, **said)
 
 
 def read_recipe(name: str | Path) -> dict[str, Any]:
-    """Read a shipped recipe by name, or a YAML file by path, as a nested mapping.
+    """Read a shipped recipe by name, or a configuration file by path, as a nested mapping.
 
     A shipped recipe wins over a file of the same name without an ending.
 
     Raises:
-        ConfigError: if there is no such recipe or file, or it is not a YAML mapping.
+        ConfigError: if there is no such recipe, or as in `read_document`.
     """
-    path = Path(name)
     if str(name) in recipe_names():
-        text = _shipped(str(name))
-    elif path.suffix in {".yaml", ".yml"} or path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"recipe file {path}: cannot be read ({error})") from None
-    else:
-        raise ConfigError(
-            f"no recipe is called {str(name)!r}{suggest(str(name), recipe_names())} "
-            f"Recipes: {', '.join(recipe_names())}; or give a .yaml file."
-        )
-    try:
-        tree = yaml.load(text, Loader=_PlainLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"recipe {name}: not valid YAML ({error})") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"recipe {name}: expected a mapping of options, found {type(tree).__name__}")
-    return tree
+        return parse_document(_shipped(str(name)), ".yaml", f"recipe {name}")
+    path = Path(name)
+    if path.suffix.lower() in PARSERS or path.is_file():
+        return read_document(path)
+    raise ConfigError(
+        f"no recipe is called {str(name)!r}{suggest(str(name), recipe_names())} "
+        f"Recipes: {', '.join(recipe_names())}; or give a file ({', '.join(PARSERS)})."
+    )
 
 
 def _shipped(name: str) -> str:

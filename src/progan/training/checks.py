@@ -25,6 +25,7 @@ from progan.data.prepare import find_or_prepare
 from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError
 from progan.training import checkpoint
 from progan.training.plan import Plan, make_plan
+from progan.training.precision import check_settings
 from progan.training.reporting import Reporter
 from progan.training.run_folder import Dataset, RunFolder, require_resumable, require_same
 from progan.training.signals import StopRequest
@@ -59,26 +60,30 @@ def check(
     options: Mapping[str, Any] | None,
     reporter: Reporter,
     stop: StopRequest,
+    *,
+    file: str | Path | None = None,
 ) -> Prepared:
     """Check everything about a run and prepare its pictures, without training.
 
     What is cheap to check is checked before the pictures are prepared.
 
     Args:
-        source, out, recipe, options, reporter: As in `progan.training.run.train`.
+        source, out, recipe, options, reporter, file: As in `progan.training.run.train`.
         stop: Polled while pictures are prepared.
 
     Raises:
         ProganError: of the kind that fits.
     """
-    config = load_config(recipe, options)
+    config = load_config(recipe, options, file=file)
     device = choose_device(config.run.device)
-    folder = RunFolder(out or default_folder(source, recipe))
+    check_settings(config.run, device)
+    folder = RunFolder(out or default_folder(source, file or recipe))
     if folder.is_foreign():
         raise ConfigError(f"{folder.path} exists and is no run folder; choose another --out")
     require_writable(folder.path)
     if folder.exists():
         require_same(folder, folder.config(), config, unless=DECIDED_BY_PICTURES)
+    _require_labels(source, config)
     whole = _prepare(source, config, reporter, stop)
     _require_no_label_file(source, config)
     packed = restrict(whole, config)
@@ -105,6 +110,7 @@ def check_resume(
     require_resumable(folder, old, config)
     require_writable(folder.path)
     device = choose_device(config.run.device)
+    check_settings(config.run, device)
     dataset = folder.dataset()
     try:
         packed = PackedSet.open(dataset.packed)
@@ -126,7 +132,7 @@ def check_resume(
 
 
 def default_folder(source: str | Path, recipe: str | Path) -> Path:
-    """Return `runs/<source>-<recipe>`."""
+    """Return `runs/<source>-<recipe>`; a configuration file takes the place of the recipe."""
     place = Path(str(source).removeprefix("builtin:"))
     name = place.name or place.resolve().name  # "." has no name of its own
     name = name[:-4] if name.lower().endswith(".zip") else name
@@ -183,8 +189,9 @@ def restrict(packed: PackedSet, config: Config) -> PackedSet:
             f"{', '.join(map(format_resolution, sizes))}"
         )
     changes: dict[str, Any] = {"max_level": level}
-    if "labels" in data.model_fields_set and data.labels == "none":
-        changes |= {"label_kind": "none", "label_names": ()}
+    unwanted = "labels" in data.model_fields_set and data.labels == "none"
+    if unwanted or config.model.conditioning == "none":
+        changes |= {"label_kind": "none", "label_names": (), "label_form": "class"}
     return PackedSet(packed.path, packed.manifest.model_copy(update=changes))
 
 
@@ -205,7 +212,12 @@ def resolve(config: Config, packed: PackedSet) -> Config:
         "limit": manifest.limit,
         "split": split,
         "labels": labels if packed.label_size else "none",
+        "label_form": packed.label_form,
     }
+    conditioning = _conditioning(config, packed)
+    if conditioning == "none" and packed.label_size == 0 and config.model.conditioning == "none":
+        # Labels that are there are ignored because that was asked for; what they are need not be said.
+        del held["labels"], held["label_form"]
     given = {key: getattr(data, key) for key in held if key in data.model_fields_set}
     base_shape = config.model.base_shape
     asked = [(f"data.{key}", value, held[key]) for key, value in given.items() if value is not None]
@@ -219,8 +231,25 @@ def resolve(config: Config, packed: PackedSet) -> Config:
                 f"{'no limit' if there is None else there}; "
                 f"leave the option out, or prepare the pictures again"
             )
-    tree = {"data": held, "model": {"base_shape": list(packed.base_shape)}}
-    return make_config(merge(config.model_dump(mode="json"), tree))
+    model = {"base_shape": list(packed.base_shape), "conditioning": conditioning}
+    return make_config(merge(config.model_dump(mode="json"), {"data": held, "model": model}))
+
+
+def _conditioning(config: Config, packed: PackedSet) -> str:
+    """Return what labels do in this run.
+
+    Raises:
+        ConfigError: if labels are to be used but there are none.
+    """
+    asked = config.model.conditioning
+    if packed.label_size:
+        return asked or "ac_gan"
+    if asked in ("ac_gan", "projection"):
+        raise ConfigError(
+            f"model.conditioning {asked} needs labels, and {packed.path} holds none: prepare the pictures "
+            f"with data.labels, or leave the conditioning out"
+        )
+    return "none"
 
 
 def _prepare(source: str | Path, config: Config, reporter: Reporter, stop: StopRequest) -> PackedSet:
@@ -254,27 +283,37 @@ def _checked(
     config: Config, packed: PackedSet, folder: RunFolder, dataset: Dataset, device: torch.device
 ) -> Prepared:
     """Check what needs both configuration and pictures."""
-    spec = ImageSpec(packed.channels, packed.base_shape, packed.max_level, packed.label_names)
-    pictures = len(packed.indices("train"))
+    spec = ImageSpec(
+        packed.channels, packed.base_shape, packed.max_level, packed.label_names, packed.label_form
+    )
+    part = config.data.part
+    pictures = len(packed.indices(part))
     if pictures == 0:
         raise DataError(
-            f"{dataset.source}: none of its {packed.count} pictures is in the train split "
-            f"({config.data.split}); prepare it with a larger first share"
+            f"{dataset.source}: none of its {packed.count} pictures is in the {part} part of the split "
+            f"({config.data.split}); prepare it with a larger share, or set --data.part"
         )
-    largest = max(
-        per_level(config.schedule.batch_size, level)
-        for level in range(config.schedule.start_level, spec.max_level + 1)
-    )
+    plan = make_plan(config, spec, pictures)
+    largest = max(per_level(config.schedule.batch_size, phase.level) for phase in plan.schedule.phases)
     if pictures < largest:
         raise DataError(
             f"{dataset.source}: {pictures} pictures to train on are fewer than a batch of {largest}; "
             f"add pictures or lower --schedule.batch-size"
         )
-    plan = make_plan(config, spec, pictures)
     if plan.schedule.total == 0:
         raise ConfigError("the schedule is 0 images long; give schedule.total_kimg, or phases, a length")
     _require_checkpoint_fits(folder, plan, packed)
     return Prepared(plan, packed, folder, dataset, device)
+
+
+def _require_labels(source: str | Path, config: Config) -> None:
+    """Refuse conditioning on labels that preparing the pictures will not give."""
+    asked, packed = config.model.conditioning, not is_builtin(source) and is_packed(Path(source))
+    if asked in ("ac_gan", "projection") and config.data.labels == "none" and not packed:
+        raise ConfigError(
+            f"model.conditioning {asked} needs labels: set data.labels to 'folders' or a label file, or "
+            f"leave the conditioning out"
+        )
 
 
 def _require_no_label_file(source: str | Path, config: Config) -> None:

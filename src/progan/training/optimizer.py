@@ -1,4 +1,4 @@
-"""Adam in the form of the original, and the averaged generator."""
+"""Adam in the form of the original, with loss scaling for float16; and the averaged generator."""
 
 from __future__ import annotations
 
@@ -9,80 +9,175 @@ import torch
 from torch import Tensor, nn
 
 from progan.config import OptimizerOptions
-from progan.models.network import Network
+from progan.errors import DivergenceError
+
+SMALLEST_SCALE = 2.0**-24
+"""The smallest number of float16: gradients that overflow at this loss scale are not finite at any."""
+
+SCALE, GROWTH_TRACKER = "loss_scale.scale", "loss_scale.growth_tracker"
+"""Names of the loss scale's state among the tensors; no moment of Adam is called `loss_scale`."""
 
 
-class Adam:
-    """Adam whose epsilon stands outside the bias correction, as in the original (TensorFlow's form).
+class Optimizer:
+    """Adam or AdamW whose epsilon stands outside the bias correction, as in the original (TensorFlow's form).
 
     update = lr * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps). PyTorch's Adam divides v by its
     bias correction before epsilon is added, which is the same with epsilon / sqrt(1 - beta2^t); so that is
     what it is given at each step. Parameters of one level share a group, because they begin to train
-    together and so share t.
+    together and so share t. AdamW also multiplies the weights by 1 - lr * weight_decay before each update
+    (Loshchilov and Hutter 2019, Algorithm 2). If clipped, all gradients of the network are multiplied by
+    min(1, clip_norm / (norm + 1e-6)), where norm is that of all of them together.
+
+    Float16 needs loss scaling: gradients below 2^-24 would be lost in it. The loss is multiplied by a scale
+    and the gradients are divided by it before they are clipped and used. If they overflowed, the update is
+    skipped and the scale halved; after 2,000 updates in a row it is doubled (Micikevicius et al. 2018, as
+    `torch.amp.GradScaler` does it). Without loss scaling, no method waits for the device.
 
     Args:
         network: Its parameters are updated; those without a gradient are left alone.
-        options: Betas and epsilon.
+        options: Betas, epsilon, weight decay and the largest norm.
+        loss_scaling: Whether to scale the loss.
+
+    Attributes:
+        device: Where the parameters are.
     """
 
-    def __init__(self, network: Network, options: OptimizerOptions) -> None:
+    def __init__(self, network: nn.Module, options: OptimizerOptions, *, loss_scaling: bool = False) -> None:
         self._options = options
         levels: dict[int, list[nn.Parameter]] = {}
         for name, parameter in network.named_parameters():
             levels.setdefault(level_of(name), []).append(parameter)
-        self._device = next(network.parameters()).device
-        self._fused = self._device.type in ("cpu", "cuda", "mps")
-        self._adam = torch.optim.Adam(
+        self.device = next(network.parameters()).device
+        fused = self.device.type in ("cpu", "cuda", "mps")
+        # PyTorch keeps step counts on the CPU, unless its fused kernels read them.
+        self._step_device = self.device if fused else torch.device("cpu")
+        kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
+        self._adam = kind(
             [{"params": levels[level], "steps": 0} for level in sorted(levels)],
             betas=(options.beta1, options.beta2),
-            fused=self._fused,
+            weight_decay=options.weight_decay,
+            fused=fused,
         )
         self._parameters = dict(network.named_parameters())
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=loss_scaling)
 
-    def step(self, lr: float) -> None:
-        """Update every parameter that has a gradient, then drop the gradients."""
-        for group in self._adam.param_groups:
-            if all(p.grad is None for p in group["params"]):
-                continue
+    @property
+    def scale(self) -> Tensor | float:
+        """The loss scale: 1.0 if the loss is not scaled, else a 0-d float32 tensor on the device."""
+        if not self._scaler.is_enabled():
+            return 1.0
+        scale: Tensor = self._scaler.scale(torch.ones((), device=self.device))
+        return scale
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss (0-d, not scaled yet) to those of earlier calls since the last step."""
+        torch.autograd.backward(self._scaler.scale(loss))
+
+    def step(self, lr: float) -> bool:
+        """Update every parameter that has a gradient, then drop the gradients.
+
+        Args:
+            lr: Learning rate.
+
+        Returns:
+            Whether the update was made: False if loss scaling skipped it because gradients overflowed. Then
+            weights, moments and step counts are as before, and the scale is halved.
+
+        Raises:
+            DivergenceError: if gradients overflow at every loss scale.
+            torch.OutOfMemoryError: if there is no room for the moments; nothing has changed then, and the
+                step may be begun again after `drop_gradients`.
+        """
+        self._make_moments()
+        self._scaler.unscale_(self._adam)
+        if self._options.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters.values(), self._options.clip_norm)
+        groups = [g for g in self._adam.param_groups if any(p.grad is not None for p in g["params"])]
+        for group in groups:
             group["steps"] += 1
             group["lr"] = lr
             group["eps"] = self._options.eps / math.sqrt(1 - self._options.beta2 ** group["steps"])
-        self._adam.step()
+        scale = self._scaler.get_scale()
+        self._scaler.step(self._adam)
+        self._scaler.update()
+        made = self._scaler.get_scale() >= scale
+        if not made:
+            for group in groups:
+                group["steps"] -= 1
+            if scale <= SMALLEST_SCALE:
+                raise DivergenceError(
+                    f"the gradients are not finite, even with the loss scaled by {scale:g}; go on from the "
+                    f"last checkpoint with a lower learning rate, or with run.precision bfloat16 or float32"
+                )
+        self.drop_gradients()
+        return made
+
+    def _make_moments(self) -> None:
+        """Make room for the moments of parameters that are updated for the first time.
+
+        PyTorch would do so level by level between the updates, and running out of memory there would leave
+        the lower levels updated.
+        """
+        for parameter in self._parameters.values():
+            if parameter.grad is not None and parameter not in self._adam.state:
+                moments = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+                self._adam.state[parameter] = {"step": torch.zeros((), device=self._step_device), **moments}
+
+    def drop_gradients(self) -> None:
+        """Drop what `backward` has added up, to begin a step again."""
         self._adam.zero_grad(set_to_none=True)
 
     def reset(self) -> None:
-        """Forget all moments and step counts, as the original does when the networks grow."""
+        """Forget all moments and step counts, as the original does when the networks grow.
+
+        The loss scale stays: it is a matter of the range of the gradients, and adapts by itself.
+        """
         self._adam.state.clear()
         for group in self._adam.param_groups:
             group["steps"] = 0
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the moments and step counts by parameter name: what a checkpoint holds."""
+        """Return moments and step counts by parameter name, and the loss scale: what a checkpoint holds."""
         result = {}
         for name, parameter in self._parameters.items():
             for key, value in self._adam.state.get(parameter, {}).items():
                 result[f"{key}.{name}"] = value
+        if self._scaler.is_enabled():
+            state = self._scaler.state_dict()
+            result[SCALE] = torch.tensor(state["scale"], dtype=torch.float32)
+            result[GROWTH_TRACKER] = torch.tensor(state["_growth_tracker"], dtype=torch.int32)
         return result
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore what `tensors` returned.
+
+        The loss scale begins anew if it is not among them, and is left out where the loss is not scaled.
 
         Raises:
             KeyError: if a name belongs to no parameter of the network.
         """
         self.reset()
         for entry, value in tensors.items():
+            if entry in (SCALE, GROWTH_TRACKER):
+                continue
             key, name = entry.split(".", 1)
             parameter = self._parameters[name]
             state = self._adam.state.setdefault(parameter, {})
             if key == "step":
-                # PyTorch keeps step counts on the CPU, unless its fused kernels read them.
-                state[key] = value.to(self._device if self._fused else "cpu", copy=True)
+                state[key] = value.to(self._step_device, copy=True)
             else:
                 state[key] = torch.empty_like(parameter).copy_(value)
         for group in self._adam.param_groups:
             counts = [self._adam.state[p]["step"] for p in group["params"] if p in self._adam.state]
             group["steps"] = int(max((float(count) for count in counts), default=0.0))
+        self._load_scale(tensors)
+
+    def _load_scale(self, tensors: dict[str, Tensor]) -> None:
+        """Restore the state of the loss scale, or begin it anew."""
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._scaler.is_enabled())
+        if self._scaler.is_enabled() and SCALE in tensors:
+            held = {"scale": tensors[SCALE].item(), "_growth_tracker": int(tensors[GROWTH_TRACKER])}
+            self._scaler.load_state_dict({**self._scaler.state_dict(), **held})
 
 
 def level_of(parameter: str) -> int:
@@ -93,10 +188,50 @@ def level_of(parameter: str) -> int:
     return int(match[2]) + (1 if match[1] == "blocks" else 0)
 
 
+def is_used(parameter: str, level: int, *, fading: bool) -> bool:
+    """Return whether a parameter, named as in `state_dict`, takes part in what a level computes.
+
+    Only the level's own toRGB or fromRGB does, and while it fades in that of the level below.
+    """
+    if level_of(parameter) > level:
+        return False
+    if not parameter.startswith(("to_rgb", "from_rgb")):
+        return True
+    return level_of(parameter) == level or (fading and level_of(parameter) == level - 1)
+
+
+def average_decay(options: OptimizerOptions, n: int, images_seen: int) -> float:
+    """Return what the averaged weights are multiplied by in one update of the average.
+
+    A half-life of h images means 0.5^(n / h). It is ema_half_life_kimg, or what ema_decay amounts to; with
+    ema_warmup, at most ema_warmup * images_seen.
+
+    Args:
+        options: Decay or half-life, and warm-up.
+        n: Images in the batch of D with which the average is updated, at least 1.
+        images_seen: The clock after this update, at least n.
+
+    Returns:
+        The decay, in [0, 1). Source: `ema_kimg` and `ema_rampup` of the training loop of StyleGAN2-ADA
+        (Karras et al. 2020), which reads its clock before the update, so that its first decay is 0.
+    """
+    decay = options.ema_decay
+    if options.ema_half_life_kimg is not None:
+        decay = 0.5 ** (n / (options.ema_half_life_kimg * 1000))
+    if options.ema_warmup is not None:
+        # A shorter half-life is a smaller decay.
+        decay = min(decay, 0.5 ** (n / (options.ema_warmup * images_seen)))
+    return decay
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Move the averaged weights towards the current ones: average = lerp(network, average, decay).
 
+    Buffers are no weights: they are copied.
+
     Source: `setup_as_moving_average_of` of the original tfutil.py.
     """
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
+    for held, current in zip(average.buffers(), network.buffers(), strict=True):
+        held.copy_(current)

@@ -14,9 +14,10 @@ from progan.config import Config, per_level
 from progan.data.batches import DiscriminatorBatch, GeneratorBatch
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
+from progan.training.augment import DRAWS
+from progan.training.objective import Conditions, discriminator_terms, generator_terms, total
 from progan.training.schedule import Phase, Schedule
 from progan.training.state import ImageSpec, build_networks
-from progan.training.step import Growth, discriminator_terms, generator_terms, total
 
 FIXED_WORK = 40e6
 """What an image costs besides its floating-point operations, counted as such operations.
@@ -27,7 +28,7 @@ one CPU core, and only serves the estimate of the remaining time.
 
 WORKSPACE = 1.4
 """Peak memory over what is counted, for the temporaries of single operations; measured on a CPU: 1.3 to 1.45
-for levels 2 to 5 of the light recipe."""
+for levels 2 to 5 of the recipe paper-light-128."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def make_plan(config: Config, spec: ImageSpec, pictures: int) -> Plan:
     return Plan(
         config=config,
         spec=spec,
-        schedule=Schedule(config.schedule, config.optimizer, spec.max_level),
+        schedule=Schedule(config, spec.max_level, pictures),
         costs=tuple(_cost(G, D, config, level) for level in levels),
         pictures=pictures,
         # float32: weights, gradients and two moments of G and D, and the average of G
@@ -131,15 +132,22 @@ def _cost(G: Generator, D: Discriminator, config: Config, level: int) -> LevelCo
     n = per_level(config.schedule.batch_size, level)
     group = min(D.stddev_group, n) or 1
     if config.run.micro_batch is not None:
-        n = min(n, max(group, config.run.micro_batch // group * group))
-    growth = Growth(level, torch.ones((), device="meta") if level else None)
+        n = min(n, max(group, per_level(config.run.micro_batch, level) // group * group))
+    one = torch.ones((), device="meta")
+    augmented = bool(config.augment.policy)
+    at = Conditions(level, one if level else None, one if augmented else None)
     shapes: dict[str, tuple[int, ...]] = {
         "reals": (n, G.channels, *G.resolution(level)),
         "labels": (n, G.label_size),
         "latents": (n, G.latent_size),
         "mixing": (n,),
+        "noise": (n, 2),
+        "draws": (n, DRAWS),
     }
-    reals, labels, latents, mixing = (torch.empty(s, device="meta") for s in shapes.values())
+    reals, labels, latents, mixing, noise, draws = (torch.empty(s, device="meta") for s in shapes.values())
+    d_batch = DiscriminatorBatch(reals, labels, latents, mixing, noise, draws, draws)
+    partners = reals if config.loss.adversarial == "relativistic" else None
+    g_batch = GeneratorBatch(latents, labels, partners, draws, draws)
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -152,11 +160,10 @@ def _cost(G: Generator, D: Discriminator, config: Config, level: int) -> LevelCo
             kept.clear()
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
                 if step == "D":
-                    batch = DiscriminatorBatch(reals, labels, latents, mixing)
-                    terms = discriminator_terms(G, D, batch, growth, config.loss)
+                    terms = discriminator_terms(G, D, d_batch, at, config)
                 else:
-                    terms = generator_terms(G, D, GeneratorBatch(latents, labels), growth)
-                torch.autograd.backward(total(terms, config.loss).sum())
+                    terms = generator_terms(G, D, g_batch, at, config)
+                torch.autograd.backward(total(terms, config).sum())
             sizes.append(sum(kept.values()))
     used = [sum(p.numel() for p in network.parameters() if p.grad is not None) for network in (G, D)]
     G.zero_grad()

@@ -64,7 +64,8 @@ class TerminalReporter(Reporter):
         self._speed = Speed()
         self._speed.add(images_seen, plan.work(images_seen))
         top = format_resolution(plan.spec.resolution(plan.spec.max_level))
-        labels = f", {len(plan.spec.label_names)} classes" if plan.spec.label_names else ""
+        what = "numbers a label" if plan.spec.label_form == "vector" else "classes"
+        labels = f", {len(plan.spec.label_names)} {what}" if plan.spec.label_names else ""
         self._console.print(
             f"training on {plan.pictures:,} pictures{labels}, up to {top}, "
             f"{plan.schedule.total / 1000:,g} kimg in {len(plan.schedule.phases)} phases",
@@ -97,10 +98,12 @@ class TerminalReporter(Reporter):
         phase = str(stats["phase"])
         if phase == "fade":
             phase += f" {float(stats['alpha']):.2f}"
+        probability = stats.get("augment_probability")
+        augmented = "" if probability is None else f"  augment {float(probability):.3f}"
         self._console.print(
             f"{seen / 1000:>9,.1f}  {stats['resolution']:>9}  {phase:<14}"
             f"{float(stats['D/loss']):>9.3f}{float(stats['G/loss']):>9.3f}"
-            f"{float(stats['images_per_second']):>10,.1f}{self._left(seen):>9}",
+            f"{float(stats['images_per_second']):>10,.1f}{self._left(seen):>9}{augmented}",
             highlight=False,
         )
 

@@ -27,13 +27,20 @@ from progan.recipes import read_recipe
 
 FREE_KEYS = (
     "run.device",
-    "run.tf32",
+    "run.compile",
+    "run.deterministic",
+    "run.threads",
     "run.micro_batch",
+    "run.memory_fraction",
+    "run.log_kimg",
+    "run.snapshot_kimg",
+    "run.checkpoint_kimg",
     "run.checkpoint_minutes",
     "run.keep_checkpoints",
     "run.grid",
-    "run.threads",
+    "run.stop_after",
     "data.cache",
+    "data.in_memory",
 )
 """Options that may differ whenever a run goes on: they do not change what is computed."""
 FIXED_BRANCHES = ("data.", "model.", "run.seed")

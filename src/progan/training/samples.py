@@ -51,21 +51,21 @@ class SampleGrid:
     """A grid of the same latents (and labels) whenever it is drawn.
 
     Args:
-        rows, columns: Its shape; for labelled data each row is one class, in turn.
+        rows, columns: Its shape; for labelled data the pictures of a row have one label: each class in
+            turn, or one of the generator's examples.
         seed: Seed of the run.
-        latent_size: Length of a latent.
-        label_size: Number of classes, 0 for none.
+        G: The generator whose latents and labels these are.
     """
 
-    def __init__(self, rows: int, columns: int, *, seed: int, latent_size: int, label_size: int) -> None:
+    def __init__(self, rows: int, columns: int, *, seed: int, G: Generator) -> None:
         self.columns = columns
         n = rows * columns
         rng = random_generator(seed, "sample grid", 0)
-        self._latents = torch.from_numpy(rng.standard_normal((n, latent_size), dtype=np.float32))
+        self._latents = torch.from_numpy(rng.standard_normal((n, G.latent_size), dtype=np.float32))
         self._labels: Tensor | None = None
-        if label_size:
-            classes = torch.arange(n) // columns % label_size
-            self._labels = torch.nn.functional.one_hot(classes, label_size).float()
+        if G.label_size:
+            each = torch.eye(G.label_size) if G.label_form == "class" else G.label_examples.cpu()
+            self._labels = each[torch.arange(n) // columns % len(each)]
 
     @torch.inference_mode()
     def draw(self, G: Generator) -> NDArray[np.uint8]:
@@ -81,14 +81,14 @@ class SampleGrid:
 
 
 def real_grid(packed: PackedSet, indices: NDArray[np.int64], rows: int, columns: int) -> NDArray[np.uint8]:
-    """Return real pictures at full size for comparison: [N, C, H, W]; for labelled data a row is a class.
+    """Return real pictures at full size for comparison: [N, C, H, W]; where there are classes a row is one.
 
     Args:
         packed: The set.
         indices: Which of its pictures may be shown.
         rows, columns: At most rows * columns pictures are shown; a class with few repeats them.
     """
-    if packed.label_size:
+    if packed.label_form == "class" and packed.label_size:
         classes = packed.labels(indices)
         of_class = [indices[classes == row % packed.label_size] for row in range(rows)]
         chosen = np.concatenate([np.resize(some, columns) for some in of_class if len(some)])

@@ -1,14 +1,19 @@
 """Images seen -> phase, level, alpha, batch size, learning rates: a pure function, the only clock.
 
-Section 2 and appendix A.1; `TrainingSchedule` of the original train.py.
+Section 2 and appendix A.1; `TrainingSchedule` of the original train.py. Lengths in epochs and delays in
+iterations are turned into images once, when the schedule is made.
 """
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
-from progan.config import OptimizerOptions, ScheduleOptions, per_level
+from progan.config import Config, per_level
+from progan.errors import ConfigError
 
 Kind = Literal["stabilise", "fade"]
 
@@ -20,7 +25,7 @@ class Phase:
     Attributes:
         index: Position in the schedule, from 0.
         level: The level that is trained; a fade brings this level in.
-        kind: 'fade' (alpha rises from 0 to 1) or 'stabilise' (alpha is 1).
+        kind: 'fade' (alpha rises from 0 to 1, after its delay) or 'stabilise' (alpha is 1).
         start, end: Images seen at its two ends.
     """
 
@@ -45,6 +50,9 @@ class Point:
         alpha: 0 shows the level below only, 1 this level only.
         batch_size: Images in a batch.
         g_lr, d_lr: Learning rates.
+        update: Index of the update of D that begins here: 0, 1, 2, ... in every phase. All `loss.d_steps`
+            updates of an iteration count in the phase in which it began, even where the clock passes the
+            end of that phase, or of the schedule, between them.
     """
 
     phase: Phase
@@ -52,6 +60,7 @@ class Point:
     batch_size: int
     g_lr: float
     d_lr: float
+    update: int
 
     @property
     def level(self) -> int:
@@ -64,62 +73,105 @@ class Point:
         return self.phase.kind == "fade"
 
 
+@dataclass(frozen=True)
+class _Stage:
+    """What a level asks for, in images: alpha stays 0, alpha rises to 1, alpha is 1."""
+
+    delay: int
+    rise: int
+    stabilise: int
+
+
 class Schedule:
     """The plan of a run.
 
     Args:
-        options: Lengths, batch sizes and ticks.
-        optimizer: Learning rates per level.
-        max_level: Highest level of the networks.
+        config: The branches schedule, optimizer and run, and `loss.d_steps`.
+        max_level: Highest level of the networks, at least `schedule.start_level`.
+        pictures: Pictures that are trained on, which is the length of an epoch.
+
+    Raises:
+        ConfigError: if `schedule.fade_delay` and `schedule.fade_fraction` ask for more than a stage.
 
     Attributes:
         phases: All phases that are reached, in order; the last ends at `total`.
         total: Images to see in all.
     """
 
-    def __init__(self, options: ScheduleOptions, optimizer: OptimizerOptions, max_level: int) -> None:
-        self._options = options
-        self._optimizer = optimizer
-        self.phases, self.total = _phases(options, max_level)
+    def __init__(self, config: Config, max_level: int, pictures: int) -> None:
+        self._config = config
+        first = max_level if config.schedule.growth == "none" else config.schedule.start_level
+        levels = range(first, max_level + 1)
+        self._stages = {level: _stage(config, level, pictures, fades=level > first) for level in levels}
+        self.phases, self.total = _phases(self._stages, config.schedule.total_kimg)
+        self._entries = _entries(config, self.phases)
 
     def at(self, images_seen: int) -> Point:
-        """Return what holds when `images_seen` real images have been shown (beyond the end: the end)."""
-        images_seen = min(images_seen, self.total)
-        # At the very start of a fade alpha would be 0, which is the old level still; so a fade is open
-        # at its start, and a level's own batch size and learning rates apply right after it.
-        phase = next(
-            p
-            for p in reversed(self.phases)
-            if (images_seen > p.start if p.kind == "fade" else images_seen >= p.start)
-        )
-        alpha = 1.0
-        if phase.kind == "fade":
-            full = _images(per_level(self._options.fade_kimg, phase.level))
-            alpha = min(1.0, (images_seen - phase.start) / full)
+        """Return what holds when `images_seen` real images have been shown.
+
+        Beyond the end that is what holds at the end, but for updates, which are counted on.
+        """
+        clock = min(images_seen, self.total)
+        phase = next(p for p in reversed(self.phases) if clock >= _opening(p))
+        optimizer = self._config.optimizer
         return Point(
             phase=phase,
-            alpha=alpha,
-            batch_size=per_level(self._options.batch_size, phase.level),
-            g_lr=per_level(self._optimizer.g_lr, phase.level),
-            d_lr=per_level(self._optimizer.d_lr, phase.level),
+            alpha=self._alpha(phase, clock),
+            batch_size=per_level(self._config.schedule.batch_size, phase.level),
+            g_lr=per_level(optimizer.g_lr, phase.level),
+            d_lr=per_level(optimizer.d_lr, phase.level),
+            update=self._update(images_seen),
         )
-
-    def tick_images(self, images_seen: int) -> int:
-        """Return the interval of log points and sample grids, in images, that holds at this clock."""
-        return max(1, _images(per_level(self._options.tick_kimg, self.at(images_seen).level)))
 
     def phase_ends(self, before: int, after: int) -> bool:
         """Whether the next iteration belongs to another phase than the one from `before` to `after` did."""
         return self.at(after).phase != self.at(before).phase
 
-    def is_tick(self, before: int, after: int) -> bool:
-        """Whether an iteration ends in a log point: at intervals within each phase, and at its end.
+    def is_log(self, before: int, after: int) -> bool:
+        """Whether an iteration ends in a log point: at intervals within each phase, and at its end."""
+        return self._is_due(self._config.run.log_kimg, before, after)
+
+    def is_snapshot(self, before: int, after: int) -> bool:
+        """Whether an iteration ends in a sample grid: at intervals within each phase, and at its end."""
+        run = self._config.run
+        return self._is_due(run.log_kimg if run.snapshot_kimg is None else run.snapshot_kimg, before, after)
+
+    def is_checkpoint(self, before: int, after: int) -> bool:
+        """Whether `run.checkpoint_kimg`, if given, asks for a checkpoint after an iteration."""
+        kimg = self._config.run.checkpoint_kimg
+        return kimg is not None and self._is_due(kimg, before, after)
+
+    def stops(self, before: int, after: int) -> bool:
+        """Whether `run.stop_after` asks to stop after an iteration, with more of the schedule to come."""
+        if after >= self.total or self._config.run.stop_after == "end":
+            return False
+        if self._config.run.stop_after == "level":
+            return self.at(after).level > self.at(before).level
+        return self.phase_ends(before, after)
+
+    def _alpha(self, phase: Phase, clock: int) -> float:
+        """Return alpha within a phase, which the total may cut without changing how alpha rises."""
+        if phase.kind == "stabilise":
+            return 1.0
+        stage = self._stages[phase.level]
+        share = min(1.0, max(0, clock - phase.start - stage.delay) / stage.rise)
+        return share if self._config.schedule.alpha == "linear" else share * share * (3 - 2 * share)
+
+    def _update(self, images_seen: int) -> int:
+        """Return `Point.update`: whole batches since the first iteration of the phase began."""
+        at = bisect_right(self._entries, images_seen) - 1
+        batch_size = per_level(self._config.schedule.batch_size, self.phases[at].level)
+        return (images_seen - self._entries[at]) // batch_size
+
+    def _is_due(self, kimg: tuple[float, ...], before: int, after: int) -> bool:
+        """Whether something done at an interval (per level), and at the end of each phase, is due.
 
         A point at less than half an interval from the end of its phase gives way to the one at the end.
         """
         if self.phase_ends(before, after):
             return True
-        phase, interval = self.at(before).phase, self.tick_images(before)
+        phase = self.at(before).phase
+        interval = max(1, _images(per_level(kimg, phase.level)))
         passed = (before - phase.start) // interval != (after - phase.start) // interval
         return passed and phase.end - after >= interval / 2
 
@@ -129,21 +181,77 @@ def _images(kimg: float) -> int:
     return round(kimg * 1000)
 
 
-def _phases(options: ScheduleOptions, max_level: int) -> tuple[tuple[Phase, ...], int]:
+def _iteration(config: Config, level: int) -> int:
+    """Return the real images that one iteration shows at a level."""
+    return per_level(config.schedule.batch_size, level) * config.loss.d_steps
+
+
+def _stage(config: Config, level: int, pictures: int, *, fades: bool) -> _Stage:
+    """Work out the lengths of a level; one that does not fade, or in no time, has no delay either.
+
+    Raises:
+        ConfigError: if delay and rise are longer than the stage they belong to.
+    """
+    options = config.schedule
+
+    def length(kimg: tuple[float, ...], epochs: tuple[float, ...] | None) -> int:
+        if epochs is not None:
+            return round(per_level(epochs, level) * pictures)
+        return _images(per_level(kimg, level))
+
+    whole = None if options.stage_kimg is None else length(options.stage_kimg, None)
+    rise = 0
+    if fades:
+        by_phase = length(options.fade_kimg, options.fade_epochs)
+        rise = by_phase if whole is None else round(options.fade_fraction * whole)
+    iteration = _iteration(config, level)
+    delay = options.fade_delay * iteration if rise else 0
+    if whole is None:
+        return _Stage(delay, rise, length(options.stabilise_kimg, options.stabilise_epochs))
+    if delay + rise > whole:
+        raise ConfigError(
+            f"schedule.fade_delay {options.fade_delay} (iterations of {iteration:,} images) and "
+            f"schedule.fade_fraction {options.fade_fraction:g} take {delay + rise:,} images of level "
+            f"{level}, whose schedule.stage_kimg is {whole / 1000:g}: lower one, or lengthen the stage"
+        )
+    return _Stage(delay, rise, whole - delay - rise)
+
+
+def _phases(stages: dict[int, _Stage], total_kimg: float | None) -> tuple[tuple[Phase, ...], int]:
     """Lay the phases end to end, and cut or lengthen them to the total."""
     phases: list[Phase] = []
     clock = 0
-    for level in range(options.start_level, max_level + 1):
-        if level > options.start_level:
-            end = clock + _images(per_level(options.fade_kimg, level))
-            if end > clock:
-                phases.append(Phase(len(phases), level, "fade", clock, end))
+    for level, stage in stages.items():
+        if stage.rise:
+            end = clock + stage.delay + stage.rise
+            phases.append(Phase(len(phases), level, "fade", clock, end))
             clock = end
-        end = clock + _images(per_level(options.stabilise_kimg, level))
-        phases.append(Phase(len(phases), level, "stabilise", clock, end))
-        clock = end
-    total = clock if options.total_kimg is None else _images(options.total_kimg)
+        phases.append(Phase(len(phases), level, "stabilise", clock, clock + stage.stabilise))
+        clock += stage.stabilise
+    total = clock if total_kimg is None else _images(total_kimg)
     reached = [p for p in phases if p.start < total or p.index == 0]
     last = reached[-1]
     reached[-1] = Phase(last.index, last.level, last.kind, last.start, total)
     return tuple(reached), total
+
+
+def _opening(phase: Phase) -> int:
+    """Return the first value of the clock that belongs to a phase.
+
+    At the very start of a fade alpha would be 0, which is the old level still; so a fade is open at its
+    start, and a level's own batch size and learning rates apply right after it.
+    """
+    return phase.start + 1 if phase.kind == "fade" else phase.start
+
+
+def _entries(config: Config, phases: tuple[Phase, ...]) -> list[int]:
+    """Return the clock at which the first iteration of each phase begins, at or after its opening.
+
+    A phase that one iteration steps over shares its entry with the phase after it.
+    """
+    entries = [0]
+    for phase, following in pairwise(phases):
+        iteration = _iteration(config, phase.level)
+        left = max(0, _opening(following) - entries[-1])
+        entries.append(entries[-1] + math.ceil(left / iteration) * iteration)
+    return entries

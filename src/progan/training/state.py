@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from progan.config import Config, level_resolution
+from progan.config import Config, LabelForm, level_resolution
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.training.optimizer import Adam
+from progan.training.adaptive import Augmenter
+from progan.training.optimizer import Optimizer
+from progan.training.precision import needs_loss_scaling
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,15 @@ class ImageSpec:
         channels: Channels of a picture.
         base_shape: Height and width at level 0.
         max_level: Highest level.
-        label_names: Names of the classes; empty if there are none.
+        label_names: Names of the classes, or of the entries of the label vector; empty if there are none.
+        label_form: What a label vector holds.
     """
 
     channels: int
     base_shape: tuple[int, int]
     max_level: int
     label_names: tuple[str, ...] = ()
+    label_form: LabelForm = "class"
 
     def resolution(self, level: int) -> tuple[int, int]:
         """Return height and width of a level."""
@@ -43,15 +47,16 @@ class ImageSpec:
             "max_level": self.max_level,
             "label_size": len(self.label_names),
             "label_names": self.label_names,
+            "label_form": self.label_form,
         }
 
 
 def build_networks(config: Config, spec: ImageSpec) -> tuple[Generator, Discriminator]:
     """Return G and D with fresh weights on the current default device."""
-    arguments = spec.network_arguments()
+    arguments, model = spec.network_arguments(), config.model
     return (
-        Generator(**arguments, **config.model.generator.model_dump()),
-        Discriminator(**arguments, **config.model.discriminator.model_dump()),
+        Generator(**arguments, **model.generator.model_dump()),
+        Discriminator(**arguments, conditioning=model.conditioning, **model.discriminator.model_dump()),
     )
 
 
@@ -62,7 +67,8 @@ class TrainState:
     Attributes:
         G, D: The networks.
         G_ema: The averaged generator; it lives through growth.
-        g_adam, d_adam: Their optimizers.
+        g_optimizer, d_optimizer: Their optimizers.
+        augmenter: Holds the probability of the augmentations.
         images_seen: The clock: real images shown to D.
         phase: Name of the phase of the last update, empty before the first.
     """
@@ -70,36 +76,62 @@ class TrainState:
     G: Generator
     D: Discriminator
     G_ema: Generator
-    g_adam: Adam
-    d_adam: Adam
+    g_optimizer: Optimizer
+    d_optimizer: Optimizer
+    augmenter: Augmenter
     images_seen: int = 0
     phase: str = ""
 
     @classmethod
-    def create(cls, config: Config, spec: ImageSpec, device: torch.device) -> TrainState:
-        """Return the state at clock 0; the weights depend on the seed alone, not on the device."""
+    def create(
+        cls, config: Config, spec: ImageSpec, device: torch.device, label_examples: Tensor | None = None
+    ) -> TrainState:
+        """Return the state at clock 0; the weights depend on the seed alone, not on the device.
+
+        Args:
+            config: Resolved configuration.
+            spec: Shapes.
+            device: Where to compute.
+            label_examples: [64, label_size], rows of the training set that G keeps for those who use it;
+                None for labels of the form `class`.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
             G, D = build_networks(config, spec)
+        if label_examples is not None:
+            G.label_examples.copy_(label_examples)
         G, D = G.place(device), D.place(device)
         G_ema = copy.deepcopy(G).requires_grad_(False).eval()
-        return cls(G, D, G_ema, Adam(G, config.optimizer), Adam(D, config.optimizer))
+        scaling = needs_loss_scaling(config.run.precision)
+        return cls(
+            G,
+            D,
+            G_ema,
+            Optimizer(G, config.optimizer, loss_scaling=scaling),
+            Optimizer(D, config.optimizer, loss_scaling=scaling),
+            Augmenter(config.augment, device),
+        )
 
     def set_growth(self, level: int, alpha: float) -> None:
         """Note in all three networks how far they have grown."""
         for network in (self.G, self.D, self.G_ema):
             network.set_growth(level, alpha)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return every tensor of the state under a name of its own; they share memory with it."""
-        parts = {
+    def _parts(self) -> dict[str, dict[str, Tensor]]:
+        """Return the tensors of each part under their names."""
+        return {
             "G": self.G.state_dict(),
             "D": self.D.state_dict(),
             "G_ema": self.G_ema.state_dict(),
-            "g_adam": self.g_adam.tensors(),
-            "d_adam": self.d_adam.tensors(),
+            "g_optimizer": self.g_optimizer.tensors(),
+            "d_optimizer": self.d_optimizer.tensors(),
+            "augmenter": self.augmenter.tensors(),
         }
-        return {f"{part}/{name}": value for part, named in parts.items() for name, value in named.items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor of the state under a name of its own; they share memory with it."""
+        parts = self._parts().items()
+        return {f"{part}/{name}": value for part, named in parts for name, value in named.items()}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors` returned.
@@ -113,5 +145,6 @@ class TrainState:
             parts.setdefault(part, {})[name] = value
         for network, part in ((self.G, "G"), (self.D, "D"), (self.G_ema, "G_ema")):
             network.load_state_dict(parts[part])
-        self.g_adam.load(parts.get("g_adam", {}))
-        self.d_adam.load(parts.get("d_adam", {}))
+        self.g_optimizer.load(parts.get("g_optimizer", {}))
+        self.d_optimizer.load(parts.get("d_optimizer", {}))
+        self.augmenter.load(parts.get("augmenter", {}))

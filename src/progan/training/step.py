@@ -1,152 +1,178 @@
-"""One update of D and one of G, given their batches: no randomness and no files here.
+"""One update of D or of G, given a batch: no randomness and no files here.
 
-The step reads as the paper's training loop: D (several times, each followed by the average of G), then G.
+A batch is computed in parts of whole minibatch-stddev groups; gradients add up to those of the whole batch.
+When a GPU's memory does not hold a part, smaller ones are tried, and the update stays the same.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 
-from progan.config import Config, LossOptions
+from progan.config import Config, per_level
 from progan.data.batches import DiscriminatorBatch, GeneratorBatch, micro_batches
+from progan.errors import ConfigError
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.training.losses import (
-    drift,
-    gradient_penalty,
-    label_loss,
-    wgan_discriminator,
-    wgan_generator,
-)
-from progan.training.optimizer import Adam
+from progan.training.compiled import CompiledGradients
+from progan.training.objective import Conditions, Terms, discriminator_terms, generator_terms, total
+from progan.training.optimizer import Optimizer
+from progan.training.precision import autocast
 
-Terms = dict[str, Tensor]
-"""Loss terms by name; each [N] before, 0-d after the mean over the batch."""
-
-
-@dataclass(frozen=True)
-class Growth:
-    """Where the networks stand: the level, and alpha as a 0-d tensor while it fades in (else None)."""
-
-    level: int
-    alpha: Tensor | None
-
-
-def discriminator_terms(
-    G: Generator, D: Discriminator, batch: DiscriminatorBatch, growth: Growth, loss: LossOptions
-) -> Terms:
-    """Return the terms of D's loss, unweighted, per sample.
-
-    Returns:
-        `wasserstein`, `penalty`, `drift` and, for labelled data, `label_real` and `label_fake`, each [N];
-        also `real_score` and `fake_score`, which are no losses.
-    """
-    level, alpha = growth.level, growth.alpha
-    with torch.no_grad():
-        fakes = G(batch.latents, batch.labels, level=level, alpha=alpha)
-    real_scores, real_logits = D(batch.reals, level=level, alpha=alpha)
-    fake_scores, fake_logits = D(fakes, level=level, alpha=alpha)
-    terms = {
-        "real_score": real_scores,
-        "fake_score": fake_scores,
-        "wasserstein": wgan_discriminator(real_scores, fake_scores),
-    }
-    if loss.gp_lambda > 0:
-
-        def score(images: Tensor) -> Tensor:
-            scores: Tensor = D(images, level=level, alpha=alpha)[0]
-            return scores
-
-        terms["penalty"] = gradient_penalty(score, batch.reals, fakes, batch.mixing, loss.gp_target)
-    if loss.drift > 0:
-        terms["drift"] = drift(real_scores)
-    if D.label_size:
-        terms["label_real"] = label_loss(real_logits, batch.labels)
-        terms["label_fake"] = label_loss(fake_logits, batch.labels)
-    return terms
-
-
-def generator_terms(G: Generator, D: Discriminator, batch: GeneratorBatch, growth: Growth) -> Terms:
-    """Return the terms of G's loss, unweighted, per sample: `wasserstein` and, if labelled, `label_fake`."""
-    fakes = G(batch.latents, batch.labels, level=growth.level, alpha=growth.alpha)
-    scores, logits = D(fakes, level=growth.level, alpha=growth.alpha)
-    terms = {"wasserstein": wgan_generator(scores)}
-    if D.label_size:
-        terms["label_fake"] = label_loss(logits, batch.labels)
-    return terms
-
-
-def total(terms: Terms, loss: LossOptions) -> Tensor:
-    """Return the weighted sum of the terms, per sample: [N]."""
-    weights = {
-        "penalty": loss.gp_lambda,
-        "drift": loss.drift,
-        "label_real": loss.label_weight,
-        "label_fake": loss.label_weight,
-    }
-    result = terms["wasserstein"]
-    for name, weight in weights.items():
-        if name in terms:
-            result = result + weight * terms[name]
-    return result
+Batch = TypeVar("Batch", DiscriminatorBatch, GeneratorBatch)
 
 
 def discriminator_step(
     networks: tuple[Generator, Discriminator],
-    optimizer: Adam,
+    optimizer: Optimizer,
     batch: DiscriminatorBatch,
-    growth: Growth,
+    at: Conditions,
     config: Config,
     lr: float,
+    largest: int | None = None,
+    compiled: CompiledGradients[DiscriminatorBatch] | None = None,
 ) -> Terms:
     """Update D once; G makes the fakes and is not changed.
 
     Args:
         networks: G and D.
         optimizer: D's.
-        batch: The whole batch; it is computed in micro-batches of whole stddev groups if configured.
-        growth: Level and alpha.
-        config: Loss and micro-batch size.
+        batch: The whole batch.
+        at: Level, alpha and what else holds.
+        config: Losses and precision.
         lr: Learning rate.
+        largest: Most samples that are computed at once; None for all.
+        compiled: Computes the gradients; None computes them operation by operation.
 
     Returns:
-        The mean of each term over the batch, and of the `loss`: 0-d tensors on the device, detached.
+        The mean of each term over the batch, and of the `loss`: 0-d tensors on the device, detached. Nothing
+        if float16 overflowed: the update was left out then, and the next one is scaled down.
     """
     G, D = networks
-    means: Terms = {}
-    for part in micro_batches(len(batch), D.stddev_group, config.run.micro_batch):
-        terms = discriminator_terms(G, D, batch.take(part), growth, config.loss)
-        _accumulate(means, terms, total(terms, config.loss), len(batch))
-    optimizer.step(lr)
-    return means
+
+    def gradients(part: DiscriminatorBatch) -> Terms:
+        if compiled is not None:
+            return compiled(part, at, len(batch))
+        return _backward(lambda: discriminator_terms(G, D, part, at, config), optimizer, config, len(batch))
+
+    return _update(gradients, optimizer, batch, D.stddev_group, lr, largest)
 
 
 def generator_step(
     networks: tuple[Generator, Discriminator],
-    optimizer: Adam,
+    optimizer: Optimizer,
     batch: GeneratorBatch,
-    growth: Growth,
+    at: Conditions,
     config: Config,
     lr: float,
+    largest: int | None = None,
+    compiled: CompiledGradients[GeneratorBatch] | None = None,
 ) -> Terms:
     """Update G once; D is not changed, and its weights get no gradients. See `discriminator_step`."""
     G, D = networks
-    means: Terms = {}
+
+    def gradients(part: GeneratorBatch) -> Terms:
+        if compiled is not None:
+            return compiled(part, at, len(batch))
+        return _backward(lambda: generator_terms(G, D, part, at, config), optimizer, config, len(batch))
+
     D.requires_grad_(False)
-    for part in micro_batches(len(batch), D.stddev_group, config.run.micro_batch):
-        terms = generator_terms(G, D, batch.take(part), growth)
-        _accumulate(means, terms, total(terms, config.loss), len(batch))
-    D.requires_grad_(True)
-    optimizer.step(lr)
-    return means
+    try:
+        return _update(gradients, optimizer, batch, D.stddev_group, lr, largest)
+    finally:
+        D.requires_grad_(True)
 
 
-def _accumulate(means: Terms, terms: Terms, losses: Tensor, n: int) -> None:
-    """Add one part's share of the batch's mean to the gradients and to the reported means."""
-    torch.autograd.backward(losses.sum() / n)
-    for name, values in {**terms, "loss": losses}.items():
-        share = values.detach().sum() / n
-        means[name] = means[name] + share if name in means else share
+def _backward(terms_of: Callable[[], Terms], optimizer: Optimizer, config: Config, n: int) -> Terms:
+    """Add the gradients of a part of a batch of `n`; returns its terms and the loss, per sample."""
+    with autocast(config.run.precision, optimizer.device):
+        terms = terms_of()
+        losses = total(terms, config)
+    optimizer.backward(losses.sum() / n)
+    return {**terms, "loss": losses}
+
+
+def _update(
+    gradients: Callable[[Batch], Terms],
+    optimizer: Optimizer,
+    batch: Batch,
+    group: int,
+    lr: float,
+    largest: int | None,
+) -> Terms:
+    """Add up the gradients of all parts of a batch, and step."""
+    n = len(batch)
+    means: Terms = {}
+    for positions in micro_batches(n, group, largest):
+        for name, values in gradients(batch.take(positions)).items():
+            share = values.detach().sum() / n
+            means[name] = means[name] + share if name in means else share
+    return means if optimizer.step(lr) else {}
+
+
+class PartSizes:
+    """How many samples are computed at once at each level: as configured, halved when memory runs out.
+
+    Args:
+        config: The micro-batches asked for.
+        say: Told once a level that it was halved.
+    """
+
+    def __init__(self, config: Config, say: Callable[[str], None]) -> None:
+        self._configured = config.run.micro_batch
+        self._group = config.model.discriminator.stddev_group
+        self._found: dict[int, int] = {}
+        self._say = say
+
+    def largest(self, level: int, n: int) -> int:
+        """Return the most samples to compute at once at a level whose batches have `n`."""
+        asked = n if self._configured is None else per_level(self._configured, level)
+        return min(n, self._found.get(level, asked))
+
+    def fit(self, update: Callable[[int], Terms], optimizer: Optimizer, level: int, n: int) -> Terms:
+        """Make an update in parts as large as memory allows.
+
+        Args:
+            update: Makes the update, given the most samples to compute at once.
+            optimizer: What an abandoned attempt has left in it is dropped.
+            level: The level.
+            n: Samples in the batch.
+
+        Returns:
+            What `update` returns.
+
+        Raises:
+            ConfigError: if memory does not hold a single minibatch-stddev group.
+        """
+        while True:
+            size = self.largest(level, n)
+            try:
+                return update(size)
+            except torch.OutOfMemoryError as error:
+                optimizer.drop_gradients()
+                reason = str(error).split(". ")[0]
+            # Outside the handler: while it runs, the error keeps the failed attempt's tensors alive.
+            self._halve(level, size, n, reason)
+
+    def _halve(self, level: int, size: int, n: int, reason: str) -> None:
+        group = min(self._group, n) or 1
+        smaller = size // 2 // group * group
+        if smaller < group and size > group:
+            smaller = group
+        if smaller < group:
+            raise ConfigError(
+                f"level {level}: memory does not hold {size} images at once ({reason}), and they "
+                f"cannot be divided further; lower model.*.fmap_base and fmap_max, the resolution, or "
+                f"model.discriminator.stddev_group"
+            )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if level not in self._found:
+            self._say(
+                f"level {level}: memory does not hold {size} images at once, so batches are computed in "
+                f"parts from here on ({smaller} at first); the updates stay the same. To begin with that: "
+                f"--run.micro-batch {smaller}"
+            )
+        self._found[level] = smaller

@@ -7,22 +7,21 @@ import time
 
 import torch
 
-from progan.data.batches import Batches
 from progan.data.packed import PackedSet
 from progan.errors import CheckpointError, DivergenceError, Interrupted
 from progan.files import remove_leftovers
 from progan.models import weights
 from progan.training import checkpoint
 from progan.training.logs import Logs, Stats
-from progan.training.optimizer import update_average
+from progan.training.objective import Terms
 from progan.training.plan import Plan
+from progan.training.precision import needs_loss_scaling
 from progan.training.reporting import Reporter
 from progan.training.run_folder import RunFolder
 from progan.training.samples import SampleGrid, grid_shape, real_grid, write_grid
 from progan.training.schedule import Point
 from progan.training.signals import StopRequest
-from progan.training.state import TrainState
-from progan.training.step import Growth, Terms, discriminator_step, generator_step
+from progan.training.updates import Updates
 from progan.version import __version__
 
 
@@ -46,26 +45,14 @@ class Trainer:
         config = plan.config
         self.plan, self.packed, self.folder, self.reporter = plan, packed, folder, reporter
         self.config, self.schedule, self.device = config, plan.schedule, device
-        self.state = TrainState.create(config, plan.spec, device)
-        self.batches = Batches(
-            packed,
-            packed.indices("train"),
-            seed=config.run.seed,
-            latent_size=self.state.G.latent_size,
-            mirror=config.data.mirror,
-            device=device,
-            channels_last=device.type != "mps",
-        )
+        self.updates = Updates(plan, packed, device, reporter.say)
+        self.state = self.updates.state
         self._rows, columns = grid_shape(*config.run.grid, plan.spec.resolution(plan.spec.max_level))
-        self.grid = SampleGrid(
-            self._rows,
-            columns,
-            seed=config.run.seed,
-            latent_size=self.state.G.latent_size,
-            label_size=self.state.G.label_size,
-        )
+        self.grid = SampleGrid(self._rows, columns, seed=config.run.seed, G=self.state.G)
         self._sums: Terms = {}
-        self._iterations = 0
+        self._counts: dict[str, int] = {}
+        self._saved_at = self._logged_at = 0.0
+        self._logged = 0
 
     def resume(self) -> None:
         """Go back to the newest readable checkpoint of the run, if there is one.
@@ -110,73 +97,60 @@ class Trainer:
         with Logs(self.folder, state.images_seen) as logs:
             if state.images_seen == 0:
                 self._write_reals()
-            saved_at = started = time.monotonic()
-            seen_at_start = state.images_seen
+            self._saved_at = self._logged_at = time.monotonic()
+            self._logged = state.images_seen
             while state.images_seen < self.schedule.total:
                 before = state.images_seen
-                point = self._iterate()
-                done = state.images_seen >= self.schedule.total
+                point = self.schedule.at(before)
+                for terms in self.updates.iterate(point):
+                    self._note(terms)
+                after = state.images_seen
+                done = after >= self.schedule.total
+                halt = self.schedule.stops(before, after)
                 # Asked once: a signal that comes from here on is for the next iteration.
                 stopped_by = stop.signal_number
-                ending = done or stopped_by is not None
-                if ending or self.schedule.is_tick(before, state.images_seen):
-                    elapsed = time.monotonic() - started
-                    rate = (state.images_seen - seen_at_start) / max(elapsed, 1e-9)
-                    self._tick(logs, point, rate)
-                    started, seen_at_start = time.monotonic(), state.images_seen
-                self.reporter.advance(point, state.images_seen)
-                due = time.monotonic() - saved_at >= 60 * self.config.run.checkpoint_minutes
-                if ending or due or self.schedule.phase_ends(before, state.images_seen):
-                    self._save()
-                    saved_at = time.monotonic()
+                self._write_what_is_due(logs, before, ending=done or halt or stopped_by is not None)
+                self.reporter.advance(point, after)
                 if stopped_by is not None and not done:
                     raise Interrupted(
-                        f"stopped at {state.images_seen:,} images, checkpoint written; to go on: "
+                        f"stopped at {after:,} images, checkpoint written; to go on: "
                         f"progan train --resume {self.folder.path}",
                         stopped_by,
                     )
+                if halt:
+                    self.reporter.say(
+                        f"{point.phase.name} is done (run.stop_after {self.config.run.stop_after}); the same "
+                        f"command, or progan train --resume {self.folder.path}, goes on with the next"
+                    )
+                    return
 
-    def _iterate(self) -> Point:
-        """Update D `d_steps` times, the average after each, then G once. Returns where that was."""
-        state, config = self.state, self.config
-        clock = state.images_seen
-        point = self.schedule.at(clock)
-        self._enter(point)
-        alpha = torch.tensor(point.alpha, device=self.device) if point.fading else None
-        growth = Growth(point.level, alpha)
-        networks = (state.G, state.D)
-        n = point.batch_size
-        means: Terms = {}
-        for _ in range(config.loss.d_steps):
-            batch = self.batches.discriminator(state.images_seen, n, point.level, alpha)
-            d_terms = discriminator_step(networks, state.d_adam, batch, growth, config, point.d_lr)
-            for name, value in d_terms.items():
-                means[f"D/{name}"] = means.get(f"D/{name}", 0) + value / config.loss.d_steps
-            update_average(state.G_ema, state.G, config.optimizer.ema_decay)
-            state.images_seen += n
-        g_batch = self.batches.generator(clock, n)
-        g_terms = generator_step(networks, state.g_adam, g_batch, growth, config, point.g_lr)
-        self._note(means | {f"G/{name}": value for name, value in g_terms.items()})
-        return point
+    def _write_what_is_due(self, logs: Logs, before: int, *, ending: bool) -> None:
+        """Write log point, sample grid and checkpoint after an iteration, each where it is due.
 
-    def _enter(self, point: Point) -> None:
-        """Take note of where the networks stand; reset Adam where the schedule asks for it."""
-        state = self.state
-        grew = point.level > state.G.level
-        state.set_growth(point.level, point.alpha)
-        if point.phase.name == state.phase:
-            return
-        reset = self.config.optimizer.reset
-        if state.phase and (reset == "phase" or (reset == "level" and grew)):
-            state.g_adam.reset()
-            state.d_adam.reset()
-        state.phase = point.phase.name
+        Args:
+            logs: Where log points go.
+            before: The clock before the iteration.
+            ending: It was the last one for now, so everything is due.
+        """
+        schedule, after = self.schedule, self.state.images_seen
+        if ending or schedule.is_log(before, after):
+            now = time.monotonic()
+            rate = (after - self._logged) / max(now - self._logged_at, 1e-9)
+            self._log(logs, schedule.at(before), rate)
+            self._logged, self._logged_at = after, now
+        if ending or schedule.is_snapshot(before, after):
+            self._write_samples()
+        due = schedule.is_checkpoint(before, after) or schedule.phase_ends(before, after)
+        overdue = time.monotonic() - self._saved_at >= 60 * self.config.run.checkpoint_minutes
+        if ending or due or overdue:
+            self._save()
+            self._saved_at = time.monotonic()
 
     def _note(self, terms: Terms) -> None:
         """Add to the sums of the log interval; they stay on the device until a log point reads them."""
         for name, value in terms.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._iterations += 1
+            self._counts[name] = self._counts.get(name, 0) + 1
         if self.device.type == "cpu":
             self._check_finite(terms)
 
@@ -192,9 +166,9 @@ class Trainer:
                 f"if it diverges at once again, delete the newest file there to go further back"
             )
 
-    def _tick(self, logs: Logs, point: Point, rate: float) -> None:
-        """Write a log point and a sample grid."""
-        means = {name: value / self._iterations for name, value in self._sums.items()}
+    def _log(self, logs: Logs, point: Point, rate: float) -> None:
+        """Write a log point: means over the updates since the last one."""
+        means = {name: value / self._counts[name] for name, value in self._sums.items()}
         self._check_finite(means)
         stats: Stats = {
             "images_seen": self.state.images_seen,
@@ -206,12 +180,22 @@ class Trainer:
             "g_lr": point.g_lr,
             "d_lr": point.d_lr,
             "images_per_second": round(rate, 3),
+            **self._gauges(),
             **{name: float(value) for name, value in means.items()},
         }
-        self._sums, self._iterations = {}, 0
+        self._sums, self._counts = {}, {}
         logs.write(stats)
-        self._write_samples()
         self.reporter.tick(stats)
+
+    def _gauges(self) -> Stats:
+        """Return what adjusts itself during training, where it does."""
+        gauges: Stats = {}
+        if self.state.augmenter.probability is not None:
+            gauges["augment_probability"] = float(self.state.augmenter.probability)
+        if needs_loss_scaling(self.config.run.precision):
+            gauges["g_loss_scale"] = float(self.state.g_optimizer.scale)
+            gauges["d_loss_scale"] = float(self.state.d_optimizer.scale)
+        return gauges
 
     def _write_samples(self) -> None:
         height, width = self.state.G_ema.resolution()
@@ -219,7 +203,7 @@ class Trainer:
         write_grid(self.grid.draw(self.state.G_ema), self.grid.columns, self.folder.samples / name)
 
     def _write_reals(self) -> None:
-        pictures = real_grid(self.packed, self.batches.indices, self._rows, self.grid.columns)
+        pictures = real_grid(self.packed, self.updates.batches.indices, self._rows, self.grid.columns)
         write_grid(pictures, self.grid.columns, self.folder.samples / "reals.png")
 
     def _save(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 from collections.abc import Callable, Iterator
 from typing import SupportsIndex, TypeVar, cast
@@ -17,6 +16,7 @@ from progan.config import format_resolution, parse_resolution
 from progan.data.pixels import to_uint8
 from progan.errors import ConfigError
 from progan.models.generator import Generator
+from progan.viewers.labels import Label, label_vector
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -55,50 +55,33 @@ def latents(seed: int, start: int, count: int, size: int) -> Tensor:
     return torch.from_numpy(rows)
 
 
-def class_index(G: Generator, label: str | int) -> int:
-    """Return the index of a class that is given by name, by number, or by a number in text.
-
-    Raises:
-        ConfigError: if the generator has no labels or no such class.
-    """
-    if G.label_size == 0:
-        raise ConfigError(f"label {label!r}: this generator has no labels; leave the label out")
-    if label in G.label_names:
-        return G.label_names.index(str(label))
-    text = str(label)
-    if text.isascii() and text.isdigit() and int(text) < G.label_size:
-        return int(text)
-    near = difflib.get_close_matches(text, G.label_names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    names = f" Labels: {', '.join(G.label_names)}; or" if G.label_names else " Give"
-    raise ConfigError(f"no label {label!r}{hint}{names} a number from 0 to {G.label_size - 1}.")
-
-
-def label_vectors(G: Generator, label: str | int | None, seed: int, start: int, count: int) -> Tensor | None:
+def label_vectors(G: Generator, label: Label | None, seed: int, start: int, count: int) -> Tensor | None:
     """Return the label vectors of samples `start` to `start + count - 1`.
 
     Args:
         G: The generator.
-        label: Name or index of one class for all samples; None draws a class for each sample, uniformly
-            and as a pure function of (seed, index).
+        label: One for all samples, as in `label_vector`. None draws one for each sample, uniformly and as a
+            pure function of (seed, index): a class; or, of another form, one of `G.label_examples`.
         seed: At least 0.
         start: Index of the first sample, at least 0.
         count: Number of rows.
 
     Returns:
-        [count, label_size] float32, one-hot; None if the generator has no labels.
+        [count, label_size] float32; None if the generator has no labels.
 
     Raises:
-        ConfigError: as in `class_index`; or if seed or start is negative.
+        ConfigError: as in `label_vector`; or if seed or start is negative.
     """
     if label is not None:
-        classes = [class_index(G, label)] * count
-    elif G.label_size == 0:
+        return label_vector(G, label).expand(count, -1)
+    if G.label_size == 0:
         return None
-    else:
-        draws = (int(key.generate_state(1, np.uint64)[0]) for key in _keys(seed, _LABELS, start, count))
-        classes = [draw % G.label_size for draw in draws]
-    return F.one_hot(torch.tensor(classes, dtype=torch.int64), G.label_size).float()
+    # Classes may be too many for a matrix of all of them.
+    examples = None if G.label_form == "class" else G.label_examples.float().cpu()  # [64, label_size]
+    most = G.label_size if examples is None else len(examples)
+    draws = [int(key.generate_state(1, np.uint64)[0]) % most for key in _keys(seed, _LABELS, start, count)]
+    chosen = torch.tensor(draws, dtype=torch.int64)
+    return F.one_hot(chosen, G.label_size).float() if examples is None else examples[chosen]
 
 
 def level_of(G: Generator, level: int | None = None, resolution: str | int | None = None) -> int:
@@ -146,7 +129,7 @@ def batch_size_for(G: Generator, level: int) -> int:
         height, width = G.resolution(i)
         weight = cast(Tensor, G.to_rgb[i].weight)  # [channels, filters, 1, 1]
         largest = max(largest, weight.shape[1] * height * width * 4)
-    budget = _BATCH_BYTES_CPU if G.dense_bias.device.type == "cpu" else _BATCH_BYTES
+    budget = _BATCH_BYTES_CPU if next(G.parameters()).device.type == "cpu" else _BATCH_BYTES
     return min(max(budget // largest, 1), _BATCH_MOST)
 
 
@@ -167,7 +150,7 @@ def render(
     """
     chosen = G.level if level is None else level
     batch = batch or batch_size_for(G, chosen)
-    weight = G.dense_bias
+    weight = next(G.parameters())
     parts = []
     # Not around a yield: inference mode would then leak into the code that takes the pictures.
     with torch.inference_mode():
@@ -184,7 +167,7 @@ def generate(
     *,
     seed: int = 0,
     start: int = 0,
-    label: str | int | None = None,
+    label: Label | None = None,
     level: int | None = None,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
@@ -200,7 +183,7 @@ def generate(
         seed: At least 0.
         start: Index of the first sample: `generate(G, 10, start=90)` are the last of
             `generate(G, 100)`.
-        label: Name or index of a class; None draws classes uniformly (if the generator has labels).
+        label: As in `label_vectors`.
         level: Level to make images at, up to the generator's own; None for its own.
         batch_size: Images in a batch; None chooses by their size.
         device: Moves the generator there first; None leaves it where it is.
@@ -209,18 +192,13 @@ def generate(
         An iterator of uint8 batches [b, channels, height, width].
 
     Raises:
-        ConfigError: if a number is not whole or out of range, or as in `class_index` and `level_of`. All of
-            them are raised by the call, before the first batch is asked for.
+        ConfigError: if a number is not whole or out of range, or as in `label_vector` and `level_of`. All
+            of them are raised by the call, before the first batch is asked for.
     """
     n, seed, start = whole("n", n), whole("seed", seed), whole("start", start)
-    batch_size = None if batch_size is None else whole("batch size", batch_size)
-    if n < 0 or seed < 0 or start < 0 or (batch_size is not None and batch_size < 1):
-        raise ConfigError(
-            f"n {n}, seed {seed}, start {start}, batch size {batch_size}: "
-            f"the batch size must be at least 1 and the others not negative"
-        )
+    batch_size = None if batch_size is None else whole("batch_size", batch_size, least=1)
     if label is not None:
-        class_index(G, label)
+        label_vector(G, label)
     level = level_of(G, level)
     size = batch_size or batch_size_for(G, level)
     if device is not None:
@@ -228,16 +206,19 @@ def generate(
     return _batches(G, range(start, start + n), size, seed, label, level)
 
 
-def whole(name: str, number: SupportsIndex) -> int:
-    """Return a whole number (a NumPy one, too) as an int.
+def whole(name: str, number: SupportsIndex, least: int = 0) -> int:
+    """Return a whole number (a NumPy one, too) of `least` or more as an int.
 
     Raises:
-        ConfigError: if it is anything else.
+        ConfigError: with the name, if it is anything else.
     """
     try:
-        return operator.index(number)
+        value = operator.index(number)
     except TypeError:
         raise ConfigError(f"{name} {number!r}: expected a whole number") from None
+    if value < least:
+        raise ConfigError(f"{name} {value}: expected at least {least}")
+    return value
 
 
 def reported(
@@ -262,7 +243,7 @@ def reported(
 
 
 def _batches(
-    G: Generator, indices: range, size: int, seed: int, label: str | int | None, level: int
+    G: Generator, indices: range, size: int, seed: int, label: Label | None, level: int
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the pictures of `indices`, `size` at a time."""
     for first in range(indices.start, indices.stop, size):
@@ -273,7 +254,6 @@ def _batches(
 
 def _keys(seed: int, purpose: int, start: int, count: int) -> Iterator[np.random.SeedSequence]:
     """Yield one seed sequence a sample, all independent of each other (O'Neill's hash, as NumPy has it)."""
-    if seed < 0 or start < 0:
-        raise ConfigError(f"seed {seed}, first sample {start}: neither may be negative")
+    seed, start = whole("seed", seed), whole("start", start)
     for i in range(start, start + count):
         yield np.random.SeedSequence(seed, spawn_key=(purpose, i))

@@ -12,16 +12,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from progan.config import format_resolution, parse_resolution, split_resolution
+from progan.config import Config, format_resolution, level_resolution, parse_resolution, split_resolution
 from progan.data.packed import PackedSet, is_packed
 from progan.data.sources import PICTURE_SUFFIXES
-from progan.errors import CheckpointError
+from progan.errors import CheckpointError, DataError
 from progan.models.tensor_file import read_header
 from progan.models.weights import GENERATOR_FILE, HUB_FILE, find_weights, load_network
 from progan.training import checkpoint
 from progan.training.logs import read_stats
-from progan.training.run_folder import RunFolder
+from progan.training.run_folder import Dataset, RunFolder
 from progan.training.schedule import Schedule
+from progan.viewers.labels import describe_labels
 
 Facts = dict[str, str]
 
@@ -70,20 +71,7 @@ def _run(folder: RunFolder) -> Facts:
         facts["damaged"] = "; ".join(damaged)
     if record is None:
         return {**facts, "progress": "no checkpoint can be read" if damaged else "no checkpoint yet"}
-    # The configuration of a run is resolved, so the resolution is never missing.
-    resolution = parse_resolution(config.data.resolution or "")
-    shape, max_level = split_resolution(resolution, config.model.base_shape)
-    schedule = Schedule(config.schedule, config.optimizer, max_level)
-    point = schedule.at(record.images_seen)
-    size = format_resolution((shape[0] << point.level, shape[1] << point.level))
-    where = f"{point.phase.kind} {point.alpha:.2f}" if point.fading else point.phase.kind
-    done = min(record.images_seen, schedule.total)
-    # Rounded down, so that 100% is the end; the last batch may go beyond it.
-    facts["progress"] = (
-        f"{record.images_seen:,} of {schedule.total:,} images ({100 * done // max(schedule.total, 1)}%), "
-        f"phase {point.phase.index + 1} of {len(schedule.phases)}: {size} {where}"
-        + ("; complete" if done == schedule.total else "")
-    )
+    facts["progress"] = _progress(config, dataset, record)
     stats = read_stats(folder.stats_file)
     if stats:
         facts["last losses"] = f"D {float(stats[-1]['D/loss']):.3f}, G {float(stats[-1]['G/loss']):.3f}"
@@ -93,6 +81,33 @@ def _run(folder: RunFolder) -> Facts:
     except CheckpointError as error:
         return {**facts, "generator": str(error)}
     return facts | {f"generator {k}": v for k, v in generator.items() if k != "path"}
+
+
+def _progress(config: Config, dataset: Dataset, record: checkpoint.Record) -> str:
+    """Say how far a run got, and of how much."""
+    try:
+        epochs = config.schedule.stabilise_epochs or config.schedule.fade_epochs
+        pictures = len(PackedSet.open(dataset.packed).indices(config.data.part)) if epochs else 0
+    except DataError as error:
+        return f"{_grown(record)}; how much there is cannot be told: {error}"
+    # The configuration of a run is resolved, so the resolution is never missing.
+    resolution = parse_resolution(config.data.resolution or "")
+    shape, max_level = split_resolution(resolution, config.model.base_shape)
+    schedule = Schedule(config, max_level, pictures)
+    point = schedule.at(record.images_seen)
+    size = format_resolution(level_resolution(shape, point.level))
+    where = f"{point.phase.kind} {point.alpha:.2f}" if point.fading else point.phase.kind
+    done = min(record.images_seen, schedule.total)
+    # Rounded down, so that 100% is the end; the last batch may go beyond it.
+    return (
+        f"{record.images_seen:,} of {schedule.total:,} images ({100 * done // max(schedule.total, 1)}%), "
+        f"phase {point.phase.index + 1} of {len(schedule.phases)}: {size} {where}"
+        + ("; complete" if done == schedule.total else "")
+    )
+
+
+def _grown(record: checkpoint.Record) -> str:
+    return f"{record.images_seen:,} images, level {record.level}, alpha {record.alpha:.2f}"
 
 
 def _hint(path: Path) -> str:
@@ -141,8 +156,17 @@ def _weights(path: Path) -> Facts:
     if alpha < 1:
         facts["fading in"] = f"alpha {alpha:.2f}"
     if network.label_size:
-        facts["labels"] = ", ".join(network.label_names) or str(network.label_size)
-    known = {"channels", "base_shape", "max_level", "label_size", "label_names", "level", "alpha"}
+        facts["labels"] = describe_labels(network.label_form, network.label_names, network.label_size)
+    known = {
+        "channels",
+        "base_shape",
+        "max_level",
+        "label_size",
+        "label_form",
+        "label_names",
+        "level",
+        "alpha",
+    }
     facts["options"] = ", ".join(f"{k} {v}" for k, v in config.items() if k not in known)
     return facts
 
@@ -152,7 +176,7 @@ def _checkpoint(path: Path) -> Facts:
     return {
         "kind": "checkpoint",
         "path": str(path),
-        "progress": f"{record.images_seen:,} images, level {record.level}, alpha {record.alpha:.2f}",
+        "progress": _grown(record),
         "tensors": f"{len(tensors)}, {sum(t.nbytes for t in tensors.values()):,} bytes, checksum right",
         "versions": json.dumps(record.versions),
     }
@@ -170,5 +194,5 @@ def _packed(packed: PackedSet) -> Facts:
         "fingerprint": packed.fingerprint,
     }
     if packed.label_size:
-        facts["labels"] = ", ".join(packed.label_names)
+        facts["labels"] = describe_labels(packed.label_form, packed.label_names, packed.label_size)
     return facts

@@ -14,8 +14,9 @@ from progan.config import format_resolution
 from progan.errors import ConfigError
 from progan.files import write_text
 from progan.models.generator import Generator
-from progan.viewers.generate import Progress, class_index, generate, level_of, reported, whole
+from progan.viewers.generate import Progress, generate, level_of, reported, whole
 from progan.viewers.grids import check_grid, check_picture_channels, save_grid
+from progan.viewers.labels import Label, label_vector
 from progan.viewers.writers import (
     count_whole,
     picture_name,
@@ -36,7 +37,7 @@ def save_samples(
     n: int,
     *,
     seed: int = 0,
-    label: str | int | None = None,
+    label: Label | None = None,
     level: int | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
@@ -60,9 +61,7 @@ def save_samples(
         ConfigError: if an argument cannot be used or the folder holds something else.
         StorageError: if it cannot be written.
     """
-    out, n, seed = Path(out), whole("n", n), whole("seed", seed)
-    if n < 1:
-        raise ConfigError(f"{n} samples: ask for at least 1")
+    out, n, seed = Path(out), whole("n", n, least=1), whole("seed", seed)
     level = level_of(G, level)
     form = _form(out)
     if form == ".png":
@@ -105,7 +104,7 @@ def _form(out: Path) -> str:
     return "folder"
 
 
-def _manifest(G: Generator, seed: int, label: str | int | None, level: int) -> dict[str, Any]:
+def _manifest(G: Generator, seed: int, label: Label | None, level: int) -> dict[str, Any]:
     """Return what decides every picture of a folder but their number."""
     digest = hashlib.sha256(json.dumps(G.config(), sort_keys=True).encode())
     for name, value in sorted(G.state_dict().items()):
@@ -114,9 +113,16 @@ def _manifest(G: Generator, seed: int, label: str | int | None, level: int) -> d
     return {
         "generator": digest.hexdigest(),
         "resolution": format_resolution(G.resolution(level)),
-        "label": None if label is None else class_index(G, label),
+        "label": None if label is None else _written(G, label),
         "seed": seed,
     }
+
+
+def _written(G: Generator, label: Label) -> int | list[float]:
+    """Return a label as a manifest tells it: the number of a class, or a vector."""
+    vector = label_vector(G, label)
+    numbers: list[float] = vector.tolist()
+    return int(vector.argmax()) if G.label_form == "class" else numbers
 
 
 def _resume(folder: Path, n: int, manifest: dict[str, Any]) -> int:

@@ -28,8 +28,10 @@ from progan.viewers.generate import (
     level_of,
     render,
     reported,
+    whole,
 )
 from progan.viewers.grids import check_picture_channels
+from progan.viewers.labels import Label
 from progan.viewers.writers import remove_leftovers_of
 
 MIN_SIDE = 256
@@ -89,7 +91,7 @@ def interpolate(
     fps: float = 30.0,
     grid: tuple[int, int] = (1, 1),
     seed: int = 0,
-    label: str | int | None = None,
+    label: Label | None = None,
     level: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -105,8 +107,8 @@ def interpolate(
         fps: Frames a second.
         grid: Rows and columns of pictures, each on a walk of its own.
         seed: At least 0.
-        label: Name or index of a class; None (if the generator has labels) draws one for each cell,
-            which keeps it.
+        label: As in `label_vectors`; None (if the generator has labels) draws one for each cell, which
+            keeps it.
         level: As in `level_of`.
         progress: Called with (frames done, frames) at the beginning and after each frame.
 
@@ -118,24 +120,13 @@ def interpolate(
         DependencyError: if an .mp4 is asked for and the extra is not installed.
         StorageError: if the file cannot be written; an older one is then unharmed.
     """
-    out, cells = Path(out), grid[0] * grid[1]
-    finite = math.isfinite(seconds) and math.isfinite(fps) and math.isfinite(seconds * fps)
-    if not finite or min(seconds, fps, *grid) <= 0 or (count := round(seconds * fps)) < 1:
-        raise ConfigError(
-            f"{seconds} s at {fps} frames a second, grid {grid}: all must be positive and make a frame"
-        )
+    out, seed, level = Path(out), whole("seed", seed), level_of(G, level)
     check_picture_channels(G.channels)
-    level = level_of(G, level)
-    height, width = G.resolution(level)
-    size = (height * grid[0], width * grid[1])
+    count = _frame_count(seconds, fps, grid)
+    size = (G.resolution(level)[0] * grid[0], G.resolution(level)[1] * grid[1])
     check_form(out, count, fps, size)
-    if count * cells * G.latent_size > _MOST_NUMBERS:
-        raise ConfigError(
-            f"{seconds:g} s at {fps:g} frames a second are {count:,} frames; with a grid of "
-            f"{grid[0]}x{grid[1]}, {_MOST_NUMBERS // (cells * G.latent_size):,} are possible; "
-            f"ask for a shorter video, fewer frames a second or a smaller grid"
-        )
-
+    _require_room(count, grid, G.latent_size)
+    cells = grid[0] * grid[1]
     labels = label_vectors(G, label, seed, 0, cells)
     smoothing = min(1.0, seconds / 10)
     z = walk(count, cells, G.latent_size, seed=seed, smoothing_seconds=smoothing, fps=fps)
@@ -149,6 +140,32 @@ def interpolate(
             palette = _palette(_frames(G, few, labels, level, grid[1], 1))
             _write_gif(temporary, frames, _delays(count, fps), palette, dither=_factor(size) == 1)
     return out
+
+
+def _frame_count(seconds: float, fps: float, grid: tuple[int, int]) -> int:
+    """Return how many frames a video has, at least 1.
+
+    Raises:
+        ConfigError: if something is not positive, or there would be no frame.
+    """
+    for name, value, number in (("seconds", seconds, seconds), ("fps", fps, fps), ("grid", grid, min(grid))):
+        if not (number > 0 and math.isfinite(number)):
+            raise ConfigError(f"{name} {value}: expected a positive number")
+    count = seconds * fps
+    if not math.isfinite(count) or round(count) < 1:
+        made = "no frame" if count < 1 else "too many frames"
+        raise ConfigError(f"seconds {seconds:g} at fps {fps:g} are {made}; choose other numbers")
+    return round(count)
+
+
+def _require_room(count: int, grid: tuple[int, int], latent_size: int) -> None:
+    """Raise `ConfigError` if the latents of a walk would be too many to hold."""
+    most = _MOST_NUMBERS // (grid[0] * grid[1] * latent_size)
+    if count > most:
+        raise ConfigError(
+            f"{count:,} frames are too many: with a grid of {grid[0]}x{grid[1]}, {most:,} are possible; "
+            f"ask for a shorter video, fewer frames a second or a smaller grid"
+        )
 
 
 def check_form(out: Path, count: int, fps: float, size: tuple[int, int]) -> None:

@@ -1,0 +1,153 @@
+"""Options of the pictures: how they are packed, how batches are taken, how they are augmented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from progan.config.fields import Branch, Positive, Resolution, Share, Split
+from progan.config.systems import seen
+
+LabelForm = Literal["class", "classes", "vector"]
+Augmentation = Literal["color", "translation", "cutout"]
+
+
+class PictureOptions(Branch):
+    """How pictures become a packed set."""
+
+    resolution: Resolution | None = Field(
+        None,
+        description="Size to train at, 128 or 96x144; default: what the pictures support.",
+        json_schema_extra=seen("Theano", "pro_gan", "nashory", "pengge"),
+    )
+    max_resolution: int = Field(
+        1024,
+        ge=4,
+        description="Largest side that is chosen when no resolution is given.",
+        json_schema_extra=seen(),
+    )
+    channels: int | None = Field(
+        None,
+        ge=1,
+        le=4,
+        description="1 gray, 2 gray+alpha, 3 RGB, 4 RGBA; default: from the data.",
+        json_schema_extra=seen(),
+    )
+    fit: Literal["crop", "pad", "stretch"] = Field(
+        "crop",
+        description="How a picture of another aspect is fitted: centre crop, pad, or stretch.",
+        json_schema_extra=seen("GAN Zoo", "Flax"),
+    )
+    labels: str = Field(
+        "none",
+        description="'none', 'folders' (sub-folders are classes), or a CSV file of labels.",
+        json_schema_extra=seen("TF1", "Theano", "pro_gan", "GAN Zoo"),
+    )
+    label_form: LabelForm = Field(
+        "class",
+        description="What a label file holds for each picture: one class, several classes (columns of 0 "
+        "and 1), or a vector (columns of numbers).",
+        json_schema_extra=seen("GAN Zoo"),
+    )
+    limit: int | None = Field(
+        None, ge=1, description="Use at most this many pictures.", json_schema_extra=seen("Theano")
+    )
+    split: Split = Field(
+        "1,0,0",
+        description="Shares of train, validation and test, such as 0.8,0.1,0.1, by a hash of the name.",
+        json_schema_extra=seen("Morph"),
+    )
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """The shares of `split` as numbers."""
+        train, validation, test = (float(part) for part in self.split.split(","))
+        return train, validation, test
+
+    @model_validator(mode="after")
+    def _check(self) -> PictureOptions:
+        if self.labels == "folders" and self.label_form != "class":
+            raise ValueError(
+                f"data.label_form {self.label_form} needs a label file: a picture lies in one folder; "
+                f"give data.labels a CSV file, or leave data.label_form at 'class'"
+            )
+        return self
+
+
+class DataOptions(PictureOptions):
+    """How pictures become a packed set, and how batches are taken from it."""
+
+    part: Literal["train", "validation", "test", "all"] = Field(
+        "train", description="Part of the split that is trained on.", json_schema_extra=seen()
+    )
+    order: Literal["shuffle", "sequential"] = Field(
+        "shuffle",
+        description="Order of the pictures: another one each time round, or as they are stored.",
+        json_schema_extra=seen(),
+    )
+    mirror: bool = Field(
+        False,
+        description="Flip half of the training images left to right.",
+        json_schema_extra=seen("TF1", "Theano", "pro_gan", "BMSG", "Flax", "Morph"),
+    )
+    in_memory: bool = Field(
+        False,
+        description="Read a level of the packed set into memory when its training begins.",
+        json_schema_extra=seen(),
+    )
+    cache: Path | None = Field(
+        None, description="Where the packed set goes; default: beside the source.", json_schema_extra=seen()
+    )
+
+
+class AugmentOptions(Branch):
+    """Differentiable augmentation of what D sees, real and fake (DiffAugment, Zhao et al. 2020).
+
+    Adaptive: the probability rises while D is too sure of the real images (Karras et al. 2020).
+    """
+
+    policy: tuple[Augmentation, ...] = Field(
+        (),
+        description="Any of color, translation and cutout; none: no augmentation.",
+        json_schema_extra=seen("DiffAugment", "ADA"),
+    )
+    probability: Share | None = Field(
+        None,
+        description="Probability of each augmentation of an image; default: 1, or 0 where adaptive begins.",
+        json_schema_extra=seen("ADA", "R3GAN"),
+    )
+    adaptive: bool = Field(
+        False,
+        description="Adjust the probability, to hold the share of positive D(real) at the target.",
+        json_schema_extra=seen("ADA"),
+    )
+    target: Share = Field(
+        0.8,
+        description="Share of real images with positive scores that is held.",
+        json_schema_extra=seen("ADA"),
+    )
+    adapt_kimg: Positive = Field(
+        500.0,
+        description="How fast: images for the probability to go from 0 to 1, in kimg.",
+        json_schema_extra=seen("ADA"),
+    )
+
+    @property
+    def initial(self) -> float:
+        """The probability at the start of a run, in [0, 1]."""
+        if self.probability is not None:
+            return self.probability
+        return 0.0 if self.adaptive else 1.0
+
+    @model_validator(mode="after")
+    def _check(self) -> AugmentOptions:
+        if len(set(self.policy)) < len(self.policy):
+            raise ValueError(f"augment.policy {', '.join(self.policy)}: name each augmentation once")
+        if self.adaptive and not self.policy:
+            raise ValueError(
+                "augment.adaptive needs something to adapt: set augment.policy, for example to "
+                "color translation cutout"
+            )
+        return self

@@ -1,0 +1,121 @@
+"""The pages of documentation that are made from the models and the recipes.
+
+`python -m progan.config.docs FOLDER` writes them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from progan.config.model import DiscriminatorOptions, GeneratorOptions, ModelOptions, NetworkOptions
+from progan.config.schema import in_words, option_schema
+from progan.config.systems import SEEN, SYSTEMS
+from progan.config.tree import Options
+from progan.recipes import DEFAULT_RECIPE, recipe_about, recipe_names
+
+OPTIONS_HEAD = """\
+# Options
+
+Made by `make docs` from the models in `src/progan/config`; a test keeps it so.
+
+An option has the same name everywhere: `schedule.batch_size` is the key `batch_size` of `schedule` in a
+file, and `--schedule.batch-size` on the command line. The command line wins over the file (`--config FILE`:
+YAML, JSON or TOML), the file over the recipe (`--recipe NAME`, see [recipes](recipes.md)), the recipe over
+the defaults below. `progan config show` prints what comes of it, `progan config validate FILE` checks a
+file, and `progan config schema` prints the JSON schema of files, for editors.
+
+A list is per level: entry i belongs to level i (0 is the base shape), the last entry to every level above;
+one value stands for a list of one. Lengths and intervals in kimg count thousands of real images shown to D.
+Sections, tables and appendices are those of the [paper](https://arxiv.org/abs/1710.10196).
+
+"Seen in" names the older systems that had the option, or did it in a way of their own, as far as their code
+was read; "new" means that none of them had it.
+"""
+
+RECIPES_HEAD = """\
+# Recipes
+
+Made by `make docs` from the heads of the files in `src/progan/recipes`; a test keeps it so.
+
+A recipe is a configuration that ships with progan: `progan train SOURCE --recipe NAME`. `progan recipes`
+lists them and `progan recipes NAME` prints one with all its values. Without `--recipe` it is `{default}`.
+Options and files of your own are laid over it ([options](options.md)).
+
+Batch sizes are those of a whole update, however many GPUs or parts compute it. So the recipes for several
+GPUs differ in batch sizes and learning rates alone, and one GPU with enough memory (or `--run.micro-batch`)
+can run each of them. What a recipe does not set is the default. "Published" are figures of others; none of
+them was measured with progan.
+"""
+
+
+def options_page() -> str:
+    """Return the table of every option as Markdown."""
+    systems = "\n".join(f"- {name}: {what}" for name, what in SYSTEMS.items())
+    tables = [_table(title, model, names) for title, model, names in _branches()]
+    return "\n".join([OPTIONS_HEAD, systems, "", *tables])
+
+
+def recipes_page() -> str:
+    """Return what every recipe says of itself as Markdown."""
+    lines = [RECIPES_HEAD.format(default=DEFAULT_RECIPE)]
+    for name in recipe_names():
+        about = recipe_about(name)
+        lines += [f"## {name}", "", about.what, ""]
+        lines += [f"- Source: {about.source}", f"- Published: {about.published}"]
+        lines += [f"- {about.note}"] if about.note else []
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _branches() -> Iterator[tuple[str, type[BaseModel], list[str]]]:
+    """Yield every branch: its title, its model, and the names of its options in order."""
+    shared = list(NetworkOptions.model_fields)
+    for title, field in Options.model_fields.items():
+        model = field.annotation
+        assert isinstance(model, type)  # every branch is a model
+        if model is not ModelOptions:
+            yield title, model, list(model.model_fields)
+            continue
+        networks = ("generator", "discriminator")
+        yield title, model, [name for name in model.model_fields if name not in networks]
+        yield "model.generator and model.discriminator", NetworkOptions, shared
+        for name, network in (("generator", GeneratorOptions), ("discriminator", DiscriminatorOptions)):
+            yield f"model.{name}", network, [own for own in network.model_fields if own not in shared]
+
+
+def _table(title: str, model: type[BaseModel], names: Iterable[str]) -> str:
+    """Return the section of a branch."""
+    rows = [f"## {title}", "", _cell(str(model.__doc__)), ""]
+    rows += ["| option | meaning | default | values | seen in |", "| --- | --- | --- | --- | --- |"]
+    for name in names:
+        schema = option_schema(model, name)
+        systems = ", ".join(schema[SEEN]) or "new"
+        cells = [f"`{name}`", schema["description"], _default(schema["default"]), in_words(schema), systems]
+        rows.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join([*rows, ""])
+
+
+def _default(value: Any) -> str:
+    """Write a default; none is written for what is decided otherwise, as the meaning says."""
+    if value is None or value == []:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(map(_default, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cell(text: str) -> str:
+    """Write text on one line, with the bars that Markdown would take for columns escaped."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    for page, text in (("options.md", options_page()), ("recipes.md", recipes_page())):
+        (Path(sys.argv[1]) / page).write_text(text, encoding="utf-8")

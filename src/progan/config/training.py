@@ -1,0 +1,364 @@
+"""Options of training: growth, losses, optimizer, and how a run is carried out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from progan.config.fields import (
+    Branch,
+    Count,
+    NonNegative,
+    PerLevelCount,
+    PerLevelLength,
+    PerLevelRate,
+    Positive,
+    Share,
+)
+from progan.config.systems import seen
+
+Adversarial = Literal["wgan", "least_squares", "logistic", "hinge", "relativistic"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+
+PENALTIES: dict[str, dict[str, float]] = {
+    "wgan": {"gp_lambda": 10.0, "drift": 0.001},
+    "least_squares": {},
+    "logistic": {"r1_gamma": 10.0},
+    "hinge": {"gp_lambda": 10.0},
+    "relativistic": {"r1_gamma": 1.0, "r2_gamma": 1.0},
+}
+"""What regularises D with each adversarial loss if nothing is said; everything else is off."""
+
+
+class ScheduleOptions(Branch):
+    """Growth: lengths in kimg (1,000 real images shown to D); per-level lists may be shorter."""
+
+    growth: Literal["fade", "none"] = Field(
+        "fade",
+        description="'fade' grows level by level, 'none' trains at full size from the start.",
+        json_schema_extra=seen("TF1", "Theano"),
+    )
+    start_level: int = Field(
+        0,
+        ge=0,
+        description="Level that training begins with (0 = base shape).",
+        json_schema_extra=seen("TF1"),
+    )
+    stabilise_kimg: PerLevelLength = Field(
+        (600.0,),
+        description="Training at each level after its fade.",
+        json_schema_extra=seen("TF1", "Theano", "nashory", "pengge"),
+    )
+    fade_kimg: PerLevelLength = Field(
+        (600.0,),
+        description="Fading each level in; entry 0 is not used.",
+        json_schema_extra=seen("TF1", "Theano", "nashory", "pengge"),
+    )
+    stabilise_epochs: PerLevelLength | None = Field(
+        None,
+        description="If given, instead of stabilise_kimg: how often all pictures are shown.",
+        json_schema_extra=seen("pro_gan", "TF2"),
+    )
+    fade_epochs: PerLevelLength | None = Field(
+        None,
+        description="If given, instead of fade_kimg: how often all pictures are shown.",
+        json_schema_extra=seen("pro_gan", "TF2"),
+    )
+    stage_kimg: PerLevelLength | None = Field(
+        None,
+        description="If given, instead of both: fade and training of each level together.",
+        json_schema_extra=seen("GAN Zoo", "rosinality", "TF2", "Flax"),
+    )
+    fade_fraction: Share = Field(
+        0.5,
+        description="Share of each stage_kimg in which alpha rises.",
+        json_schema_extra=seen("pro_gan", "rosinality", "TF2", "Flax"),
+    )
+    fade_delay: int = Field(
+        0,
+        ge=0,
+        description="Iterations at the start of a fade during which alpha stays 0.",
+        json_schema_extra=seen("Flax"),
+    )
+    alpha: Literal["linear", "smooth"] = Field(
+        "linear",
+        description="How alpha rises: evenly, or slowly at both ends (3 a^2 - 2 a^3).",
+        json_schema_extra=seen("GAN Zoo"),
+    )
+    total_kimg: NonNegative | None = Field(
+        None,
+        description="Whole length; default: all phases. Longer goes on at the last level.",
+        json_schema_extra=seen("TF1", "Theano"),
+    )
+    batch_size: PerLevelCount = Field(
+        (16,),
+        description="Images in a batch, from the fade of a level on.",
+        json_schema_extra=seen(
+            "TF1", "Theano", "pro_gan", "nashory", "GAN Zoo", "TF2", "Flax", "pengge", "s4tf"
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ScheduleOptions:
+        if self.growth == "none" and self.start_level:
+            raise ValueError(
+                f"schedule.growth none trains at the last level from the start: leave out "
+                f"schedule.start_level {self.start_level}"
+            )
+        epochs = [name for name in ("stabilise_epochs", "fade_epochs") if getattr(self, name) is not None]
+        if self.stage_kimg is not None and epochs:
+            raise ValueError(
+                f"schedule.stage_kimg and schedule.{epochs[0]} say the same thing: leave one out"
+            )
+        return self
+
+
+class LossOptions(Branch):
+    """The adversarial loss, the penalties of D's gradients, and the weight of the labels."""
+
+    adversarial: Adversarial = Field(
+        "wgan",
+        description="'wgan' (section 2), 'least_squares' with noisy targets, 'logistic' (non-saturating), "
+        "'hinge', or 'relativistic' (pairs of real and fake, as R3GAN).",
+        json_schema_extra=seen("pro_gan", "BMSG", "nashory", "GAN Zoo", "pengge", "s4tf", "R3GAN"),
+    )
+    gp_lambda: NonNegative | None = Field(
+        None,
+        description="Weight of the gradient penalty between reals and fakes; default: 10 with wgan and "
+        "hinge.",
+        json_schema_extra=seen("TF1", "GAN Zoo", "Morph"),
+    )
+    gp_target: Positive = Field(
+        1.0,
+        description="Gradient norm that is not penalised (gamma).",
+        json_schema_extra=seen("TF1", "Theano"),
+    )
+    gp_sides: Literal["two", "one"] = Field(
+        "two",
+        description="Penalise norms on both sides of the target, or larger ones only.",
+        json_schema_extra=seen(),
+    )
+    r1_gamma: NonNegative | None = Field(
+        None,
+        description="Weight of |grad D(real)|^2 / 2; default: 10 with logistic, 1 with relativistic.",
+        json_schema_extra=seen("GAN Zoo", "ADA", "R3GAN"),
+    )
+    r2_gamma: NonNegative | None = Field(
+        None,
+        description="Weight of |grad D(fake)|^2 / 2; default: 1 with relativistic.",
+        json_schema_extra=seen("R3GAN"),
+    )
+    penalty_interval: int = Field(
+        1,
+        ge=1,
+        description="Compute the penalties at every k-th update of D only, k times as strong.",
+        json_schema_extra=seen("ADA"),
+    )
+    drift: NonNegative | None = Field(
+        None,
+        description="Weight of D(real)^2, with wgan only; default there: 0.001.",
+        json_schema_extra=seen("TF1", "Theano", "pro_gan", "GAN Zoo", "Morph"),
+    )
+    target_noise: NonNegative | None = Field(
+        None,
+        description="Deviation of the noise on the targets 1 and 0 of least_squares; default there: 0.3.",
+        json_schema_extra=seen(),
+    )
+    target_noise_per: Literal["batch", "sample"] = Field(
+        "batch", description="Draw that noise once for a batch, or for each sample.", json_schema_extra=seen()
+    )
+    label_weight: NonNegative = Field(
+        1.0, description="Weight of the label loss (AC-GAN).", json_schema_extra=seen("TF1", "GAN Zoo")
+    )
+    d_steps: int = Field(
+        1,
+        ge=1,
+        description="Updates of D for each update of G.",
+        json_schema_extra=seen("TF1", "Theano", "pro_gan", "Morph"),
+    )
+
+
+class Loss(LossOptions):
+    """The options of the loss with nothing left open: what the adversarial loss decides is filled in."""
+
+    gp_lambda: NonNegative
+    r1_gamma: NonNegative
+    r2_gamma: NonNegative
+    drift: NonNegative
+    target_noise: NonNegative
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        if isinstance(given, LossOptions):
+            given = given.model_dump()
+        if not isinstance(given, dict):
+            return given
+        kind = given.get("adversarial", "wgan")
+        usual: dict[str, float] = {"gp_lambda": 0.0, "r1_gamma": 0.0, "r2_gamma": 0.0, "drift": 0.0}
+        usual |= {"target_noise": 0.3 if kind == "least_squares" else 0.0}
+        usual |= PENALTIES.get(str(kind), {})
+        return {**given, **{name: value for name, value in usual.items() if given.get(name) is None}}
+
+    @model_validator(mode="after")
+    def _check(self) -> Loss:
+        if self.drift and self.adversarial != "wgan":
+            raise ValueError(
+                f"loss.drift {self.drift:g} belongs to the wgan loss, whose scores have no bounds; "
+                f"leave it out with loss.adversarial {self.adversarial}"
+            )
+        if self.target_noise and self.adversarial != "least_squares":
+            raise ValueError(
+                f"loss.target_noise {self.target_noise:g} belongs to the least_squares loss; leave it out "
+                f"with loss.adversarial {self.adversarial}"
+            )
+        if self.penalty_interval > 1 and not self.gp_lambda + self.r1_gamma + self.r2_gamma:
+            raise ValueError(
+                f"loss.penalty_interval {self.penalty_interval} needs a penalty: set loss.gp_lambda, "
+                f"loss.r1_gamma or loss.r2_gamma"
+            )
+        return self
+
+
+class OptimizerOptions(Branch):
+    """Adam in the original's form (epsilon outside the bias correction), and the averaged generator."""
+
+    name: Literal["adam", "adamw"] = Field(
+        "adam", description="Adam, or with decoupled weight decay.", json_schema_extra=seen()
+    )
+    g_lr: PerLevelRate = Field(
+        (0.001,),
+        description="Learning rate of G per level.",
+        json_schema_extra=seen("TF1", "Theano", "nashory", "Flax"),
+    )
+    d_lr: PerLevelRate = Field(
+        (0.001,),
+        description="Learning rate of D per level.",
+        json_schema_extra=seen("TF1", "Theano", "nashory", "Flax"),
+    )
+    beta1: float = Field(
+        0.0, ge=0, lt=1, description="Adam's decay of the first moment.", json_schema_extra=seen("TF1")
+    )
+    beta2: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="Adam's decay of the second moment.",
+        json_schema_extra=seen("TF1", "Theano", "R3GAN"),
+    )
+    eps: Positive = Field(1e-8, description="Adam's epsilon.", json_schema_extra=seen("TF1"))
+    weight_decay: NonNegative = Field(
+        0.0, description="Weight decay of adamw, times the learning rate.", json_schema_extra=seen()
+    )
+    clip_norm: Positive | None = Field(
+        None,
+        description="Largest norm of all gradients of a network together; default: no limit.",
+        json_schema_extra=seen(),
+    )
+    reset: Literal["never", "level", "phase"] = Field(
+        "phase",
+        description="Forget Adam's moments never, at each new level, or also when a fade ends.",
+        json_schema_extra=seen("TF1", "pro_gan", "nashory", "GAN Zoo", "rosinality", "TF2", "Flax", "Morph"),
+    )
+    ema_decay: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="Decay of the averaged generator per D step.",
+        json_schema_extra=seen("TF1", "Theano", "pro_gan", "BMSG", "GAN Zoo"),
+    )
+    ema_half_life_kimg: Positive | None = Field(
+        None,
+        description="If given, instead of ema_decay: images after which a weight counts half, in kimg.",
+        json_schema_extra=seen("ADA", "R3GAN"),
+    )
+    ema_warmup: Positive | None = Field(
+        None,
+        description="If given, the half-life is at most this share of the images seen, so that an early "
+        "average follows quickly.",
+        json_schema_extra=seen("ADA"),
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> OptimizerOptions:
+        if self.weight_decay and self.name != "adamw":
+            raise ValueError(
+                f"optimizer.weight_decay {self.weight_decay:g} has no effect with optimizer.name "
+                f"{self.name}: use adamw, or leave it out"
+            )
+        return self
+
+
+class RunOptions(Branch):
+    """How a run is carried out: seed, device, precision, memory, and what is written when."""
+
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**63,
+        description="Decides every random choice of the run.",
+        json_schema_extra=seen("TF1"),
+    )
+    device: str = Field(
+        "auto",
+        description="'auto' (CUDA, then MPS, then CPU), 'cpu', 'cuda:1', ...",
+        json_schema_extra=seen(),
+    )
+    precision: Precision = Field(
+        "tf32",
+        description="'float32'; 'tf32' (float32, with TF32 products where CUDA has them); or 'bfloat16' or "
+        "'float16' products with float32 weights.",
+        json_schema_extra=seen("TF1", "Flax"),
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the updates with torch.compile instead of eager.",
+        json_schema_extra=seen(),
+    )
+    deterministic: bool = Field(
+        False,
+        description="Only operations that give the same bits each time, on CUDA too; slower there.",
+        json_schema_extra=seen(),
+    )
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads; default: PyTorch's choice.", json_schema_extra=seen()
+    )
+    micro_batch: PerLevelCount | None = Field(
+        None,
+        description="Largest part of a batch that is computed at once, per level (saves memory).",
+        json_schema_extra=seen(),
+    )
+    memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="Share of the GPU's memory to use at most; default: no limit.",
+        json_schema_extra=seen(),
+    )
+    log_kimg: PerLevelRate = Field(
+        (10.0,), description="Interval of log points, per level.", json_schema_extra=seen("TF1")
+    )
+    snapshot_kimg: PerLevelRate | None = Field(
+        None,
+        description="Interval of sample grids, per level; default: at each log point.",
+        json_schema_extra=seen("TF1"),
+    )
+    checkpoint_kimg: PerLevelRate | None = Field(
+        None,
+        description="Interval of checkpoints, per level, besides checkpoint_minutes; default: none.",
+        json_schema_extra=seen("TF1"),
+    )
+    checkpoint_minutes: NonNegative = Field(
+        10.0, description="Time between checkpoints.", json_schema_extra=seen()
+    )
+    keep_checkpoints: int = Field(
+        3, ge=1, description="How many of the newest checkpoints are kept.", json_schema_extra=seen()
+    )
+    grid: tuple[Count, Count] = Field(
+        (6, 10), description="Rows and columns of the sample grids.", json_schema_extra=seen("TF1")
+    )
+    stop_after: Literal["end", "level", "phase"] = Field(
+        "end",
+        description="Stop at the end of the schedule, of each level, or of each phase; the same command "
+        "goes on with the next one.",
+        json_schema_extra=seen(),
+    )

@@ -1,0 +1,1 @@
+"""Numbers that say how near generated pictures are to real ones: images in, numbers out."""

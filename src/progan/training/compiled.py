@@ -1,0 +1,102 @@
+"""Gradients from one compiled graph, instead of operation by operation.
+
+The gradient of a gradient cannot be taken through a compiled module, but it can within one compiled
+function: so the loss, its penalties and their gradients are written as a function of the weights here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from progan.config import Config
+from progan.data.batches import DiscriminatorBatch, GeneratorBatch
+from progan.models.discriminator import Discriminator
+from progan.models.generator import Generator
+from progan.training.objective import Conditions, Terms, total
+from progan.training.optimizer import is_used
+from progan.training.precision import autocast
+
+Batch = TypeVar("Batch", DiscriminatorBatch, GeneratorBatch)
+TermsOf = Callable[[Generator, Discriminator, Batch, Conditions, Config], Terms]
+
+
+class _Objective(nn.Module, Generic[Batch]):
+    """The loss of a batch as a module, so that its weights can be replaced by others."""
+
+    def __init__(self, G: Generator, D: Discriminator, config: Config, terms_of: TermsOf[Batch]) -> None:
+        super().__init__()
+        self.G, self.D = G, D
+        self._config = config
+        self._terms_of: TermsOf[Batch] = terms_of
+
+    def forward(self, batch: Batch, at: Conditions) -> tuple[Tensor, Terms]:
+        """Return the sum of the losses, and every term."""
+        with autocast(self._config.run.precision, batch.latents.device):
+            terms = self._terms_of(self.G, self.D, batch, at, self._config)
+            losses = total(terms, self._config)
+        return losses.sum(), {**terms, "loss": losses}
+
+
+class CompiledGradients(Generic[Batch]):
+    """Computes the gradients of one network, compiled for each level, phase and batch size it meets.
+
+    Args:
+        networks: G and D.
+        trained: Which of them the gradients are of, `G` or `D`.
+        config: Losses and precision.
+        terms_of: The terms of its loss.
+    """
+
+    def __init__(
+        self,
+        networks: tuple[Generator, Discriminator],
+        trained: str,
+        config: Config,
+        terms_of: TermsOf[Batch],
+    ) -> None:
+        self._objective: _Objective[Batch] = _Objective(*networks, config, terms_of)
+        self._trained = trained
+        self._compiled: Callable[..., tuple[dict[str, Tensor], Terms]] = torch.compile(
+            self._gradients, fullgraph=True, dynamic=False
+        )
+
+    def __call__(self, batch: Batch, at: Conditions, n: int) -> Terms:
+        """Add the gradients of a part of a batch to those of the network.
+
+        Args:
+            batch: The part.
+            at: Level, alpha and what else holds.
+            n: Samples in the whole batch, over which the mean is taken.
+
+        Returns:
+            Every term and the `loss` of the part, per sample, without gradients.
+        """
+        network: nn.Module = getattr(self._objective, self._trained)
+        used = {
+            name: parameter
+            for name, parameter in network.named_parameters()
+            if is_used(name, at.level, fading=at.alpha is not None)
+        }
+        weights = {f"{self._trained}.{name}": parameter.detach() for name, parameter in used.items()}
+        with torch.no_grad():
+            gradients, terms = self._compiled(weights, batch, at, n)
+            for name, parameter in used.items():
+                if parameter.grad is None:
+                    # Adam's fused kernel reads memory in order, so the layout must be the parameter's.
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad += gradients[f"{self._trained}.{name}"]
+        return terms
+
+    def _gradients(
+        self, weights: dict[str, Tensor], batch: Batch, at: Conditions, n: int
+    ) -> tuple[dict[str, Tensor], Terms]:
+        def loss(weights: dict[str, Tensor]) -> tuple[Tensor, Terms]:
+            losses, terms = torch.func.functional_call(self._objective, weights, (batch, at))
+            return losses / n * at.scale, terms
+
+        gradients, (_, terms) = torch.func.grad_and_value(loss, has_aux=True)(weights)
+        return gradients, terms

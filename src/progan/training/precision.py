@@ -1,0 +1,136 @@
+"""The types that products are computed in, and what else is set on a device for the length of a run.
+
+Weights, moments and averages are float32 whatever the precision; which operations compute in the smaller
+type is PyTorch's automatic mixed precision's business (convolutions and dense layers do, sums do not).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+
+from progan.config import Precision, RunOptions
+from progan.errors import ConfigError
+
+SMALL_TYPES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+"""The precisions whose products are computed in a smaller type than the weights have."""
+
+
+def needs_loss_scaling(precision: Precision) -> bool:
+    """Return whether small gradients must be scaled to be in range, as those of float16."""
+    return precision == "float16"
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Return the context in which networks and losses of a run are computed forward.
+
+    With float32 and tf32, nothing is cast: float32 stays float32 and float64 stays float64.
+    """
+    # The cache keeps small copies of leaves only, which equalized weights are not; and in older versions of
+    # PyTorch a copy first made under `no_grad` took the weight's gradient away for the rest of the context.
+    return torch.autocast(
+        device.type,
+        dtype=SMALL_TYPES.get(precision),
+        enabled=precision in SMALL_TYPES,
+        cache_enabled=False,
+    )
+
+
+def check_settings(options: RunOptions, device: torch.device) -> None:
+    """Check that a device can do what `settings` and `autocast` would ask of it.
+
+    Raises:
+        ConfigError: if not.
+    """
+    if options.memory_fraction is not None and device.type != "cuda":
+        raise ConfigError(
+            f"run.memory_fraction {options.memory_fraction:g} limits the memory of a CUDA device, and this "
+            f"run computes on {device}; leave it out"
+        )
+    with settings(options, device):
+        check_precision(options.precision, device)
+
+
+def check_precision(precision: Precision, device: torch.device) -> None:
+    """Try a convolution, the gradient of its gradient, and the loss scale, in the type of a precision.
+
+    Raises:
+        ConfigError: if the device or this build of PyTorch cannot do it.
+    """
+    if precision not in SMALL_TYPES:
+        return
+    try:
+        with warnings.catch_warnings():
+            # Where a type is missing, autocast warns and goes on without it; the outcome's type tells.
+            warnings.simplefilter("ignore")
+            used = _try_precision(precision, device)
+        reason = "" if used == SMALL_TYPES[precision] else f"PyTorch computes in {used} instead"
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if reason:
+        raise ConfigError(
+            f"run.precision {precision} cannot be used on {device}: {reason}; use float32, or tf32 on CUDA"
+        )
+
+
+def _try_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the type that a convolution computed in, after one whole update with a gradient penalty."""
+    images = torch.ones(1, 1, 4, 4, device=device, requires_grad=True)
+    weight = torch.ones(1, 1, 3, 3, device=device, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    scaler = torch.amp.GradScaler(device.type, enabled=needs_loss_scaling(precision))
+    with autocast(precision, device):
+        scores = F.conv2d(images, weight, padding=1)
+        (slope,) = torch.autograd.grad(scores.float().square().sum(), images, create_graph=True)
+        penalty = slope.float().square().mean()
+    torch.autograd.backward(scaler.scale(penalty))
+    scaler.step(optimizer)
+    scaler.update()
+    return scores.dtype
+
+
+@contextmanager
+def settings(options: RunOptions, device: torch.device) -> Iterator[None]:
+    """Set the process and the device as a run asks for, and put it back at the end.
+
+    TF32 is on with tf32 on CUDA, and off otherwise. Deterministic mode has PyTorch refuse operations whose
+    result may differ from run to run; if it is off, what the process has chosen stays. The limit of the
+    memory and the number of threads are set if given.
+    """
+    before = (
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cudnn.benchmark,
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.get_num_threads(),
+    )
+    matmul, cudnn_tf32, benchmark, deterministic, warn_only, threads = before
+    tf32 = options.precision == "tf32" and device.type == "cuda"
+    try:
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
+        if options.deterministic:
+            # cuBLAS reads it once, at its first product, so it stays. Two sizes make cuBLAS deterministic.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+        # Which kernel is the fastest differs from run to run.
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        if options.memory_fraction is not None:
+            torch.cuda.set_per_process_memory_fraction(options.memory_fraction, device.index)
+        yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = cudnn_tf32
+        torch.backends.cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.set_num_threads(threads)
+        if options.memory_fraction is not None:
+            torch.cuda.set_per_process_memory_fraction(1.0, device.index)

@@ -1,0 +1,143 @@
+"""One iteration of training: D several times, the average after each, then G."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from progan.config import Config
+from progan.data.batches import Batches, random_generator
+from progan.data.packed import PackedSet
+from progan.models.generator import LABEL_EXAMPLES
+from progan.training.augment import DRAWS
+from progan.training.compiled import CompiledGradients
+from progan.training.objective import Conditions, Terms, discriminator_terms, generator_terms
+from progan.training.optimizer import Optimizer, average_decay, update_average
+from progan.training.plan import Plan
+from progan.training.schedule import Point
+from progan.training.state import TrainState
+from progan.training.step import PartSizes, discriminator_step, generator_step
+
+
+class Updates:
+    """Carries a state on, one iteration at a time.
+
+    Args:
+        plan: Configuration, shapes and schedule.
+        packed: The pictures.
+        device: Where to compute.
+        say: Told when memory asks for smaller parts.
+
+    Attributes:
+        plan: As given.
+        state: Everything that training changes.
+        batches: What each update uses.
+    """
+
+    def __init__(
+        self, plan: Plan, packed: PackedSet, device: torch.device, say: Callable[[str], None]
+    ) -> None:
+        config = plan.config
+        self.plan = plan
+        self._config, self._schedule, self._device = config, plan.schedule, device
+        self._parts = PartSizes(config, say)
+        self.state = TrainState.create(config, plan.spec, device, label_examples(packed, config))
+        networks = (self.state.G, self.state.D)
+        self._d_gradients = self._g_gradients = None
+        if config.run.compile:
+            self._d_gradients = CompiledGradients(networks, "D", config, discriminator_terms)
+            self._g_gradients = CompiledGradients(networks, "G", config, generator_terms)
+        self.batches = Batches(
+            packed,
+            config,
+            latent_size=self.state.G.latent_size,
+            draws=DRAWS if config.augment.policy else 0,
+            device=device,
+            channels_last=device.type != "mps",
+        )
+
+    def iterate(self, point: Point) -> list[Terms]:
+        """Make one iteration.
+
+        Args:
+            point: Where the schedule stands.
+
+        Returns:
+            The means of the terms of each update, named `D/...` and `G/...`: 0-d tensors on the device.
+
+        Raises:
+            ConfigError: if memory does not hold a single minibatch-stddev group.
+        """
+        state, config, n = self.state, self._config, point.batch_size
+        networks = (state.G, state.D)
+        clock = state.images_seen
+        self._enter(point)
+        noted = [self._update_discriminator(point) for _ in range(config.loss.d_steps)]
+        at = self._conditions(point, state.g_optimizer)
+        batch = self.batches.generator(clock, n, point.level, at.alpha)
+
+        def update(largest: int) -> Terms:
+            return generator_step(
+                networks, state.g_optimizer, batch, at, config, point.g_lr, largest, self._g_gradients
+            )
+
+        terms = self._parts.fit(update, state.g_optimizer, point.level, n)
+        return [*noted, {f"G/{name}": value for name, value in terms.items()}]
+
+    def _update_discriminator(self, point: Point) -> Terms:
+        """Show D one batch, update it, and move the average and the clock on."""
+        state, config, n = self.state, self._config, point.batch_size
+        networks = (state.G, state.D)
+        at = self._conditions(point, state.d_optimizer)
+        batch = self.batches.discriminator(state.images_seen, n, point.level, at.alpha)
+
+        def update(largest: int) -> Terms:
+            return discriminator_step(
+                networks, state.d_optimizer, batch, at, config, point.d_lr, largest, self._d_gradients
+            )
+
+        terms = self._parts.fit(update, state.d_optimizer, point.level, n)
+        state.images_seen += n
+        if terms:
+            state.augmenter.observe(terms["real_positive"], n)
+        update_average(state.G_ema, state.G, average_decay(config.optimizer, n, state.images_seen))
+        return {f"D/{name}": value for name, value in terms.items()}
+
+    def _conditions(self, point: Point, optimizer: Optimizer) -> Conditions:
+        """Return what holds during the next update of one network."""
+        update = self._schedule.at(self.state.images_seen).update
+        return Conditions(
+            level=point.level,
+            alpha=torch.tensor(point.alpha, device=self._device) if point.fading else None,
+            probability=self.state.augmenter.probability,
+            penalize=update % self._config.loss.penalty_interval == 0,
+            scale=optimizer.scale,
+        )
+
+    def _enter(self, point: Point) -> None:
+        """Take note of where the networks stand; reset the optimizers where the schedule asks for it."""
+        state = self.state
+        grew = point.level > state.G.level
+        state.set_growth(point.level, point.alpha)
+        self.batches.enter(point.level)
+        if point.phase.name == state.phase:
+            return
+        if self._config.run.compile:
+            # Each phase has graphs of its own, and PyTorch allows a function a limited number of them.
+            torch.compiler.reset()
+        reset = self._config.optimizer.reset
+        if state.phase and (reset == "phase" or (reset == "level" and grew)):
+            state.g_optimizer.reset()
+            state.d_optimizer.reset()
+        state.phase = point.phase.name
+
+
+def label_examples(packed: PackedSet, config: Config) -> Tensor | None:
+    """Return labels of training pictures, [64, label_size], or None where a label is a single class."""
+    if packed.label_form == "class":
+        return None
+    rng = random_generator(config.run.seed, "label examples", 0)
+    chosen = rng.choice(packed.indices(config.data.part), LABEL_EXAMPLES)
+    return torch.from_numpy(packed.label_vectors(chosen))
