@@ -148,7 +148,11 @@ def label_file(path: Path, form: str, count: int) -> Path:
             writer.writerow(["name", "red", "green"])
         for i in range(count):
             red, green = i % 2, i // 2 % 2
-            cells = {"class": [f"kind{red}"], "classes": [red, green], "vector": [red - 0.5, 2.0 * green]}
+            cells: dict[str, list[Any]] = {
+                "class": [f"kind{red}"],
+                "classes": [red, green],
+                "vector": [red - 0.5, 2.0 * green],
+            }
             writer.writerow([f"{i:02}.png", *cells[form]])
     return path
 
@@ -173,8 +177,7 @@ def test_labels_of_each_form(tmp_path: Path, form: str, conditioning: str) -> No
     assert G.label_form == form
     assert G.label_names == (("kind0", "kind1") if form == "class" else ("red", "green"))
     label = {"class": "kind1", "classes": "red,green", "vector": "0.5,2"}[form]
-    (made,) = progan.generate(G, 4, label=label)
-    (drawn,) = progan.generate(G, 4)
+    made, drawn = (np.concatenate(list(progan.generate(G, 4, label=each))) for each in (label, None))
     assert made.shape == drawn.shape == (4, 3, 16, 16)
     if form != "class":
         packed = PackedSet.open(RunFolder(run).dataset().packed)
