@@ -245,6 +245,19 @@ def test_tanh_bounds_every_image() -> None:
     torch.testing.assert_close(blend, linear(z, level=1, alpha=0.25).tanh())
 
 
+def test_the_gain_of_to_rgb_follows_its_activation() -> None:
+    gains = {
+        (gain, output): layers(Generator(max_level=0, **SMALL, gain=gain, output_activation=output))[
+            "to_rgb.0"
+        ].scale
+        for gain in ("paper", "activation")
+        for output in ("linear", "tanh")
+    }
+    plain = 1 / math.sqrt(4)
+    assert gains.pop(("activation", "tanh")) == pytest.approx(plain * variance_gain("tanh", 0.2))
+    assert set(gains.values()) == {plain}
+
+
 def test_upscale_fused_and_separate_are_one_function() -> None:
     torch.manual_seed(0)
     fused, separate = (Generator(max_level=2, **SMALL, upscale=u).double() for u in ("fused", "separate"))

@@ -193,7 +193,7 @@ def test_yaml_round_trip_of_unusual_values(tmp_path: Path) -> None:
         ({"optimizer": {"g_lr": float("nan")}}, ["optimizer.g_lr: nan is not allowed", "a number, above 0"]),
         (
             {"data": {"split": [0.5, 0.2, 0.2]}},
-            ["data.split: the shares must not be negative and add up to 1, not 0.9"],
+            ["data.split: the shares [0.5, 0.2, 0.2] must not be negative and add up to 1, not 0.9"],
         ),
         ({"data": {"resolution": "huge"}}, ["data.resolution 'huge': expected a side such as 128"]),
         ({"data": {"resolution": "100"}}, ["resolution 100x100", "the nearest that is: 96x96"]),

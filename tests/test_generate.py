@@ -21,15 +21,15 @@ from PIL import Image
 from progan.config import LabelForm
 from progan.data.pixels import to_uint8
 from progan.errors import ConfigError, StorageError
-from progan.models.generator import Generator
-from progan.viewers.generate import (
+from progan.evaluation.labels import Label, class_index, describe_labels, label_vector
+from progan.evaluation.sampling import (
     batch_size_for,
     generate,
     label_vectors,
     latents,
     level_of,
 )
-from progan.viewers.labels import Label, class_index, describe_labels, label_vector
+from progan.models.generator import Generator
 from progan.viewers.samples import MANIFEST, save_samples
 from progan.viewers.writers import count_whole, save_folder, save_npy, save_zip
 

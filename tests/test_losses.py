@@ -93,6 +93,16 @@ def test_noise_moves_the_targets() -> None:
 def test_what_counts_as_positive_lies_between_the_targets() -> None:
     assert undecided("least_squares") == 0.5
     assert undecided("logistic") == undecided("hinge") == 0
+    assert undecided("wgan") is undecided("relativistic") is None
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_a_flat_score_has_a_finite_slope(one_sided: bool) -> None:
+    squares = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    penalty = gradient_penalty(squares, 2.0, one_sided=one_sided)
+    assert penalty.tolist() == ([0.0] * 3 if one_sided else [1.0] * 3)
+    (slope,) = torch.autograd.grad(penalty.sum(), squares)
+    assert slope.tolist() == [0.0] * 3
 
 
 def quadratic(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 import progan
 from progan.data.packed import PackedSet
-from progan.errors import ConfigError, DataError
+from progan.errors import ConfigError, DataError, ProganError
 from progan.training import checkpoint
 from progan.training.logs import read_stats
+from progan.training.progress import TerminalReporter
 from progan.training.run_folder import RunFolder
 from tiny import TOTAL, Listener, last_tensors, options, require_equal
 
@@ -210,3 +213,66 @@ def test_what_the_device_cannot_do_is_refused(blobs: PackedSet, tmp_path: Path) 
     with pytest.raises(ConfigError, match=r"run\.memory_fraction 0\.5"):
         train(blobs, tmp_path / "run", run={"memory_fraction": 0.5})
     assert not (tmp_path / "run").exists()
+
+
+def test_float16_skips_its_first_updates_and_says_so(blobs: PackedSet, tmp_path: Path) -> None:
+    """The loss scale begins too high; a log point without a single update is still one."""
+    console = Console(file=StringIO(), width=120)
+    tiny = options(run={"precision": "float16", "log_kimg": 0.016}, schedule={"total_kimg": 0.064})
+    with TerminalReporter(console) as reporter:
+        run = progan.train(blobs.path, tmp_path / "run", options=tiny, reporter=reporter)
+    assert "D/loss" not in read_stats(RunFolder(run).stats_file)[0]
+    assert isinstance(console.file, StringIO)
+    assert "skipped" in console.file.getvalue()
+
+
+def test_another_loss_brings_its_own_penalties(blobs: PackedSet, tmp_path: Path) -> None:
+    """Those of the loss before, filled in or chosen, belong to it."""
+    run = train(blobs, tmp_path / "run", loss={"gp_lambda": 5.0}, schedule={"total_kimg": 0.016})
+    longer = {"schedule": {"total_kimg": 0.032}, "loss": {"adversarial": "logistic"}}
+    loss = RunFolder(progan.resume(run, options=longer)).config().loss
+    assert (loss.gp_lambda, loss.drift, loss.r1_gamma) == (0, 0, 10)
+
+
+def test_what_would_do_nothing_is_refused(blobs: PackedSet, tmp_path: Path) -> None:
+    idle: list[tuple[dict[str, Any], str]] = [
+        ({"augment": {"probability": 0.5}}, "augment.probability 0.5 does nothing without an augment.policy"),
+        ({"augment": {"target": 0.5}}, "augment.target 0.5 does nothing without augment.adaptive"),
+        ({"loss": {"adversarial": "logistic", "gp_target": 2.0}}, "loss.gp_target 2.0 .* loss.gp_lambda"),
+        (
+            {"loss": {"label_weight": 2.0}, "model": {"conditioning": "none"}},
+            "loss.label_weight 2.0 .* ac_gan",
+        ),
+        (
+            {"model": {"generator": {"activation": "relu", "leaky_slope": 0.1}}},
+            "leaky_slope 0.1 does nothing",
+        ),
+        ({"model": {"discriminator": {"stddev_group": 0, "stddev_features": 2}}}, "stddev_features 2 does"),
+    ]
+    for branches, message in idle:
+        with pytest.raises(ConfigError, match=message):
+            train(blobs, tmp_path / "run", **branches)
+
+
+def test_metrics_during_training(blobs: PackedSet, tmp_path: Path) -> None:
+    """They are in the log where they are due, go on exactly, and change nothing of the training."""
+    monitor = {"metrics": ["swd", "ms_ssim"], "interval_kimg": 0.032, "num_images": 16}
+    plain = train(blobs, tmp_path / "plain")
+    run = train(blobs, tmp_path / "run", monitor=monitor, run={"stop_after": "phase"})
+    for _ in range(4):
+        run = train(blobs, tmp_path / "run", monitor=monitor, run={"stop_after": "phase"})
+    require_equal(last_tensors(run)[1], last_tensors(plain)[1])
+    lines = read_stats(RunFolder(run).stats_file)
+    measured = [line for line in lines if "swd/mean" in line]
+    assert {line["resolution"] for line in measured} == {"16x16"}, "smaller images have no such distance"
+    assert len(measured) >= 2
+    assert all(float(line["swd/mean"]) > 0 and 0 <= float(line["ms_ssim"]) <= 1 for line in measured)
+    other = train(blobs, tmp_path / "other", monitor={**monitor, "num_images": 8})
+    assert read_stats(RunFolder(other).stats_file)[-1]["swd/mean"] != lines[-1]["swd/mean"]
+
+
+def test_a_missing_extractor_is_found_missing_before_training(blobs: PackedSet, tmp_path: Path) -> None:
+    monitor = {"metrics": ["fid"], "extractor": str(tmp_path / "none.pt")}
+    with pytest.raises(ProganError, match=r"none\.pt"):
+        train(blobs, tmp_path / "run", monitor=monitor)
+    assert not RunFolder(tmp_path / "run").exists()

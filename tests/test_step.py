@@ -106,6 +106,66 @@ def test_sizes_never_exceed_the_batch() -> None:
     assert sizes.largest(0, 16) == 16
 
 
+def test_running_out_in_a_later_part_repeats_the_whole_step(
+    blobs: PackedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the parts before have added to the gradients is dropped; G's step can fail as D's."""
+    small: dict[str, Any] = {
+        "optimizer": SMOOTH,
+        "model": {"discriminator": {"stddev_group": 2}},
+        "run": {"micro_batch": 8},
+    }
+    whole = weights(run(blobs, 3, **small))
+    calls = {"discriminator_terms": 0, "generator_terms": 0}
+
+    def failing_once(name: str, at: int) -> Any:
+        terms = getattr(objective, name)
+
+        def limited(*arguments: Any) -> Terms:
+            calls[name] += 1
+            if calls[name] == at:
+                raise RuntimeError("GET was unable to find an engine to execute this computation")
+            result: Terms = terms(*arguments)
+            return result
+
+        return limited
+
+    monkeypatch.setattr(step, "discriminator_terms", failing_once("discriminator_terms", 4))
+    monkeypatch.setattr(step, "generator_terms", failing_once("generator_terms", 2))
+    parts = weights(run(blobs, 3, **small))
+    assert calls["discriminator_terms"] > 4
+    for name, value in whole.items():
+        if name.startswith(("G/", "D/", "G_ema/")):
+            torch.testing.assert_close(parts[name], value, rtol=0, atol=2e-6, msg=name)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(
+    blobs: PackedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Terms:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(step, "discriminator_terms", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        run(blobs, 1)
+
+
+def test_the_memory_check_computes_penalties_and_has_moments(
+    blobs: PackedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, bool]] = []
+    terms_of = objective.discriminator_terms
+
+    def note(G: Any, D: Any, batch: Any, at: Any, config: Any) -> Terms:
+        terms = terms_of(G, D, batch, at, config)
+        seen.append(("gp" in terms, at.alpha is not None))
+        return terms
+
+    monkeypatch.setattr(step, "discriminator_terms", note)
+    memory.try_largest(plan_of(blobs, loss={"penalty_interval": 16}), blobs, CPU)
+    assert seen == [(True, True)] * 2, "of a fade, twice: the second time with Adam's moments"
+
+
 def test_memory_check(blobs: PackedSet, monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.try_largest(plan_of(blobs), blobs, CPU) == "memory check: level 2 (16x16) fits"
     SmallMemory(monkeypatch, holds=4)
@@ -135,7 +195,9 @@ def test_a_lazy_penalty_is_as_many_times_as_strong() -> None:
 def test_terms_of_each_loss(blobs: PackedSet, loss: str) -> None:
     plan = plan_of(blobs, loss={"adversarial": loss})
     d, g = Updates(plan, blobs, CPU, print).iterate(plan.schedule.at(0))
-    always = {"real_score", "fake_score", "real_positive", "adversarial", "label_real", "label_fake", "loss"}
+    always = {"real_score", "fake_score", "adversarial", "label_real", "label_fake", "loss"}
+    if loss not in ("wgan", "relativistic"):
+        always.add("real_positive")
     penalties = {
         "wgan": {"gp", "drift"}, "least_squares": set(), "logistic": {"r1"}, "hinge": {"gp"},
         "relativistic": {"r1", "r2"},

@@ -18,8 +18,8 @@ from PIL import Image
 
 from progan.config import LabelForm
 from progan.errors import ConfigError, DependencyError, StorageError
+from progan.evaluation.sampling import latents
 from progan.models.generator import Generator
-from progan.viewers.generate import latents
 from progan.viewers.video import interpolate, on_white, walk
 
 

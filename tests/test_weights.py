@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 
 from progan.data.pixels import to_uint8
 from progan.errors import CheckpointError, StorageError
+from progan.evaluation.sampling import generate
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.models.tensor_file import KEY, digest, read_header
 from progan.models.weights import FORMAT, GENERATOR_FILE, HUB_FILE, load, load_network, save
-from progan.viewers.generate import generate
 
 
 @pytest.fixture(name="G")

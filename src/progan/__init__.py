@@ -22,7 +22,7 @@ _HOMES = {
     "save": "progan.models.weights",
     "train": "progan.training.run",
     "resume": "progan.training.run",
-    "generate": "progan.viewers.generate",
+    "generate": "progan.evaluation.sampling",
     "interpolate": "progan.viewers.video",
     "ProganError": "progan.errors",
 }
@@ -50,12 +50,12 @@ if TYPE_CHECKING:
     from progan.data.packed import PackedSet
     from progan.data.prepare import prepare
     from progan.errors import ProganError
+    from progan.evaluation.sampling import generate
     from progan.models.discriminator import Discriminator
     from progan.models.generator import Generator
     from progan.models.weights import load, save
     from progan.recipes import recipe_names
     from progan.training.run import resume, train
-    from progan.viewers.generate import generate
     from progan.viewers.video import interpolate
 
 

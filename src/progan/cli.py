@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter, Token, validators
 from rich.console import Console
 
 from progan.cli_config import Tree, config_app, given, recipes, say
+from progan.cli_metrics import compare, evaluate
 from progan.config import Options, PictureOptions, explain, merge, parse_resolution, split_resolution
 from progan.errors import ConfigError, Interrupted, ProganError
 from progan.recipes import DEFAULT_RECIPE
@@ -36,6 +37,8 @@ app = App(
     help_on_error=False,
 )
 app.command(config_app)
+app.command(evaluate)
+app.command(compare)
 app.command(recipes)
 
 
@@ -80,11 +83,6 @@ def train(
     device
         Short for --run.device.
     """
-    from progan.training import checks
-    from progan.training import run as training
-    from progan.training.progress import TerminalReporter, print_plan
-    from progan.training.signals import stop_on_signals
-
     tree = given(options)
     if device is not None:
         tree.setdefault("run", {})["device"] = device
@@ -92,29 +90,65 @@ def train(
         raise ConfigError("give either a source of pictures or --resume RUN")
     if resume is not None and (out is not None or recipe is not None):
         raise ConfigError("--resume goes on with a run as it is: leave out --out and --recipe")
-    if resume is not None and config is not None:
-        tree = merge(read_document(config), tree)
     if dry_run and memory_check:
         raise ConfigError("--memory-check computes a step and --dry-run computes none: leave one out")
-    recipe = recipe or DEFAULT_RECIPE
+    if resume is not None:
+        tree = merge({} if config is None else read_document(config), tree)
+        _resume(resume, tree, dry_run=dry_run, memory_check=memory_check)
+    else:
+        place = (str(source), out, recipe or DEFAULT_RECIPE)
+        _begin(*place, config, tree, dry_run=dry_run, memory_check=memory_check)
+
+
+def _begin(
+    source: str, out: Path | None, recipe: str, config: Path | None, tree: dict[str, Any], *,
+    dry_run: bool, memory_check: bool,
+) -> None:  # fmt: skip
+    """Train from pictures, or say what would happen."""
+    from progan.training import checks
+    from progan.training import run as training
+    from progan.training.progress import TerminalReporter, print_plan
+    from progan.training.signals import stop_on_signals
+
     console = Console(file=patient(sys.stdout))
     with TerminalReporter(console) as reporter:
         if dry_run:
             with stop_on_signals() as stop:
-                if resume is not None:
-                    prepared = checks.check_resume(resume, tree, reporter, stop)
-                else:
-                    prepared = checks.check(str(source), out, recipe, tree, reporter, stop, file=config)
+                prepared = checks.check(source, out, recipe, tree, reporter, stop, file=config)
             print_plan(console, prepared.plan, str(prepared.device), prepared.folder.path)
             return
-        if resume is not None:
-            folder = training.resume(resume, options=tree, reporter=reporter, memory_check=memory_check)
-        else:
-            folder = training.train(
-                str(source), out, recipe=recipe, file=config, options=tree, reporter=reporter,
-                memory_check=memory_check,
-            )  # fmt: skip
-    say(console, f"done: {folder}\nuse it: progan generate {folder} --n 64 --out samples.png")
+        folder = training.train(
+            source,
+            out,
+            recipe=recipe,
+            file=config,
+            options=tree,
+            reporter=reporter,
+            memory_check=memory_check,
+        )
+    _say_done(console, folder)
+
+
+def _resume(run: Path, tree: dict[str, Any], *, dry_run: bool, memory_check: bool) -> None:
+    """Go on with a run, or say what would happen."""
+    from progan.training import checks
+    from progan.training import run as training
+    from progan.training.progress import TerminalReporter, print_plan
+    from progan.training.signals import stop_on_signals
+
+    console = Console(file=patient(sys.stdout))
+    with TerminalReporter(console) as reporter:
+        if dry_run:
+            with stop_on_signals() as stop:
+                prepared = checks.check_resume(run, tree, reporter, stop)
+            print_plan(console, prepared.plan, str(prepared.device), prepared.folder.path)
+            return
+        folder = training.resume(run, options=tree, reporter=reporter, memory_check=memory_check)
+    _say_done(console, folder)
+
+
+def _say_done(console: Console, folder: Path) -> None:
+    say(console, f"run folder: {folder}\nuse it: progan generate {folder} --n 64 --out samples.png")
 
 
 @app.command
@@ -198,7 +232,7 @@ def generate(
     device
         auto, cpu, cuda, mps, ...
     """
-    from progan.viewers.generate import level_of
+    from progan.evaluation.sampling import level_of
     from progan.viewers.samples import save_samples
 
     G = _load(path, device)
@@ -249,7 +283,7 @@ def interpolate(
     device
         auto, cpu, cuda, mps, ...
     """
-    from progan.viewers.generate import level_of
+    from progan.evaluation.sampling import level_of
     from progan.viewers.video import interpolate as write_video
 
     G = _load(path, device)

@@ -33,7 +33,7 @@ class PictureOptions(Branch):
         ge=1,
         le=4,
         description="1 gray, 2 gray+alpha, 3 RGB, 4 RGBA; default: from the data.",
-        json_schema_extra=seen(),
+        json_schema_extra=seen("pro_gan", "nashory"),
     )
     fit: Literal["crop", "pad", "stretch"] = Field(
         "crop",
@@ -85,7 +85,7 @@ class DataOptions(PictureOptions):
     order: Literal["shuffle", "sequential"] = Field(
         "shuffle",
         description="Order of the pictures: another one each time round, or as they are stored.",
-        json_schema_extra=seen(),
+        json_schema_extra=seen("TF1"),
     )
     mirror: bool = Field(
         False,
@@ -110,7 +110,7 @@ class AugmentOptions(Branch):
 
     policy: tuple[Augmentation, ...] = Field(
         (),
-        description="Any of color, translation and cutout; none: no augmentation.",
+        description="Any of color, translation and cutout; if none is given, nothing is augmented.",
         json_schema_extra=seen("DiffAugment", "ADA"),
     )
     probability: Share | None = Field(

@@ -26,15 +26,16 @@ Made by `make docs` from the models in `src/progan/config`; a test keeps it so.
 An option has the same name everywhere: `schedule.batch_size` is the key `batch_size` of `schedule` in a
 file, and `--schedule.batch-size` on the command line. The command line wins over the file (`--config FILE`:
 YAML, JSON or TOML), the file over the recipe (`--recipe NAME`, see [recipes](recipes.md)), the recipe over
-the defaults below. `progan config show` prints what comes of it, `progan config validate FILE` checks a
-file, and `progan config schema` prints the JSON schema of files, for editors.
+the defaults below. `progan config show` prints what comes of it (but what the pictures will decide),
+`progan config validate FILE` checks a file, and `progan config schema` prints the JSON schema of files, for
+editors.
 
 A list is per level: entry i belongs to level i (0 is the base shape), the last entry to every level above;
 one value stands for a list of one. Lengths and intervals in kimg count thousands of real images shown to D.
 Sections, tables and appendices are those of the [paper](https://arxiv.org/abs/1710.10196).
 
 "Seen in" names the older systems that had the option, or did it in a way of their own, as far as their code
-was read; "new" means that none of them had it.
+was read; "-" means that none was found that had it.
 """
 
 RECIPES_HEAD = """\
@@ -46,10 +47,10 @@ A recipe is a configuration that ships with progan: `progan train SOURCE --recip
 lists them and `progan recipes NAME` prints one with all its values. Without `--recipe` it is `{default}`.
 Options and files of your own are laid over it ([options](options.md)).
 
-Batch sizes are those of a whole update, however many GPUs or parts compute it. So the recipes for several
-GPUs differ in batch sizes and learning rates alone, and one GPU with enough memory (or `--run.micro-batch`)
-can run each of them. What a recipe does not set is the default. "Published" are figures of others; none of
-them was measured with progan.
+Batch sizes are those of a whole update, in however many parts it is computed. progan trains on one device
+today; the recipes for several GPUs differ in batch sizes and learning rates alone, and one GPU with enough
+memory (or `--run.micro-batch`) runs each of them. What a recipe does not set is the default. "Published" are
+figures of others; none of them was measured with progan.
 """
 
 
@@ -94,7 +95,7 @@ def _table(title: str, model: type[BaseModel], names: Iterable[str]) -> str:
     rows += ["| option | meaning | default | values | seen in |", "| --- | --- | --- | --- | --- |"]
     for name in names:
         schema = option_schema(model, name)
-        systems = ", ".join(schema[SEEN]) or "new"
+        systems = ", ".join(schema[SEEN]) or "-"
         cells = [f"`{name}`", schema["description"], _default(schema["default"]), in_words(schema), systems]
         rows.append(f"| {' | '.join(map(_cell, cells))} |")
     return "\n".join([*rows, ""])

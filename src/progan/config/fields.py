@@ -39,10 +39,10 @@ def _shares_text(given: Any) -> str:
     try:
         train, validation, test = (float(part) for part in parts)
     except (TypeError, ValueError):
-        raise ValueError("expected three shares such as 0.8,0.1,0.1") from None
+        raise ValueError(f"expected three shares such as 0.8,0.1,0.1, not {given!r}") from None
     total = train + validation + test
     if min(train, validation, test) < 0 or not abs(total - 1) <= 1e-6:
-        raise ValueError(f"the shares must not be negative and add up to 1, not {total:g}")
+        raise ValueError(f"the shares {given} must not be negative and add up to 1, not {total:g}")
     return f"{train:g},{validation:g},{test:g}"
 
 

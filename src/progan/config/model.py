@@ -20,6 +20,7 @@ class NetworkOptions(Branch):
     fmap_base: int = Field(
         8192,
         ge=1,
+        le=2**20,
         description="Filters are fmap_base / 2^((level + 1) * decay).",
         json_schema_extra=seen("TF1", "Theano", "pro_gan", "pengge"),
     )
@@ -47,7 +48,7 @@ class NetworkOptions(Branch):
     equalized_lr: bool = Field(
         True,
         description="Scale weights at each use (section 4.1), not once when they are made.",
-        json_schema_extra=seen("TF1", "Theano", "BMSG", "rosinality"),
+        json_schema_extra=seen("TF1", "Theano", "pro_gan", "BMSG", "nashory", "rosinality"),
     )
     weight_init: Literal["he", "lecun", "truncated"] = Field(
         "he",
@@ -78,7 +79,7 @@ class GeneratorOptions(NetworkOptions):
         None,
         ge=1,
         description="Size of z; default: min(fmap_base, fmap_max).",
-        json_schema_extra=seen("TF1", "Theano", "pro_gan", "BMSG", "s4tf"),
+        json_schema_extra=seen("TF1", "Theano", "pro_gan", "BMSG", "nashory", "s4tf"),
     )
     normalize_latents: bool = Field(
         True,
@@ -93,7 +94,7 @@ class GeneratorOptions(NetworkOptions):
     )
     dense_gain: Positive | None = Field(
         None,
-        description="Gain of the first dense layer; default: a quarter of the gain of hidden layers.",
+        description="Gain of the first dense layer; default: a quarter of hidden layers', 1 with lecun.",
         json_schema_extra=seen(),
     )
     upscale: Scaling = Field(
@@ -136,6 +137,16 @@ class DiscriminatorOptions(NetworkOptions):
         description="Filters of the last hidden dense layer; default: as of level -1.",
         json_schema_extra=seen(),
     )
+
+    @model_validator(mode="after")
+    def _check_stddev(self) -> DiscriminatorOptions:
+        filters = max(1, min(int(self.fmap_base / 2.0 ** min(self.fmap_decay, 1000)), self.fmap_max))
+        if self.stddev_group and filters % self.stddev_features:
+            raise ValueError(
+                f"stddev_features {self.stddev_features} does not divide the {filters} filters of level 0: "
+                f"use a divisor, such as 1"
+            )
+        return self
 
 
 class ModelOptions(Branch):

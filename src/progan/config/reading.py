@@ -33,6 +33,33 @@ DECIDED_BY_PICTURES = (
 """Options that are filled in from the packed set."""
 
 
+OF_ONE_LOSS = (
+    "gp_lambda",
+    "gp_target",
+    "gp_sides",
+    "r1_gamma",
+    "r2_gamma",
+    "penalty_interval",
+    "drift",
+    "target_noise",
+    "target_noise_per",
+)
+"""Options that are chosen for one adversarial loss and mean nothing to another."""
+
+
+_BY_PHASE = ("stabilise_kimg", "stabilise_epochs", "fade_kimg", "fade_epochs")
+INSTEAD: dict[str, tuple[str, ...]] = {
+    "schedule.stage_kimg": _BY_PHASE,
+    "schedule.stabilise_kimg": ("stage_kimg", "stabilise_epochs"),
+    "schedule.fade_kimg": ("stage_kimg", "fade_epochs"),
+    "schedule.stabilise_epochs": ("stage_kimg", "stabilise_kimg"),
+    "schedule.fade_epochs": ("stage_kimg", "fade_kimg"),
+    "optimizer.ema_decay": ("ema_half_life_kimg",),
+    "optimizer.ema_half_life_kimg": ("ema_decay",),
+}
+"""Options that stand instead of others of their branch: what is given later wins, whichever of them it is."""
+
+
 def merge(*trees: Mapping[str, Any]) -> dict[str, Any]:
     """Merge nested mappings into a new one; later ones win, leaf by leaf."""
     result: dict[str, Any] = {}
@@ -49,13 +76,37 @@ def merge(*trees: Mapping[str, Any]) -> dict[str, Any]:
 def make_config(*trees: Mapping[str, Any]) -> Config:
     """Merge nested mappings (later ones win) and check the result.
 
+    A tree that names another adversarial loss than the ones before it brings that loss's own penalties: those
+    of the ones before are dropped. So is an option that a later tree gives another one instead of, such as
+    `schedule.stage_kimg` of a recipe where `schedule.fade_kimg` is given.
+
     Raises:
         ConfigError: naming every wrong key with its nearest right name, and every wrong value.
     """
+    whole: dict[str, Any] = {}
+    for tree in trees:
+        whole = merge(_without_what_is_replaced(whole, tree), tree)
     try:
-        return Config.model_validate(merge(*trees))
+        return Config.model_validate(whole)
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
+
+
+def _without_what_is_replaced(tree: dict[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop options that one of a later tree stands instead of, and the penalties of another loss."""
+    kept: dict[str, Any] = {}
+    for branch, values in tree.items():
+        new = later.get(branch)
+        if not (isinstance(values, Mapping) and isinstance(new, Mapping)):
+            kept[branch] = values
+            continue
+        given = [name for name, value in new.items() if value is not None]
+        replaced = {old for name in given for old in INSTEAD.get(f"{branch}.{name}", ())}
+        kind = values.get("adversarial", "wgan")
+        if branch == "loss" and new.get("adversarial", kind) != kind:
+            replaced |= set(OF_ONE_LOSS)
+        kept[branch] = {name: value for name, value in values.items() if name not in replaced}
+    return kept
 
 
 def load_config(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -18,6 +19,7 @@ from progan.config.fields import (
 )
 from progan.config.systems import seen
 
+MetricName = Literal["swd", "ms_ssim", "fid", "kid", "is", "pr", "ppl"]
 Adversarial = Literal["wgan", "least_squares", "logistic", "hinge", "relativistic"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
@@ -43,7 +45,7 @@ class ScheduleOptions(Branch):
         0,
         ge=0,
         description="Level that training begins with (0 = base shape).",
-        json_schema_extra=seen("TF1"),
+        json_schema_extra=seen("TF1", "pro_gan"),
     )
     stabilise_kimg: PerLevelLength = Field(
         (600.0,),
@@ -78,7 +80,8 @@ class ScheduleOptions(Branch):
     fade_delay: int = Field(
         0,
         ge=0,
-        description="Iterations at the start of a fade during which alpha stays 0.",
+        description="Iterations at the start of a fade during which alpha stays 0; they lengthen a fade, but "
+        "not a stage.",
         json_schema_extra=seen("Flax"),
     )
     alpha: Literal["linear", "smooth"] = Field(
@@ -225,27 +228,31 @@ class OptimizerOptions(Branch):
     """Adam in the original's form (epsilon outside the bias correction), and the averaged generator."""
 
     name: Literal["adam", "adamw"] = Field(
-        "adam", description="Adam, or with decoupled weight decay.", json_schema_extra=seen()
+        "adam", description="Adam, or with decoupled weight decay.", json_schema_extra=seen("nashory")
     )
     g_lr: PerLevelRate = Field(
         (0.001,),
         description="Learning rate of G per level.",
-        json_schema_extra=seen("TF1", "Theano", "nashory", "Flax"),
+        json_schema_extra=seen("TF1", "Theano", "pro_gan", "nashory", "Flax"),
     )
     d_lr: PerLevelRate = Field(
         (0.001,),
         description="Learning rate of D per level.",
-        json_schema_extra=seen("TF1", "Theano", "nashory", "Flax"),
+        json_schema_extra=seen("TF1", "Theano", "pro_gan", "nashory", "Flax"),
     )
     beta1: float = Field(
-        0.0, ge=0, lt=1, description="Adam's decay of the first moment.", json_schema_extra=seen("TF1")
+        0.0,
+        ge=0,
+        lt=1,
+        description="Adam's decay of the first moment.",
+        json_schema_extra=seen("TF1", "nashory"),
     )
     beta2: float = Field(
         0.99,
         ge=0,
         lt=1,
         description="Adam's decay of the second moment.",
-        json_schema_extra=seen("TF1", "Theano", "R3GAN"),
+        json_schema_extra=seen("TF1", "Theano", "nashory", "R3GAN"),
     )
     eps: Positive = Field(1e-8, description="Adam's epsilon.", json_schema_extra=seen("TF1"))
     weight_decay: NonNegative = Field(
@@ -298,7 +305,7 @@ class RunOptions(Branch):
         ge=0,
         lt=2**63,
         description="Decides every random choice of the run.",
-        json_schema_extra=seen("TF1"),
+        json_schema_extra=seen("TF1", "Theano", "nashory"),
     )
     device: str = Field(
         "auto",
@@ -340,12 +347,12 @@ class RunOptions(Branch):
     snapshot_kimg: PerLevelRate | None = Field(
         None,
         description="Interval of sample grids, per level; default: at each log point.",
-        json_schema_extra=seen("TF1"),
+        json_schema_extra=seen("TF1", "pro_gan", "nashory"),
     )
     checkpoint_kimg: PerLevelRate | None = Field(
         None,
         description="Interval of checkpoints, per level, besides checkpoint_minutes; default: none.",
-        json_schema_extra=seen("TF1"),
+        json_schema_extra=seen("TF1", "pro_gan", "nashory"),
     )
     checkpoint_minutes: NonNegative = Field(
         10.0, description="Time between checkpoints.", json_schema_extra=seen()
@@ -360,5 +367,31 @@ class RunOptions(Branch):
         "end",
         description="Stop at the end of the schedule, of each level, or of each phase; the same command "
         "goes on with the next one.",
+        json_schema_extra=seen(),
+    )
+
+
+class MonitorOptions(Branch):
+    """Metrics during training, of the averaged generator against the pictures it is trained on."""
+
+    metrics: tuple[MetricName, ...] = Field(
+        (),
+        description="Any of swd, ms_ssim, fid, kid, is, pr and ppl; if none is given, nothing is measured.",
+        json_schema_extra=seen("TF1"),
+    )
+    interval_kimg: PerLevelRate = Field(
+        (100.0,),
+        description="Interval of the measurements, per level; also at the end of each phase.",
+        json_schema_extra=seen(),
+    )
+    num_images: int = Field(
+        2048,
+        ge=2,
+        description="Images of each set; fewer if the set has fewer.",
+        json_schema_extra=seen("TF1"),
+    )
+    extractor: Path | None = Field(
+        None,
+        description="File of the network whose features metrics compare; default: Inception in the cache.",
         json_schema_extra=seen(),
     )

@@ -14,7 +14,14 @@ from progan.config.data import AugmentOptions, DataOptions
 from progan.config.fields import Branch, per_level
 from progan.config.model import ModelOptions
 from progan.config.sizes import format_resolution, parse_resolution, split_resolution
-from progan.config.training import Loss, LossOptions, OptimizerOptions, RunOptions, ScheduleOptions
+from progan.config.training import (
+    Loss,
+    LossOptions,
+    MonitorOptions,
+    OptimizerOptions,
+    RunOptions,
+    ScheduleOptions,
+)
 
 
 class Options(Branch):
@@ -27,6 +34,7 @@ class Options(Branch):
     loss: LossOptions = LossOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
     run: RunOptions = RunOptions()
+    monitor: MonitorOptions = MonitorOptions()
 
 
 class Config(Options):
@@ -40,6 +48,7 @@ class Config(Options):
         _check_levels(self)
         _check_augmentation(self)
         _check_labels(self)
+        _check_idle(self)
         return self
 
 
@@ -79,12 +88,12 @@ def _check_levels(config: Config) -> None:
 
 
 def _check_augmentation(config: Config) -> None:
-    """Adaptive augmentation reads the sign of D(real), so zero must mean undecided."""
+    """Adaptive augmentation reads whether D takes reals for real, so its scores must say so one by one."""
     if config.augment.adaptive and config.loss.adversarial in ("wgan", "relativistic"):
         raise ValueError(
             f"augment.adaptive needs scores whose sign means real or fake; those of loss.adversarial "
-            f"{config.loss.adversarial} have no fixed zero: use logistic, hinge or least_squares, or set "
-            f"augment.probability"
+            f"{config.loss.adversarial} have no fixed zero: use logistic, hinge or least_squares, or leave "
+            f"adaptive out (--augment.no-adaptive) and set augment.probability"
         )
 
 
@@ -100,3 +109,29 @@ def _check_labels(config: Config) -> None:
             f"model.conditioning {conditioning} needs labels: set data.labels to 'folders' or a label file, "
             f"or leave the conditioning out"
         )
+
+
+def _check_idle(config: Config) -> None:
+    """Refuse a value that would do nothing, because what it belongs to is off."""
+    augment, loss, D = config.augment, config.loss, config.model.discriminator
+    rules: list[tuple[str, object, object, bool, str]] = [
+        ("augment.probability", augment.probability, None, bool(augment.policy), "an augment.policy"),
+        ("augment.target", augment.target, 0.8, augment.adaptive, "augment.adaptive"),
+        ("augment.adapt_kimg", augment.adapt_kimg, 500.0, augment.adaptive, "augment.adaptive"),
+        ("loss.gp_target", loss.gp_target, 1.0, loss.gp_lambda > 0, "loss.gp_lambda above 0"),
+        ("loss.gp_sides", loss.gp_sides, "two", loss.gp_lambda > 0, "loss.gp_lambda above 0"),
+        ("loss.target_noise_per", loss.target_noise_per, "batch", loss.target_noise > 0, "loss.target_noise"),
+        ("loss.label_weight", loss.label_weight, 1.0, config.model.conditioning in (None, "ac_gan"),
+         "model.conditioning ac_gan"),
+        ("model.discriminator.stddev_features", D.stddev_features, 1, D.stddev_group > 0,
+         "model.discriminator.stddev_group above 0"),
+    ]  # fmt: skip
+    for name, options in (("generator", config.model.generator), ("discriminator", D)):
+        leaky = options.activation == "leaky_relu"
+        place = f"model.{name}"
+        rules.append(
+            (f"{place}.leaky_slope", options.leaky_slope, 0.2, leaky, f"{place}.activation leaky_relu")
+        )
+    for option, value, usual, used, needs in rules:
+        if value != usual and not used:
+            raise ValueError(f"{option} {value} does nothing without {needs}: set that, or leave it out")

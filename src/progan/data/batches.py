@@ -89,8 +89,9 @@ class _Batch:
         if len(positions) == len(self):
             return self  # micro_batches keeps the order when there is one part
         tensors: list[Tensor | None] = list(vars(self).values())
-        index = torch.from_numpy(positions)
-        return type(self)(*(None if t is None else t[index.to(t.device)] for t in tensors))
+        latents: Tensor = vars(self)["latents"]
+        index = torch.from_numpy(positions).to(latents.device)
+        return type(self)(*(None if tensor is None else tensor[index] for tensor in tensors))
 
     def __len__(self) -> int:
         latents: Tensor = vars(self)["latents"]
@@ -249,4 +250,7 @@ class Batches:
         return self._move(self._rng(purpose, clock).standard_normal((n, self._latent_size), dtype=np.float32))
 
     def _move(self, array: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(array).to(self.device, self.dtype)
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()  # only from there is the copy not waited for
+        return tensor.to(self.device, self.dtype, non_blocking=True)

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def _wide(images: Tensor) -> Tensor:
-    """Return images in float64, except on MPS, which has no such type."""
-    return images if images.device.type == "mps" else images.double()
+def wide(images: Tensor) -> Tensor:
+    """Return images in float64, or in float32 on MPS, which has no wider type."""
+    return images.float() if images.device.type == "mps" else images.double()
 
 
 def pyr_down(images: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def pyr_down(images: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     if height % 2 or width % 2 or min(height, width) < 4:
         raise ValueError(f"sides must be even and at least 4, not {height}x{width}")
-    padded = F.pad(_wide(images), (2, 2, 2, 2), mode="reflect")
+    padded = F.pad(wide(images), (2, 2, 2, 2), mode="reflect")
     return _halved(_halved(padded, 3), 2).to(images.dtype)
 
 
@@ -61,7 +61,7 @@ def pyr_up(images: Tensor) -> Tensor:
     """
     if min(images.shape[-2:]) < 2:
         raise ValueError(f"sides must be at least 2, not {images.shape[-2]}x{images.shape[-1]}")
-    return _doubled(_doubled(_wide(images), 3), 2).to(images.dtype)
+    return _doubled(_doubled(wide(images), 3), 2).to(images.dtype)
 
 
 def _doubled(x: Tensor, dim: int) -> Tensor:

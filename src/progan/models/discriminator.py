@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_args
 
-import torch
 from torch import Tensor, nn
 
 from progan.config import Conditioning, DiscriminatorOptions, LabelForm
@@ -16,6 +15,7 @@ from progan.models.layers import (
     at_least_float32,
     conv2d_downscale2d,
     downscale2d,
+    fade,
     minibatch_stddev,
     strided_down,
 )
@@ -155,13 +155,14 @@ class Discriminator(Network):
             features = self.blocks[level - 1](features)
             if alpha is not None:
                 old = self._features(level - 1, downscale2d(x))
-                features = torch.lerp(old, features, alpha.to(features.dtype))
+                features = fade(old, features, alpha)
         for i in range(level - 1, 0, -1):
             features = self.blocks[i - 1](features)
         out = at_least_float32(self._judge(features))
         if self.conditioning != "projection":
             return out[:, 0], out[:, 1:]
-        # score = psi(phi(x)) + y^T V phi(x); the rows of dense1 are psi and V. Miyato and Koyama 2018, eq. 5.
+        # score = psi(phi(x)) + y^T V phi(x); the rows of dense1 are psi and V. Miyato and Koyama 2018, eq. 5,
+        # but that each label has a bias, too, as each output of the layer.
         given = self.require_labels(labels, len(x)).to(out.dtype)
         return out[:, 0] + (out[:, 1:] * given).sum(dim=1), out[:, :0]
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from progan.config import GeneratorOptions, LabelForm
-from progan.models.activations import activation, hidden_gain
+from progan.models.activations import activation, hidden_gain, variance_gain
 from progan.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
     PixelNorm,
     add_bias,
+    fade,
     pixel_norm,
     strided_up,
     upscale2d,
@@ -118,7 +119,8 @@ class Generator(Network):
         self.conv = EqualizedConv2d(widths[0], widths[0], read.kernel_size, read)
         self.after = after_convolution(read)
         self.blocks = nn.ModuleList(UpBlock(widths[i - 1], widths[i], read) for i in range(1, max_level + 1))
-        self.to_rgb = nn.ModuleList(EqualizedConv2d(width, channels, 1, read, gain=1.0) for width in widths)
+        gain = _rgb_gain(read)
+        self.to_rgb = nn.ModuleList(EqualizedConv2d(width, channels, 1, read, gain=gain) for width in widths)
         if label_form != "class":
             self.register_buffer("label_examples", torch.zeros(LABEL_EXAMPLES, label_size))
 
@@ -155,7 +157,7 @@ class Generator(Network):
         image: Tensor = self.to_rgb[level](self.blocks[level - 1](x))
         if alpha is not None:
             # Section 2, figure 2: the old level's image is upscaled after its own toRGB.
-            image = torch.lerp(upscale2d(self.to_rgb[level - 1](x)), image, alpha.to(image.dtype))
+            image = fade(upscale2d(self.to_rgb[level - 1](x)), image, alpha)
         return self._finish(image)
 
     def _join(self, z: Tensor, labels: Tensor | None) -> Tensor:
@@ -189,3 +191,10 @@ def _dense_gain(options: GeneratorOptions) -> float:
     if options.dense_gain is not None:
         return options.dense_gain
     return hidden_gain(options) / (1 if options.weight_init == "lecun" else 4)
+
+
+def _rgb_gain(options: GeneratorOptions) -> float:
+    """Return the gain of toRGB: 1, or what its own activation asks for where gains are computed."""
+    if options.gain == "activation" and options.output_activation == "tanh":
+        return variance_gain("tanh", options.leaky_slope)
+    return 1.0

@@ -104,6 +104,19 @@ def downscale2d(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2)
 
 
+def fade(old: Tensor, new: Tensor, alpha: Tensor) -> Tensor:
+    """Blend what the level below makes with what a level makes: old + (new - old) * alpha.
+
+    At least in float32, so that the smallest steps of alpha count in any type.
+
+    Args:
+        old, new: Of one shape.
+        alpha: 0-d, in [0, 1].
+    """
+    wide = at_least_float32(old)
+    return torch.lerp(wide, at_least_float32(new), alpha.to(wide.dtype)).to(new.dtype)
+
+
 def fused_kernel(weight: Tensor) -> Tensor:
     """Sum four copies of a k x k kernel, shifted by 0 or 1 in each axis: [O, I, k, k] -> [.., k+1, k+1].
 

@@ -28,6 +28,7 @@ from progan.training.plan import Plan, make_plan
 from progan.training.precision import check_settings
 from progan.training.reporting import Reporter
 from progan.training.run_folder import Dataset, RunFolder, require_resumable, require_same
+from progan.training.schedule import Schedule
 from progan.training.signals import StopRequest
 from progan.training.state import ImageSpec
 
@@ -74,7 +75,7 @@ def check(
     Raises:
         ProganError: of the kind that fits.
     """
-    config = load_config(recipe, options, file=file)
+    config = _from_anywhere(load_config(recipe, options, file=file))
     device = choose_device(config.run.device)
     check_settings(config.run, device)
     folder = RunFolder(out or default_folder(source, file or recipe))
@@ -106,7 +107,7 @@ def check_resume(
     """Check that a run can go on, without training. Arguments as `progan.training.run.resume` and `check`."""
     folder = RunFolder(run)
     old = folder.config()
-    config = make_config(merge(old.model_dump(mode="json"), options or {}))
+    config = make_config(old.model_dump(mode="json"), options or {})
     require_resumable(folder, old, config)
     require_writable(folder.path)
     device = choose_device(config.run.device)
@@ -293,22 +294,38 @@ def _checked(
             f"{dataset.source}: none of its {packed.count} pictures is in the {part} part of the split "
             f"({config.data.split}); prepare it with a larger share, or set --data.part"
         )
-    plan = make_plan(config, spec, pictures)
-    largest = max(per_level(config.schedule.batch_size, phase.level) for phase in plan.schedule.phases)
+    phases = Schedule(config, spec.max_level, pictures).phases
+    largest = max(per_level(config.schedule.batch_size, phase.level) for phase in phases)
     if pictures < largest:
         raise DataError(
             f"{dataset.source}: {pictures} pictures to train on are fewer than a batch of {largest}; "
             f"add pictures or lower --schedule.batch-size"
         )
+    plan = make_plan(config, spec, pictures)
     if plan.schedule.total == 0:
         raise ConfigError("the schedule is 0 images long; give schedule.total_kimg, or phases, a length")
     _require_checkpoint_fits(folder, plan, packed)
     return Prepared(plan, packed, folder, dataset, device)
 
 
+def _from_anywhere(config: Config) -> Config:
+    """Name the label file by its whole path, so that a run can go on from another folder."""
+    labels = config.data.labels
+    if labels in ("none", "folders", "file"):
+        return config
+    return config.model_copy(
+        update={"data": config.data.model_copy(update={"labels": str(Path(labels).resolve())})}
+    )
+
+
 def _require_labels(source: str | Path, config: Config) -> None:
     """Refuse conditioning on labels that preparing the pictures will not give."""
     asked, packed = config.model.conditioning, not is_builtin(source) and is_packed(Path(source))
+    if is_builtin(source) and config.data.labels not in ("none", "folders"):
+        raise ConfigError(
+            f"data.labels {config.data.labels}: {source} has classes of its own; set data.labels to "
+            f"'folders' for them, or to 'none'"
+        )
     if asked in ("ac_gan", "projection") and config.data.labels == "none" and not packed:
         raise ConfigError(
             f"model.conditioning {asked} needs labels: set data.labels to 'folders' or a label file, or "

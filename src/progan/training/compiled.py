@@ -7,6 +7,7 @@ function: so the loss, its penalties and their gradients are written as a functi
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Generic, TypeVar
 
 import torch
@@ -19,6 +20,9 @@ from progan.models.generator import Generator
 from progan.training.objective import Conditions, Terms, total
 from progan.training.optimizer import is_used
 from progan.training.precision import autocast
+
+GRAPHS = 1000
+"""Graphs of one function that are allowed; a run to level 8 has some hundred."""
 
 Batch = TypeVar("Batch", DiscriminatorBatch, GeneratorBatch)
 TermsOf = Callable[[Generator, Discriminator, Batch, Conditions, Config], Terms]
@@ -82,7 +86,7 @@ class CompiledGradients(Generic[Batch]):
             if is_used(name, at.level, fading=at.alpha is not None)
         }
         weights = {f"{self._trained}.{name}": parameter.detach() for name, parameter in used.items()}
-        with torch.no_grad():
+        with torch.no_grad(), _many_graphs():
             gradients, terms = self._compiled(weights, batch, at, n)
             for name, parameter in used.items():
                 if parameter.grad is None:
@@ -100,3 +104,17 @@ class CompiledGradients(Generic[Batch]):
 
         gradients, (_, terms) = torch.func.grad_and_value(loss, has_aux=True)(weights)
         return gradients, terms
+
+
+def _many_graphs() -> AbstractContextManager[None]:
+    """Lift PyTorch's limit of graphs a function for a while.
+
+    It is meant for functions that are compiled again by accident. Ours has a graph for each network, level,
+    kind of phase and part of a batch, with and without penalties.
+    """
+    from torch._dynamo import config as settings  # takes seconds to import
+
+    # The name that the setting had before PyTorch 2.7.
+    name = "recompile_limit" if hasattr(settings, "recompile_limit") else "cache_size_limit"
+    change: AbstractContextManager[None] = settings.patch({name: GRAPHS, f"accumulated_{name}": GRAPHS})
+    return change

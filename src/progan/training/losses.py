@@ -75,9 +75,15 @@ def generator_loss(kind: Adversarial, fake: Tensor, real: Tensor | None = None) 
             return F.softplus(real - fake)
 
 
-def undecided(kind: Adversarial) -> float:
-    """Return the score half-way between D's targets for fake and real images; 0 where it has none."""
-    return 0.5 if kind == "least_squares" else 0.0
+def undecided(kind: Adversarial) -> float | None:
+    """Return the score half-way between D's aims for fake and real images; None where there is none."""
+    match kind:
+        case "wgan" | "relativistic":
+            return None
+        case "least_squares":
+            return 0.5
+        case "logistic" | "hinge":
+            return 0.0
 
 
 def drift(real_scores: Tensor) -> Tensor:
@@ -140,12 +146,14 @@ def gradient_penalty(squares: Tensor, target: float, *, one_sided: bool) -> Tens
     """Return (|grad D| - target)^2 / target^2 (Gulrajani et al. 2017; appendix A.1).
 
     Args:
-        squares: [N], squared norms; there is no epsilon under the root, as in the original.
+        squares: [N], squared norms; there is no epsilon under the root, as in the original. The root of an
+            exact 0, whose slope is infinite, counts as the constant 0.
         target: Norm that is not penalised (gamma).
         one_sided: Norms below the target are not penalised either (section 5 of Gulrajani et al.).
 
     Returns:
         [N], at least 0.
     """
-    excess = squares.sqrt() - target
+    sloping = squares > 0
+    excess = torch.where(sloping, torch.where(sloping, squares, 1).sqrt(), 0) - target
     return (F.relu(excess) if one_sided else excess).square() / target**2

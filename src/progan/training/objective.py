@@ -15,7 +15,6 @@ from progan.config import Config
 from progan.data.batches import DiscriminatorBatch, GeneratorBatch
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.models.layers import at_least_float32
 from progan.training.augment import augment
 from progan.training.losses import (
     discriminator_loss,
@@ -66,7 +65,7 @@ class Verdict:
 
 
 class _Judge:
-    """D as the losses see it: images are augmented first, verdicts come at least in float32."""
+    """D as the losses see it: images are augmented first."""
 
     def __init__(self, D: Discriminator, at: Conditions, config: Config) -> None:
         self._D, self._at, self._policy = D, at, config.augment.policy
@@ -86,8 +85,10 @@ class _Judge:
         def judge(images: Tensor) -> tuple[Tensor, Tensor]:
             if self._at.probability is not None and draws is not None:
                 images = augment(images, draws, self._at.probability, self._policy)
-            scores, logits = self._D(images, labels, level=self._at.level, alpha=self._at.alpha)
-            return at_least_float32(scores), at_least_float32(logits)
+            verdict: tuple[Tensor, Tensor] = self._D(
+                images, labels, level=self._at.level, alpha=self._at.alpha
+            )
+            return verdict
 
         if not squares:
             return Verdict(*judge(images))
@@ -101,8 +102,8 @@ def discriminator_terms(
 
     Returns:
         `adversarial`, and where they are configured `gp`, `r1`, `r2`, `drift`, `label_real` and
-        `label_fake`, each [N]; also `real_score`, `fake_score` and `real_positive` (1 where D takes a real
-        image for real, else 0), which are no losses.
+        `label_fake`, each [N]; also `real_score`, `fake_score` and, where scores have a zero, `real_positive`
+        (1 where D takes a real image for real, else 0), which are no losses.
     """
     loss, judge = config.loss, _Judge(D, at, config)
     with torch.no_grad():
@@ -113,9 +114,10 @@ def discriminator_terms(
     terms = {
         "real_score": real.scores,
         "fake_score": fake.scores,
-        "real_positive": (real.scores > undecided(loss.adversarial)).to(real.scores.dtype),
         "adversarial": discriminator_loss(loss.adversarial, real.scores, fake.scores, batch.noise),
     }
+    if (middle := undecided(loss.adversarial)) is not None:
+        terms["real_positive"] = (real.scores > middle).to(real.scores.dtype)
     if real.squares is not None:
         terms["r1"] = real.squares
     if fake.squares is not None:

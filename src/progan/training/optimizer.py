@@ -89,9 +89,14 @@ class Optimizer:
                 step may be begun again after `drop_gradients`.
         """
         self._make_moments()
-        self._scaler.unscale_(self._adam)
-        if self._options.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters.values(), self._options.clip_norm)
+        try:
+            self._scaler.unscale_(self._adam)
+            if self._options.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self._parameters.values(), self._options.clip_norm)
+        except torch.OutOfMemoryError:
+            # The scaler remembers that it has divided these gradients; the step begins again with others.
+            self._load_scale(self.tensors())
+            raise
         groups = [g for g in self._adam.param_groups if any(p.grad is not None for p in g["params"])]
         for group in groups:
             group["steps"] += 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from progan.data.batches import DiscriminatorBatch, GeneratorBatch
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.training.augment import DRAWS
-from progan.training.objective import Conditions, discriminator_terms, generator_terms, total
+from progan.training.objective import Conditions, Terms, discriminator_terms, generator_terms, total
 from progan.training.schedule import Phase, Schedule
 from progan.training.state import ImageSpec, build_networks
 
@@ -37,8 +38,10 @@ class LevelCost:
 
     Attributes:
         g_parameters, d_parameters: Parameters in use, with the level fading in.
-        activation_bytes: Kept for the backward passes of the larger of the D and G steps, estimated.
-        flops_per_image: Floating-point operations of a D and G step, for each real image shown.
+        activation_bytes: Kept for the backward passes of the larger of the D and G steps, estimated, in
+            float32; smaller types need less.
+        flops_per_image: Floating-point operations for each real image shown: of D's step, its penalties as
+            often as they are due, and G's step, which comes once in `loss.d_steps`.
     """
 
     g_parameters: int
@@ -148,24 +151,28 @@ def _cost(G: Generator, D: Discriminator, config: Config, level: int) -> LevelCo
     d_batch = DiscriminatorBatch(reals, labels, latents, mixing, noise, draws, draws)
     partners = reals if config.loss.adversarial == "relativistic" else None
     g_batch = GeneratorBatch(latents, labels, partners, draws, draws)
+    with_penalties, d_bytes = _counted(lambda: discriminator_terms(G, D, d_batch, at, config), config)
+    operations = float(with_penalties)
+    if config.loss.penalty_interval > 1:
+        lazy = replace(at, penalize=False)
+        without, _ = _counted(lambda: discriminator_terms(G, D, d_batch, lazy, config), config)
+        operations = without + (with_penalties - without) / config.loss.penalty_interval
+    g_operations, g_bytes = _counted(lambda: generator_terms(G, D, g_batch, at, config), config)
+    operations += g_operations / config.loss.d_steps
+    used = [sum(p.numel() for p in network.parameters() if p.grad is not None) for network in (G, D)]
+    G.zero_grad()
+    D.zero_grad()
+    return LevelCost(used[0], used[1], max(d_bytes, g_bytes), operations / n)
+
+
+def _counted(terms_of: Callable[[], Terms], config: Config) -> tuple[int, int]:
+    """Return the operations of terms and their gradients, and the bytes that autograd keeps between."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         kept[id(tensor.untyped_storage())] = tensor.untyped_storage().nbytes()
         return tensor
 
-    sizes = []
-    with _Operations() as counter:
-        for step in ("D", "G"):
-            kept.clear()
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                if step == "D":
-                    terms = discriminator_terms(G, D, d_batch, at, config)
-                else:
-                    terms = generator_terms(G, D, g_batch, at, config)
-                torch.autograd.backward(total(terms, config).sum())
-            sizes.append(sum(kept.values()))
-    used = [sum(p.numel() for p in network.parameters() if p.grad is not None) for network in (G, D)]
-    G.zero_grad()
-    D.zero_grad()
-    return LevelCost(used[0], used[1], max(sizes), counter.total / n)
+    with _Operations() as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        torch.autograd.backward(total(terms_of(), config).sum())
+    return counter.total, sum(kept.values())

@@ -54,6 +54,29 @@ def check_settings(options: RunOptions, device: torch.device) -> None:
         )
     with settings(options, device):
         check_precision(options.precision, device)
+        if options.compile:
+            check_compiler(device)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile a product and its gradient, as a run with `run.compile` does with whole updates.
+
+    Raises:
+        ConfigError: if that does not work here, most often because there is no C++ compiler or no Triton.
+    """
+
+    def square(x: torch.Tensor) -> torch.Tensor:
+        slope: torch.Tensor = torch.func.grad(lambda y: (y * y).sum())(x)
+        return slope
+
+    try:
+        torch.compile(square, fullgraph=True)(torch.ones(2, device=device))
+    except Exception as error:  # the kinds of the compiler's errors are its own, and change
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"run.compile cannot be used on {device}: {lines[0]}; install a C++ compiler (on CUDA also "
+            f"Triton), or leave it out"
+        ) from None
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:

@@ -64,10 +64,8 @@ class TerminalReporter(Reporter):
         self._speed = Speed()
         self._speed.add(images_seen, plan.work(images_seen))
         top = format_resolution(plan.spec.resolution(plan.spec.max_level))
-        what = "numbers a label" if plan.spec.label_form == "vector" else "classes"
-        labels = f", {len(plan.spec.label_names)} {what}" if plan.spec.label_names else ""
         self._console.print(
-            f"training on {plan.pictures:,} pictures{labels}, up to {top}, "
+            f"training on {plan.pictures:,} pictures{_labels(plan)}, up to {top}, "
             f"{plan.schedule.total / 1000:,g} kimg in {len(plan.schedule.phases)} phases",
             highlight=False,
         )
@@ -100,11 +98,13 @@ class TerminalReporter(Reporter):
             phase += f" {float(stats['alpha']):.2f}"
         probability = stats.get("augment_probability")
         augmented = "" if probability is None else f"  augment {float(probability):.3f}"
+        swd = f"  swd {float(stats['swd/mean']):.1f}" if "swd/mean" in stats else ""
         self._console.print(
             f"{seen / 1000:>9,.1f}  {stats['resolution']:>9}  {phase:<14}"
-            f"{float(stats['D/loss']):>9.3f}{float(stats['G/loss']):>9.3f}"
-            f"{float(stats['images_per_second']):>10,.1f}{self._left(seen):>9}{augmented}",
+            f"{_number(stats.get('D/loss')):>9}{_number(stats.get('G/loss')):>9}"
+            f"{float(stats['images_per_second']):>10,.1f}{self._left(seen):>9}{augmented}{swd}",
             highlight=False,
+            soft_wrap=True,
         )
 
     def say(self, message: str) -> None:
@@ -209,9 +209,8 @@ def print_plan(console: Console, plan: Plan, device: str, folder: Path) -> None:
             format_bytes(plan.memory(phase)),
         )
     console.print(table)
-    labels = f", {len(plan.spec.label_names)} classes" if plan.spec.label_names else ""
     console.print(
-        f"{plan.pictures:,} pictures{labels}; {plan.schedule.total:,} images in all, "
+        f"{plan.pictures:,} pictures{_labels(plan)}; {plan.schedule.total:,} images in all, "
         f"{plan.operations():.3g} floating-point operations; device {device}; "
         f"memory is estimated for weights, moments and activations",
         highlight=False,
@@ -222,3 +221,14 @@ def print_plan(console: Console, plan: Plan, device: str, folder: Path) -> None:
 def format_bytes(size: int) -> str:
     """Write a size in MiB or GiB."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _labels(plan: Plan) -> str:
+    """Say what the labels are, if there are any."""
+    what = "numbers a label" if plan.spec.label_form == "vector" else "classes"
+    return f", {len(plan.spec.label_names)} {what}" if plan.spec.label_names else ""
+
+
+def _number(value: float | str | None) -> str:
+    """Write a loss; there is none if float16 skipped every update since the last log point."""
+    return "skipped" if value is None else f"{float(value):.3f}"

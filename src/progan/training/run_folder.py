@@ -41,6 +41,10 @@ FREE_KEYS = (
     "run.stop_after",
     "data.cache",
     "data.in_memory",
+    "monitor.metrics",
+    "monitor.interval_kimg",
+    "monitor.num_images",
+    "monitor.extractor",
 )
 """Options that may differ whenever a run goes on: they do not change what is computed."""
 FIXED_BRANCHES = ("data.", "model.", "run.seed")

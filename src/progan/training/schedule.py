@@ -123,6 +123,10 @@ class Schedule:
             update=self._update(images_seen),
         )
 
+    def entry(self, phase: Phase) -> int:
+        """Return the clock at which the first iteration of a phase begins, which is at or after its start."""
+        return self._entries[phase.index]
+
     def phase_ends(self, before: int, after: int) -> bool:
         """Whether the next iteration belongs to another phase than the one from `before` to `after` did."""
         return self.at(after).phase != self.at(before).phase
@@ -140,6 +144,11 @@ class Schedule:
         """Whether `run.checkpoint_kimg`, if given, asks for a checkpoint after an iteration."""
         kimg = self._config.run.checkpoint_kimg
         return kimg is not None and self._is_due(kimg, before, after)
+
+    def is_measured(self, before: int, after: int) -> bool:
+        """Whether metrics are due after an iteration: if any are asked for, at intervals and phase ends."""
+        monitor = self._config.monitor
+        return bool(monitor.metrics) and self._is_due(monitor.interval_kimg, before, after)
 
     def stops(self, before: int, after: int) -> bool:
         """Whether `run.stop_after` asks to stop after an iteration, with more of the schedule to come."""

@@ -112,6 +112,15 @@ def _update(
     return means if optimizer.step(lr) else {}
 
 
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "unable to find an engine to execute")
+"""What errors say that are no `torch.OutOfMemoryError` but mean it: those of cuDNN, cuBLAS and MPS."""
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether an error says that the device's memory does not suffice."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+
+
 class PartSizes:
     """How many samples are computed at once at each level: as configured, halved when memory runs out.
 
@@ -150,7 +159,9 @@ class PartSizes:
             size = self.largest(level, n)
             try:
                 return update(size)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 optimizer.drop_gradients()
                 reason = str(error).split(". ")[0]
             # Outside the handler: while it runs, the error keeps the failed attempt's tensors alive.

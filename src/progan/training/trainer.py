@@ -7,8 +7,11 @@ import time
 
 import torch
 
+from progan.config import Config
 from progan.data.packed import PackedSet
 from progan.errors import CheckpointError, DivergenceError, Interrupted
+from progan.evaluation.choice import ExtractorFile
+from progan.evaluation.monitor import Monitor
 from progan.files import remove_leftovers
 from progan.models import weights
 from progan.training import checkpoint
@@ -45,6 +48,7 @@ class Trainer:
         config = plan.config
         self.plan, self.packed, self.folder, self.reporter = plan, packed, folder, reporter
         self.config, self.schedule, self.device = config, plan.schedule, device
+        self.monitor = make_monitor(config, packed, device)
         self.updates = Updates(plan, packed, device, reporter.say)
         self.state = self.updates.state
         self._rows, columns = grid_shape(*config.run.grid, plan.spec.resolution(plan.spec.max_level))
@@ -133,11 +137,11 @@ class Trainer:
             ending: It was the last one for now, so everything is due.
         """
         schedule, after = self.schedule, self.state.images_seen
-        if ending or schedule.is_log(before, after):
-            now = time.monotonic()
-            rate = (after - self._logged) / max(now - self._logged_at, 1e-9)
-            self._log(logs, schedule.at(before), rate)
-            self._logged, self._logged_at = after, now
+        measured = self.monitor is not None and (ending or schedule.is_measured(before, after))
+        if ending or measured or schedule.is_log(before, after):
+            rate = (after - self._logged) / max(time.monotonic() - self._logged_at, 1e-9)
+            self._log(logs, schedule.at(before), rate, measured=measured)
+            self._logged, self._logged_at = after, time.monotonic()
         if ending or schedule.is_snapshot(before, after):
             self._write_samples()
         due = schedule.is_checkpoint(before, after) or schedule.phase_ends(before, after)
@@ -158,16 +162,21 @@ class Trainer:
         """Stop at a loss that is not finite, before anything is saved."""
         wrong = [name for name, value in terms.items() if not math.isfinite(float(value))]
         if wrong:
+            what = f"{', '.join(wrong)} became NaN or infinite before {self.state.images_seen:,} images"
+            if not checkpoint.paths(self.folder.checkpoints):
+                raise DivergenceError(
+                    f"{what} ({self.state.phase}). Nothing had been saved yet: begin again in a new run "
+                    f"folder, first of all with lower rates: --optimizer.g-lr ... --optimizer.d-lr ..."
+                )
             raise DivergenceError(
-                f"{', '.join(wrong)} became NaN or infinite before {self.state.images_seen:,} images "
-                f"({self.state.phase}). Nothing of it was saved: the last checkpoint in "
+                f"{what} ({self.state.phase}). Nothing of it was saved: the last checkpoint in "
                 f"{self.folder.checkpoints} is whole. Try lower learning rates from there: "
                 f"progan train --resume {self.folder.path} --optimizer.g-lr ... --optimizer.d-lr ...; "
                 f"if it diverges at once again, delete the newest file there to go further back"
             )
 
-    def _log(self, logs: Logs, point: Point, rate: float) -> None:
-        """Write a log point: means over the updates since the last one."""
+    def _log(self, logs: Logs, point: Point, rate: float, *, measured: bool) -> None:
+        """Write a log point: means over the updates since the last one, and metrics if they are due."""
         means = {name: value / self._counts[name] for name, value in self._sums.items()}
         self._check_finite(means)
         stats: Stats = {
@@ -183,6 +192,8 @@ class Trainer:
             **self._gauges(),
             **{name: float(value) for name, value in means.items()},
         }
+        if measured and self.monitor is not None:
+            stats |= self.monitor.measure(self.state.G_ema)
         self._sums, self._counts = {}, {}
         logs.write(stats)
         self.reporter.tick(stats)
@@ -220,3 +231,24 @@ class Trainer:
         )
         checkpoint.save(self.folder.checkpoints, record, state.tensors(), self.config.run.keep_checkpoints)
         weights.save(state.G_ema, self.folder.generator_file)
+
+
+def make_monitor(config: Config, packed: PackedSet, device: torch.device) -> Monitor | None:
+    """Return what measures the generator during a run, or None if no metrics are asked for.
+
+    Raises:
+        ProganError: if an extractor is missing, or there are too few pictures.
+    """
+    options = config.monitor
+    if not options.metrics:
+        return None
+    return Monitor(
+        packed,
+        options.metrics,
+        n=options.num_images,
+        part=config.data.part,
+        mirror=config.data.mirror,
+        seed=config.run.seed,
+        device=device,
+        extractor=None if options.extractor is None else ExtractorFile(options.extractor),
+    )

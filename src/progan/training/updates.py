@@ -100,7 +100,7 @@ class Updates:
 
         terms = self._parts.fit(update, state.d_optimizer, point.level, n)
         state.images_seen += n
-        if terms:
+        if "real_positive" in terms:
             state.augmenter.observe(terms["real_positive"], n)
         update_average(state.G_ema, state.G, average_decay(config.optimizer, n, state.images_seen))
         return {f"D/{name}": value for name, value in terms.items()}
@@ -110,7 +110,7 @@ class Updates:
         update = self._schedule.at(self.state.images_seen).update
         return Conditions(
             level=point.level,
-            alpha=torch.tensor(point.alpha, device=self._device) if point.fading else None,
+            alpha=torch.full((), point.alpha, device=self._device) if point.fading else None,
             probability=self.state.augmenter.probability,
             penalize=update % self._config.loss.penalty_interval == 0,
             scale=optimizer.scale,
@@ -124,9 +124,6 @@ class Updates:
         self.batches.enter(point.level)
         if point.phase.name == state.phase:
             return
-        if self._config.run.compile:
-            # Each phase has graphs of its own, and PyTorch allows a function a limited number of them.
-            torch.compiler.reset()
         reset = self._config.optimizer.reset
         if state.phase and (reset == "phase" or (reset == "level" and grew)):
             state.g_optimizer.reset()

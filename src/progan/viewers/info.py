@@ -16,13 +16,13 @@ from progan.config import Config, format_resolution, level_resolution, parse_res
 from progan.data.packed import PackedSet, is_packed
 from progan.data.sources import PICTURE_SUFFIXES
 from progan.errors import CheckpointError, DataError
+from progan.evaluation.labels import describe_labels
 from progan.models.tensor_file import read_header
 from progan.models.weights import GENERATOR_FILE, HUB_FILE, find_weights, load_network
 from progan.training import checkpoint
 from progan.training.logs import read_stats
 from progan.training.run_folder import Dataset, RunFolder
 from progan.training.schedule import Schedule
-from progan.viewers.labels import describe_labels
 
 Facts = dict[str, str]
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from progan.config import format_resolution
 from progan.errors import ConfigError
+from progan.evaluation.labels import Label, written_label
+from progan.evaluation.sampling import Progress, digest, generate, level_of, reported, whole
 from progan.files import write_text
 from progan.models.generator import Generator
-from progan.viewers.generate import Progress, generate, level_of, reported, whole
 from progan.viewers.grids import check_grid, check_picture_channels, save_grid
-from progan.viewers.labels import Label, label_vector
 from progan.viewers.writers import (
     count_whole,
     picture_name,
@@ -106,23 +104,12 @@ def _form(out: Path) -> str:
 
 def _manifest(G: Generator, seed: int, label: Label | None, level: int) -> dict[str, Any]:
     """Return what decides every picture of a folder but their number."""
-    digest = hashlib.sha256(json.dumps(G.config(), sort_keys=True).encode())
-    for name, value in sorted(G.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().data)
     return {
-        "generator": digest.hexdigest(),
+        "generator": digest(G),
         "resolution": format_resolution(G.resolution(level)),
-        "label": None if label is None else _written(G, label),
+        "label": None if label is None else written_label(G, label),
         "seed": seed,
     }
-
-
-def _written(G: Generator, label: Label) -> int | list[float]:
-    """Return a label as a manifest tells it: the number of a class, or a vector."""
-    vector = label_vector(G, label)
-    numbers: list[float] = vector.tolist()
-    return int(vector.argmax()) if G.label_form == "class" else numbers
 
 
 def _resume(folder: Path, n: int, manifest: dict[str, Any]) -> int:

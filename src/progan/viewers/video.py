@@ -18,9 +18,8 @@ from torch import Tensor
 
 from progan.data.pixels import tile, to_image
 from progan.errors import ConfigError, DependencyError, StorageError
-from progan.files import atomic_path
-from progan.models.generator import Generator
-from progan.viewers.generate import (
+from progan.evaluation.labels import Label
+from progan.evaluation.sampling import (
     Progress,
     batch_size_for,
     label_vectors,
@@ -30,8 +29,9 @@ from progan.viewers.generate import (
     reported,
     whole,
 )
+from progan.files import atomic_path
+from progan.models.generator import Generator
 from progan.viewers.grids import check_picture_channels
-from progan.viewers.labels import Label
 from progan.viewers.writers import remove_leftovers_of
 
 MIN_SIDE = 256

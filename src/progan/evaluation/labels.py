@@ -65,6 +65,17 @@ def label_vector(G: Generator, label: Label) -> Tensor:
     return vector
 
 
+def written_label(G: Generator, label: Label) -> int | list[float]:
+    """Return a label in the one form that JSON files hold: the number of a class, or a vector.
+
+    Raises:
+        ConfigError: as in `label_vector`.
+    """
+    vector = label_vector(G, label)
+    numbers: list[float] = vector.tolist()
+    return int(vector.argmax()) if G.label_form == "class" else numbers
+
+
 def describe_labels(form: LabelForm, names: Sequence[str], size: int) -> str:
     """Say in words what the labels of a generator or a packed set are."""
     listed = ", ".join(names)

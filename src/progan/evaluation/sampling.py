@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import operator
 from collections.abc import Callable, Iterator
 from typing import SupportsIndex, TypeVar, cast
@@ -14,9 +16,9 @@ from torch import Tensor
 
 from progan.config import format_resolution, parse_resolution
 from progan.data.pixels import to_uint8
-from progan.errors import ConfigError
+from progan.errors import ConfigError, DataError
+from progan.evaluation.labels import Label, label_vector
 from progan.models.generator import Generator
-from progan.viewers.labels import Label, label_vector
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -147,6 +149,9 @@ def render(
 
     Returns:
         [N, channels, *resolution(level)] uint8.
+
+    Raises:
+        DataError: if the generator makes values that are not finite; as pixels they would be any colour.
     """
     chosen = G.level if level is None else level
     batch = batch or batch_size_for(G, chosen)
@@ -157,7 +162,13 @@ def render(
         for i in range(0, len(z), batch):
             part = z[i : i + batch].to(weight)
             marks = None if labels is None else labels[i : i + batch].to(weight)
-            parts.append(to_uint8(G(part, marks, level=None if chosen == G.level else chosen)))
+            images = G(part, marks, level=None if chosen == G.level else chosen)
+            if not bool(torch.isfinite(images).all()):
+                raise DataError(
+                    "the generator makes images with values that are not finite (NaN or infinite): its "
+                    "training has diverged, or its weights are damaged; use an earlier one"
+                )
+            parts.append(to_uint8(images))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -204,6 +215,15 @@ def generate(
     if device is not None:
         G.to(device)
     return _batches(G, range(start, start + n), size, seed, label, level)
+
+
+def digest(G: Generator) -> str:
+    """Return the SHA-256, in hexadecimal, of a generator's description and weights."""
+    state = hashlib.sha256(json.dumps(G.config(), sort_keys=True).encode())
+    for name, value in sorted(G.state_dict().items()):
+        state.update(name.encode())
+        state.update(value.detach().cpu().flatten().view(torch.uint8).numpy().data)
+    return state.hexdigest()
 
 
 def whole(name: str, number: SupportsIndex, least: int = 0) -> int:

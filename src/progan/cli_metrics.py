@@ -1,0 +1,326 @@
+"""The commands that measure: a generator against pictures, and one set of images against another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from progan.cli_config import say
+from progan.config import parse_resolution
+from progan.errors import ConfigError, DataError, Interrupted
+
+if TYPE_CHECKING:
+    import torch
+
+    from progan.evaluation.choice import ExtractorFile
+    from progan.evaluation.images import ImageSet
+    from progan.evaluation.measure import Stages
+    from progan.evaluation.results import Result
+    from progan.training.run_folder import RunFolder
+
+Names = Annotated[tuple[str, ...], Parameter(show_default=" ".join)]
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
+
+
+def evaluate(
+    path: Path,
+    *,
+    data: Path | None = None,
+    metrics: Names = ("swd", "ms_ssim"),
+    num_images: int | None = None,
+    num_reals: int | None = None,
+    seed: int = 0,
+    label: str | None = None,
+    resolution: str | None = None,
+    part: str | None = None,
+    mirror: Annotated[bool | None, Parameter(negative="--no-mirror")] = None,
+    extractor: Path | None = None,
+    resize: str = "none",
+    normalise: str = "0..255",
+    download: Flag = False,
+    device: str = "auto",
+    force: Flag = False,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    neighbours: Path | None = None,
+) -> None:
+    """Measure a generator against real pictures; a number that is known already is not computed again.
+
+    Parameters
+    ----------
+    path
+        Run folder or weight file.
+    data
+        Real pictures: folder, .zip, packed set or .npy file; default: those that the run was trained on.
+    metrics
+        Any of swd, ms_ssim, fid, kid, is, pr, ppl.
+    num_images
+        Samples; default: 16,384, or as many as there are reals if these are fewer.
+    num_reals
+        Reals to compare with; default: as many.
+    seed
+        Of samples, the choice of reals, and the metrics.
+    label
+        Class of the samples, by name or number; default: any.
+    resolution
+        Size to measure at, 64 or 64x96; default: the highest that was trained.
+    part
+        Of a packed set: train, validation, test or all; default: what the run was trained on.
+    mirror
+        Flip half of the reals; default: as the run was trained.
+    extractor
+        Network for all but swd and ms_ssim, TorchScript or torch.export; default: Inception, in the cache.
+    resize
+        How images are resized for the extractor: none, or such as bilinear-antialias:224.
+    normalise
+        How pixels are scaled for it: 0..255, 0..1, -1..1 or imagenet.
+    download
+        Fetch the Inception network if it is not in the cache.
+    device
+        auto, cpu, cuda, mps, ...
+    force
+        Compute again what is known.
+    out
+        File of results; default: metrics.jsonl in the run folder, and none for a weight file.
+    neighbours
+        Also write a picture (.png): samples, each with the reals that are nearest to it in the extractor's
+        features.
+    """
+    from progan.evaluation.choice import ExtractorFile
+    from progan.evaluation.places import open_images
+    from progan.evaluation.results import FILE
+    from progan.training.checks import choose_device
+    from progan.training.run_folder import RunFolder
+
+    run = RunFolder(path)
+    place = choose_device(device)
+    images = open_images(path, size=_size(resolution), seed=seed, label=label, device=place)
+    if images.count is not None:
+        raise ConfigError(
+            f"{path} is no generator; `progan compare` measures one set of images against another"
+        )
+    if run.exists():
+        images.about["images_seen"] = _images_seen(run)
+        out = out or run.path / FILE
+        data = data or _own_set(run)
+        mirror = run.config().data.mirror if mirror is None else mirror
+        part = part or run.config().data.part
+    reals = None
+    if data is not None:
+        reals = open_images(
+            data,
+            size=(images.shape[1], images.shape[2]),
+            part=part or "train",
+            mirror=bool(mirror),
+            seed=seed + 1,
+            device=place,
+        )
+    network = ExtractorFile(extractor, resize, normalise, download)
+    if neighbours is not None:
+        _check_neighbours(neighbours, reals)
+    _measure(images, reals, metrics, num_images, num_reals, seed, place, network, out, force)
+    if neighbours is not None and reals is not None:
+        _write_neighbours(images, reals, network, place, neighbours)
+
+
+def compare(
+    a: Path,
+    b: Path,
+    *,
+    metrics: Names = ("swd", "ms_ssim"),
+    num_images: int | None = None,
+    num_reals: int | None = None,
+    seed: int = 0,
+    resolution: str | None = None,
+    part: str = "train",
+    mirror: Flag = False,
+    extractor: Path | None = None,
+    resize: str = "none",
+    normalise: str = "0..255",
+    download: Flag = False,
+    device: str = "auto",
+    force: Flag = False,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+) -> None:
+    """Measure one set of images against another. Each is a folder, .zip, packed set, .npy file or generator.
+
+    Parameters
+    ----------
+    a
+        The set that takes the part of the reals.
+    b
+        The set that is measured against it.
+    metrics
+        Any of swd, ms_ssim, fid, kid, is, pr, and, if B is a generator, ppl.
+    num_images
+        Images of B; default: 16,384, or as many as both have if these are fewer.
+    num_reals
+        Images of A; default: as many.
+    seed
+        Of samples, the choice of images, and the metrics.
+    resolution
+        Level of packed sets and generators, 64 or 64x96; default: their highest.
+    part
+        Of packed sets: train, validation, test or all.
+    mirror
+        Flip half of A.
+    extractor
+        Network for all but swd and ms_ssim, TorchScript or torch.export; default: Inception, in the cache.
+    resize
+        How images are resized for the extractor: none, or such as bilinear-antialias:224.
+    normalise
+        How pixels are scaled for it: 0..255, 0..1, -1..1 or imagenet.
+    download
+        Fetch the Inception network if it is not in the cache.
+    device
+        auto, cpu, cuda, mps, ...
+    force
+        Compute again what is known.
+    out
+        File of results; default: none is written.
+    """
+    from progan.evaluation.choice import ExtractorFile
+    from progan.evaluation.places import open_images
+    from progan.training.checks import choose_device
+
+    place, size = choose_device(device), _size(resolution)
+    images = open_images(b, size=size, part=part, seed=seed, device=place)
+    # Another seed, so that two generators share no latents.
+    reals = open_images(a, size=size, part=part, mirror=mirror, seed=seed + 1, device=place)
+    network = ExtractorFile(extractor, resize, normalise, download)
+    _measure(images, reals, metrics, num_images, num_reals, seed, place, network, out, force)
+
+
+def _measure(
+    images: ImageSet,
+    reals: ImageSet | None,
+    metrics: Sequence[str],
+    num_images: int | None,
+    num_reals: int | None,
+    seed: int,
+    device: torch.device,
+    network: ExtractorFile,
+    out: Path | None,
+    force: bool,
+) -> None:
+    """Measure, and print a table."""
+    from progan.evaluation import measure
+
+    with _interruptible(out) as progress:
+        results = measure.evaluate(
+            images, reals, metrics, n=num_images, num_reals=num_reals, seed=seed, device=device,
+            extractor=network, out=out, force=force, progress=progress,
+        )  # fmt: skip
+    console = Console()
+    print_results(console, results)
+    say(console, f"results: {out}" if out is not None else "not written down; --out FILE would")
+
+
+def print_results(console: Console, results: Sequence[Result]) -> None:
+    """Print results as a table, the same numbers of the reals among themselves beside them, then notes."""
+    table = Table(box=box.SIMPLE)
+    table.add_column("metric", no_wrap=True)
+    for title in ("number", "among reals", "images", "reals"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    for result in results:
+        beside = {name: _beside(result, name) for name in result.numbers}
+        for name, other in beside.items():
+            if name in beside.values() or name.endswith("/images"):
+                continue
+            table.add_row(
+                name,
+                f"{result.numbers[name]:.4f}",
+                "" if other is None else f"{result.numbers[other]:.4f}",
+                f"{result.num_images:,}",
+                "" if result.num_reals is None else f"{result.num_reals:,}",
+                "known" if result.cached else "",
+            )
+    console.print(table)
+    for result in results:
+        halves = result.numbers.get(f"{result.metric}_floor/images")
+        if halves is not None:
+            say(console, f"{result.metric} among reals: of two halves with {halves:,.0f} images each")
+        for note in result.notes:
+            say(console, f"note: {note}")
+
+
+def _beside(result: Result, name: str) -> str | None:
+    """Return the name of the number that stands beside another: the floor, or the same of the reals."""
+    for suffix in ("_floor", "_reals"):
+        other = name.replace(result.metric, result.metric + suffix, 1)
+        if other in result.numbers and suffix not in name:
+            return other
+    return None
+
+
+def _own_set(run: RunFolder) -> Path:
+    """Return the packed set that a run was trained on, if that is still there and the same."""
+    from progan.data.packed import read_manifest
+
+    dataset = run.dataset()
+    packed = Path(dataset.packed)
+    try:
+        if read_manifest(packed).fingerprint == dataset.fingerprint:
+            return packed
+        why = f"{packed} holds other pictures now"
+    except DataError as error:
+        why = str(error)
+    raise DataError(
+        f"{run.path}: the pictures it was trained on cannot be used ({why}); give a set with --data"
+    )
+
+
+def _images_seen(run: RunFolder) -> int | None:
+    """Return how far a run has got, or None if no checkpoint can be read."""
+    from progan.training.checkpoint import newest_record
+
+    record, _ = newest_record(run.checkpoints)
+    return None if record is None else record.images_seen
+
+
+def _check_neighbours(path: Path, reals: ImageSet | None) -> None:
+    """Refuse what would only be found out after everything else is measured."""
+    if reals is None:
+        raise ConfigError("--neighbours needs reals to look at: give a set of them (--data)")
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"--neighbours {path}: give the name of a .png file")
+
+
+def _write_neighbours(
+    images: ImageSet, reals: ImageSet, network: ExtractorFile, device: torch.device, path: Path
+) -> None:
+    """Write a picture of samples and their nearest reals."""
+    from progan.evaluation.neighbours import neighbour_rows
+    from progan.viewers.grids import save_grid
+
+    with _interruptible(None) as progress:
+        features = network.load(device).features
+        together, found = neighbour_rows(
+            images, reals, features, progress=lambda done, total: progress("neighbours", done, total)
+        )
+    save_grid(together, path, columns=1 + found.indices.shape[1])
+    say(Console(), f"samples (first column) and their nearest reals: {path}")
+
+
+def _size(resolution: str | None) -> tuple[int, int] | None:
+    return None if resolution is None else parse_resolution(resolution)
+
+
+@contextmanager
+def _interruptible(out: Path | None) -> Iterator[Stages]:
+    """Show progress, and turn Ctrl-C into words."""
+    from progan.cli_progress import stages
+
+    try:
+        with stages() as progress:
+            yield progress
+    except KeyboardInterrupt:
+        kept = "" if out is None else "; what is finished is kept, the same command goes on"
+        raise Interrupted(f"interrupted{kept}", 2) from None

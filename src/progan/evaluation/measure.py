@@ -1,0 +1,345 @@
+"""Sets of images and metrics in, results out: each computed once, written down, and found again."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import numpy as np
+import torch
+
+from progan.errors import ConfigError, DataError
+from progan.evaluation.choice import DEFAULT, Extractors, make_metrics
+from progan.evaluation.generated import GeneratedImages
+from progan.evaluation.images import ImageSet, choose, describe_shape
+from progan.evaluation.labels import Label
+from progan.evaluation.places import Place, open_images
+from progan.evaluation.results import Result, append_result, find_result, require_appendable, software
+from progan.evaluation.sampling import label_vectors, whole
+from progan.metrics.feature_metrics import FeatureMetric
+from progan.metrics.metric import Metric
+from progan.metrics.path_length import PathLength
+from progan.metrics.sliced_wasserstein import SlicedWassersteinMetric
+
+Stages = Callable[[str, int, int], None]
+"""Called with (what is being done, done, total) at the beginning and after each batch."""
+
+USUAL = 16_384
+"""Images that are measured unless told otherwise (section 5 of the paper), if there are as many."""
+
+Chosen = Sequence["str | Metric | PathLength"]
+"""Metrics, or their short names."""
+
+
+class Options(TypedDict, total=False):
+    """The options of `evaluate`."""
+
+    n: int | None
+    num_reals: int | None
+    seed: int
+    label: Label | None
+    size: tuple[int, int] | None
+    part: str
+    mirror: bool
+    device: torch.device | None
+    extractor: Extractors | None
+    out: Path | None
+    force: bool
+    progress: Stages | None
+
+
+def evaluate(
+    generator: Place,
+    reals: Place | None = None,
+    metrics: Chosen = DEFAULT,
+    *,
+    n: int | None = None,
+    num_reals: int | None = None,
+    seed: int = 0,
+    label: Label | None = None,
+    size: tuple[int, int] | None = None,
+    part: str = "train",
+    mirror: bool = False,
+    device: torch.device | None = None,
+    extractor: Extractors | None = None,
+    out: Path | None = None,
+    force: bool = False,
+    progress: Stages | None = None,
+) -> list[Result]:
+    """Measure a generator against real images.
+
+    Args:
+        generator: A `Generator`, run folder or weight file; or any other set of images (`open_images`).
+        reals: Any set of images. Of a packed set, the level that fits is taken. None: only metrics that need
+            no reals are measured.
+        metrics: Short names (`METRICS`), or metrics that were fed with nothing.
+        n: Images to measure; None: 16,384, or fewer if a set has fewer.
+        num_reals: Reals to compare with; None: n. The sliced Wasserstein distance takes n whatever this says,
+            or 2n, for its floor, if that is said or if the set has as many and n is at most 8,192.
+        seed: Of samples, flips, the choice of images, and what metrics draw.
+        label: Of the samples; None draws one for each.
+        size: (height, width) to measure at; None: what the generator makes.
+        part: Of a packed set.
+        mirror: Flip half of the reals, as training did.
+        device: Where to compute; None: the CPU (and a `Generator` where it is).
+        extractor: Of metrics on features.
+        out: File of results: what is in it is not computed again, what is computed is appended at once.
+            Samples that are not finished when the work is interrupted are kept beside it.
+        force: Compute and append again what is in the file.
+        progress: See `Stages`.
+
+    Returns:
+        A result for each metric, in their order.
+
+    Raises:
+        ProganError: of the kind that fits, saying what is wrong; before anything long where possible.
+    """
+    seed = whole("seed", seed)
+    images = open_images(generator, size=size, part=part, seed=seed, label=label, device=device, most=n)
+    opened = None
+    if reals is not None:
+        # Another seed, so that two generators, or a generator and itself, share no latents.
+        opened = open_images(
+            reals, size=_size(images), part=part, mirror=mirror, seed=seed + 1, device=device, most=num_reals
+        )
+    n, num_reals = _counts(images, opened, n, num_reals)
+    names = [metric for metric in metrics if isinstance(metric, str)]
+    stage = None if progress is None else _named(progress, "downloading the extractor")
+    made = iter(make_metrics(names, seed=seed, device=device, extractor=extractor, n=n, progress=stage))
+    chosen = [next(made) if isinstance(metric, str) else metric for metric in metrics]
+    return measure(
+        images, opened, chosen, n=n, num_reals=num_reals, seed=seed, out=out, force=force, progress=progress
+    )
+
+
+def compare(a: Place, b: Place, metrics: Chosen = DEFAULT, **options: Unpack[Options]) -> list[Result]:
+    """Measure the set b against the set a, which takes the part of the reals; options as in `evaluate`."""
+    return evaluate(b, a, metrics, **options)
+
+
+def measure(
+    images: ImageSet,
+    reals: ImageSet | None,
+    metrics: Sequence[Metric | PathLength],
+    *,
+    n: int,
+    num_reals: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    force: bool = False,
+    progress: Stages | None = None,
+) -> list[Result]:
+    """Measure an open set of images; `evaluate` explains the arguments."""
+    _require_different(metrics)
+    wanted = [_Wanted.of(metric, images, reals, n, num_reals, seed) for metric in metrics]
+    results = {each.metric.name: None if force else find_result(out, each.blank) for each in wanted}
+    missing = [each for each in wanted if results[each.metric.name] is None]
+    for each in missing:
+        each.check(images, reals)
+    if missing and out is not None:
+        require_appendable(out)
+    with contextlib.ExitStack() as stack:
+        stored = images
+        if isinstance(images, GeneratedImages) and any(isinstance(each.metric, Metric) for each in missing):
+            stage = None if progress is None else _named(progress, "generating")
+            stored = stack.enter_context(images.kept(n, None if out is None else out.parent, stage))
+        for group in _groups(missing):
+            for result in _measured(group, images, stored, reals, progress):
+                if out is not None:
+                    append_result(out, result)
+                results[result.metric] = result
+            for each in group:
+                if isinstance(each.metric, Metric):
+                    each.metric.forget_fakes()  # their memory is for the next
+    return [result for result in results.values() if result is not None]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A metric, and the result that it is to have, still without numbers."""
+
+    metric: Metric | PathLength
+    blank: Result
+
+    @classmethod
+    def of(
+        cls,
+        metric: Metric | PathLength,
+        images: ImageSet,
+        reals: ImageSet | None,
+        n: int,
+        num_reals: int | None,
+        seed: int,
+    ) -> _Wanted:
+        if isinstance(metric, PathLength):
+            reals, n = None, metric.samples
+        count = None if reals is None else count_reals(metric, reals, n, num_reals)
+        blank = Result(
+            metric=metric.name,
+            version=metric.version,
+            numbers={},
+            definition=metric.definition(),
+            num_images=n,
+            num_reals=count,
+            seed=seed,
+            images=images.identity,
+            reals=None if reals is None else reals.identity,
+            about={"images": images.about, "reals": None if reals is None else reals.about},
+            software=software(),
+        )
+        return cls(metric, blank)
+
+    def check(self, images: ImageSet, reals: ImageSet | None) -> None:
+        """Raise an error in words if the metric cannot be measured, before it takes long to find out."""
+        metric, blank = self.metric, self.blank
+        if isinstance(metric, PathLength):
+            if not isinstance(images, GeneratedImages):
+                raise ConfigError(f"{metric.name} follows the latents of a generator; {images.name} is none")
+            return
+        if metric.needs_reals and reals is None:
+            raise ConfigError(f"{metric.name} compares with reals: give a set of them (--data)")
+        if reals is not None and reals.shape != images.shape:
+            raise DataError(
+                f"the sets differ: {images.name} has images of {describe_shape(images.shape)}, {reals.name} "
+                f"of {describe_shape(reals.shape)}; make them equal"
+            )
+        if min(blank.num_images, blank.num_reals or blank.num_images) < metric.minimum:
+            raise DataError(
+                f"{metric.name} needs at least {metric.minimum:,} images of each set, not "
+                f"{blank.num_images:,}"
+                + (f" and {blank.num_reals:,} reals" if blank.num_reals is not None else "")
+            )
+        metric.add_fakes(np.zeros((2, *images.shape), np.uint8))  # it says what it thinks of the shape
+        metric.forget_fakes()
+
+
+def _measured(
+    group: Sequence[_Wanted],
+    images: ImageSet,
+    stored: ImageSet,
+    reals: ImageSet | None,
+    progress: Stages | None,
+) -> Iterator[Result]:
+    """Measure metrics that are fed together, and yield their results."""
+    start = time.monotonic()
+    first, metric = group[0].blank, group[0].metric
+    if isinstance(metric, PathLength):
+        assert isinstance(images, GeneratedImages)
+        numbers = measure_path(metric, images, None if progress is None else _named(progress, metric.name))
+        yield replace(first, numbers=numbers, seconds=time.monotonic() - start)
+        return
+    metrics = [each.metric for each in group if isinstance(each.metric, Metric)]
+    what = ", ".join(metric.name for metric in metrics)
+    if reals is not None and first.num_reals:
+        stage = None if progress is None else _named(progress, f"{what}: reals")
+        feed(reals, first.num_reals, first.seed, [metric.add_reals for metric in metrics], stage)
+    stage = None if progress is None else _named(progress, f"{what}: images")
+    feed(stored, first.num_images, first.seed, [metric.add_fakes for metric in metrics], stage)
+    fed = time.monotonic() - start
+    for each, metric in zip(group, metrics, strict=True):
+        start = time.monotonic()
+        numbers, notes = compute(metric)
+        yield replace(each.blank, numbers=numbers, notes=notes, seconds=fed + time.monotonic() - start)
+
+
+def feed(
+    images: ImageSet,
+    n: int,
+    seed: int,
+    takers: Sequence[Callable[[np.ndarray], None]],
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Give n images of a set, as `choose` orders them, to each of several functions, a batch at a time."""
+    done = 0
+    if progress is not None:
+        progress(done, n)
+    for batch in images.batches(choose(images, n, seed)):
+        for take in takers:
+            take(batch)
+        done += len(batch)
+        if progress is not None:
+            progress(done, n)
+
+
+def compute(metric: Metric) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return the numbers of a metric, and what it warned of."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", UserWarning)
+        numbers = metric.compute()
+    notes = dict.fromkeys(str(each.message) for each in heard)
+    return numbers, tuple(note for note in notes if note.startswith(metric.name))
+
+
+def measure_path(
+    metric: PathLength, images: GeneratedImages, progress: Callable[[int, int], None] | None = None
+) -> dict[str, float]:
+    """Return the path length of a generator, at the level and with the labels of a set of its samples."""
+    G = images.G
+    weight = next(G.parameters())
+
+    def render(z: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+        marks = None if labels is None else labels.to(weight)
+        made: torch.Tensor = G(z.to(weight), marks, level=None if images.level == G.level else images.level)
+        return made
+
+    labels = label_vectors(G, images.label, images.seed, 0, metric.samples)
+    return metric.measure(render, G.latent_size, labels, progress=progress)
+
+
+def _groups(wanted: Sequence[_Wanted]) -> list[list[_Wanted]]:
+    """Put together what is fed together: metrics on one extractor, which remembers a batch's features."""
+    groups: dict[int, list[_Wanted]] = {}
+    for each in wanted:
+        shared = each.metric.extractor if isinstance(each.metric, FeatureMetric) else each.metric
+        groups.setdefault(id(shared), []).append(each)
+    return list(groups.values())
+
+
+def count_reals(metric: Metric | PathLength, reals: ImageSet, n: int, num_reals: int | None = None) -> int:
+    """Return how many reals a metric is fed with; see `evaluate`."""
+    if not isinstance(metric, SlicedWassersteinMetric):
+        return num_reals or n
+    # Not beyond what the usual number of images takes, as all patches are kept in memory.
+    usual = 2 * n <= USUAL and (reals.count is None or reals.count >= 2 * n)
+    return 2 * n if num_reals == 2 * n or (num_reals in (None, n) and usual) else n
+
+
+def _counts(
+    images: ImageSet, reals: ImageSet | None, n: int | None, num_reals: int | None
+) -> tuple[int, int | None]:
+    """Return how many images and reals are measured.
+
+    Raises:
+        DataError: if a set has fewer than were asked for.
+    """
+    sets = [images] if reals is None else [images, reals]
+    if n is None:
+        n = min([USUAL, *(each.count for each in sets if each.count is not None)])
+    n = whole("n", n, least=1)
+    num_reals = None if num_reals is None else whole("num_reals", num_reals, least=1)
+    needs = [(images, n)] if reals is None else [(images, n), (reals, num_reals or n)]
+    for each, need in needs:
+        if each.count is not None and each.count < need:
+            raise DataError(
+                f"{each.name}: holds {each.count:,} images, but {need:,} were asked for; ask for fewer"
+            )
+    return n, num_reals
+
+
+def _require_different(metrics: Sequence[Metric | PathLength]) -> None:
+    names = [metric.name for metric in metrics]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"metrics {', '.join(names)}: name at least one, and each once")
+
+
+def _size(images: ImageSet) -> tuple[int, int]:
+    return images.shape[1], images.shape[2]
+
+
+def _named(progress: Stages, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(what, done, total)

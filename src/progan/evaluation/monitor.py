@@ -1,0 +1,126 @@
+"""Metrics of a generator while it is trained, with the statistics of the reals kept from time to time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from progan.data.packed import PackedSet
+from progan.errors import DataError
+from progan.evaluation.choice import ExtractorFile, Extractors, check_names, make_metrics, needs_extractor
+from progan.evaluation.generated import GeneratedImages
+from progan.evaluation.images import ImageSet, MirroredImages, PackedImages
+from progan.evaluation.measure import compute, count_reals, feed, measure_path
+from progan.metrics.metric import Metric
+from progan.metrics.path_length import PathLength
+from progan.models.generator import Generator
+
+
+class Monitor:
+    """Measures a generator against the pictures it is trained on, at whatever level it is.
+
+    The same latents are used each time. The reals of a level are read once, when it is first measured, and
+    kept in the form that each metric keeps them in, until another level is measured. The numbers are those
+    that `evaluate` gives for the same generator, pictures, count and seed.
+
+    Args:
+        packed: The pictures.
+        names: Short names of metrics (`METRICS`).
+        n: Images of each set; fewer if the set has fewer.
+        part: Part of the pictures.
+        mirror: Flip half of the reals, as training does.
+        seed: As in `evaluate`.
+        device: Where metrics are computed; None for the CPU.
+        extractor: Of metrics on features; a file is loaded at once, and so is found missing before training.
+
+    Raises:
+        ConfigError, CheckpointError, DependencyError, DataError: as in `evaluate`.
+    """
+
+    def __init__(
+        self,
+        packed: PackedSet,
+        names: Sequence[str],
+        *,
+        n: int = 2048,
+        part: str = "train",
+        mirror: bool = False,
+        seed: int = 0,
+        device: torch.device | None = None,
+        extractor: Extractors | None = None,
+    ) -> None:
+        check_names(names)
+        self._packed, self._names = packed, tuple(names)
+        self._part, self._mirror, self._seed = part, mirror, seed
+        self._device = device or torch.device("cpu")
+        if needs_extractor(names):
+            source = extractor or ExtractorFile()
+            extractor = source.load(self._device) if isinstance(source, ExtractorFile) else source
+        self._extractor = extractor
+        self.n = min(n, len(packed.indices(part)))
+        self._level: int | None = None
+        self._metrics: list[Metric | PathLength] = []
+        self._require_enough()
+
+    def measure(self, G: Generator) -> dict[str, float]:
+        """Return the numbers of a generator, by name; the networks' random state is not touched.
+
+        Metrics that are not defined for images of the generator's level (the sliced Wasserstein distance and
+        MS-SSIM for sides below 16) are left out.
+
+        Args:
+            G: The generator, at the level and alpha that it is to be measured at.
+
+        Raises:
+            DataError: if it makes values that are not finite, or the sets cannot be compared.
+        """
+        if self._level != G.level:
+            self._enter(G)
+        images = GeneratedImages(G, seed=self._seed, weights="in training")
+        numbers: dict[str, float] = {}
+        feed(images, self.n, self._seed, [m.add_fakes for m in self._metrics if isinstance(m, Metric)])
+        for metric in self._metrics:
+            if isinstance(metric, PathLength):
+                numbers |= measure_path(metric, images)
+            else:
+                numbers |= compute(metric)[0]
+                metric.forget_fakes()
+        return numbers
+
+    def _enter(self, G: Generator) -> None:
+        """Make metrics for the level of a generator and feed them with its reals."""
+        self._metrics = [m for m in self._made() if not _refuses(m, (G.channels, *G.resolution()))]
+        reals: ImageSet = PackedImages(self._packed, part=self._part, size=G.resolution())
+        if self._mirror:
+            reals = MirroredImages(reals, self._seed + 1)
+        for metric in self._metrics:
+            if isinstance(metric, Metric):
+                feed(reals, count_reals(metric, reals, self.n), self._seed, [metric.add_reals])
+        self._level = G.level
+
+    def _made(self) -> list[Metric | PathLength]:
+        return make_metrics(
+            self._names, seed=self._seed, device=self._device, extractor=self._extractor, n=self.n
+        )
+
+    def _require_enough(self) -> None:
+        for metric in self._made():
+            if isinstance(metric, Metric) and self.n < metric.minimum:
+                raise DataError(
+                    f"{metric.name} needs at least {metric.minimum:,} images, not {self.n:,} of "
+                    f"{self._packed.path}"
+                )
+
+
+def _refuses(metric: Metric | PathLength, shape: tuple[int, ...]) -> bool:
+    """Tell whether a metric is not defined for images of a shape."""
+    if isinstance(metric, PathLength):
+        return False
+    try:
+        metric.add_fakes(np.zeros((2, *shape), np.uint8))
+    except DataError:
+        return True
+    metric.forget_fakes()
+    return False

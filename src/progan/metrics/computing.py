@@ -1,0 +1,50 @@
+"""How metrics compute on images: exactly, whatever training has set for speed, and on all cores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Workers:
+    """Works on many things at once, if there is a pool of threads for it, else on one after the other."""
+
+    def __init__(self, pool: ThreadPoolExecutor | None = None) -> None:
+        self._pool = pool
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Return the results in order; the first exception is raised."""
+        return list((self._pool.map if self._pool else map)(function, items))
+
+
+@contextmanager
+def computing(device: torch.device) -> Iterator[Workers]:
+    """Compute without gradients and in float32 proper, on all threads that PyTorch may use.
+
+    On a CPU each worker has work of its own and one thread for it. PyTorch's own threads share the work of
+    every single operation, so where another program keeps a core busy, all of them wait for that core
+    thousands of times. On other devices there is one worker.
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        # Inference mode is of the calling thread only; its tensors could not be written to by workers.
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+            if threads == 1:
+                yield Workers()
+                return
+            torch.set_num_threads(1)  # also of new threads
+            with ThreadPoolExecutor(threads) as pool:
+                yield Workers(pool)
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        if threads > 1:
+            torch.set_num_threads(threads)

@@ -1,0 +1,91 @@
+"""What metrics ask of the images they are given."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from progan.errors import DataError
+
+
+class ImageShapes:
+    """Checks that all batches of the reals and the fakes are images of one shape that a metric can see.
+
+    Gray and RGB can be seen. Alpha is refused: how a see-through colour looks depends on the background.
+
+    Args:
+        metric: What messages call the metric.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """(C, H, W) of the images of each set seen so far."""
+        return self._shapes
+
+    def check(self, batch: object, name: str) -> None:
+        """Take note of a batch of the set `name`, "reals" or "fakes".
+
+        Raises:
+            DataError: unless it is an array [n, C, H, W] of uint8, C of 1 or 3, with images like all others.
+        """
+        if not isinstance(batch, np.ndarray) or batch.dtype != np.uint8:
+            array = isinstance(batch, np.ndarray)
+            kind = f"an array of {np.asarray(batch).dtype}" if array else f"a {type(batch).__name__}"
+            raise DataError(
+                f"The {name} hold {kind}; {self._metric} is defined for NumPy arrays of uint8, 0..255 "
+                f"(`progan.data.pixels` converts)."
+            )
+        if batch.ndim != 4:
+            raise DataError(
+                f"The {name} hold an array of shape {list(batch.shape)}; give batches [n, C, H, W] one after "
+                f"the other (a single array goes into a list)."
+            )
+        _check_channels(batch.shape[1], name)
+        shape = batch.shape[1:]
+        for other, words in ((name, "those before them"), *((s, f"the {s}") for s in self._shapes)):
+            expected = self._shapes.get(other, shape)
+            if shape != expected:
+                raise DataError(
+                    f"The {name} have images of shape {list(shape)} (C, H, W), but {words} {list(expected)}; "
+                    f"make them equal."
+                )
+        self._shapes[name] = shape
+
+    def forget(self, name: str) -> None:
+        """Let the next batch of a set begin it anew."""
+        self._shapes.pop(name, None)
+
+
+def _check_channels(channels: int, name: str) -> None:
+    if channels in (2, 4):
+        raise DataError(
+            f"The {name} have {channels} channels, so an alpha channel; put the images on a background, or "
+            f"drop that channel, before measuring."
+        )
+    if channels not in (1, 3):
+        raise DataError(f"The {name} have {channels} channels; only gray (1) and RGB (3) can be measured.")
+
+
+class RandomMirror:
+    """Flips images of a stream left to right with probability 1/2, image i by the i-th number of a seed.
+
+    So does the original with the reals it measures, if training did (`apply_mirror_augment` of misc.py).
+
+    Args:
+        seed: At least 0.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._numbers = np.random.default_rng([seed, zlib.crc32(b"mirror")])
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the next images of the stream [n, C, H, W], about half of them flipped."""
+        flipped = self._numbers.random(len(images)) < 0.5
+        return np.where(flipped[:, None, None, None], images[..., ::-1], images)

@@ -1,0 +1,56 @@
+"""What every metric is: a definition with a name and a version, fed with images, asked for numbers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]
+"""[n, C, H, W], values 0 to 255."""
+
+
+class Metric(ABC):
+    """One exact definition, computed while images stream through.
+
+    Feed all reals and all fakes in batches of any size, then ask for the numbers; how images are cut into
+    batches changes nothing beyond rounding. The reals may be fed once and kept while fakes come and go.
+
+    Attributes:
+        name: What the numbers are called in tables and logs. It names the definition exactly: another
+            extractor, resize rule or count of patches is another name.
+        version: Raised when the definition changes, so that numbers of two versions are never mixed.
+        needs_reals: Whether reals are fed at all.
+        minimum: Fewest images of each set that the definition makes sense for.
+    """
+
+    name: str
+    version: int
+    needs_reals: ClassVar[bool] = True
+    minimum: int = 1
+
+    @abstractmethod
+    def definition(self) -> dict[str, Any]:
+        """Return everything that decides the numbers besides the images, ready for JSON."""
+
+    @abstractmethod
+    def add_reals(self, images: Images) -> None:
+        """Take in a batch of real images."""
+
+    @abstractmethod
+    def add_fakes(self, images: Images) -> None:
+        """Take in a batch of generated images."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """Return the numbers by name, each name beginning with `name`.
+
+        Raises:
+            DataError: if there are too few images, or the sets do not fit each other.
+        """
+
+    @abstractmethod
+    def forget_fakes(self) -> None:
+        """Drop what came from fakes and keep the reals, so that the next generator can be measured."""

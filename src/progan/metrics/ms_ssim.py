@@ -1,0 +1,245 @@
+"""Multi-scale structural similarity between pairs of generated images: a measure of variety.
+
+Wang, Simoncelli and Bovik (2003) compare two images at five scales. Between images that have nothing in
+common the similarity is small, so Odena et al. (2017), and section 6.1 of the paper, take its mean over
+random pairs of samples: the higher, the less variety. Hold it against the same number of the reals.
+
+The numbers are those of the original metrics/ms_ssim.py: values 0..255, an 11x11 Gaussian window of sigma 1.5
+that shrinks with small images, no padding, 2x2 means from one scale to the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from progan.errors import DataError
+from progan.metrics.computing import computing
+from progan.metrics.images import ImageShapes, RandomMirror
+from progan.metrics.laplacian import wide
+from progan.metrics.metric import Metric
+
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Exponents of the scales, finest first (Wang et al., 2003)."""
+
+WINDOW = 11
+SIGMA = 1.5
+
+C1 = (0.01 * 255) ** 2
+C2 = (0.03 * 255) ** 2
+"""They keep the quotients of luminance and of contrast tame in flat parts of an image."""
+
+MULTIPLE = 2 ** (len(WEIGHTS) - 1)
+"""Sides must be multiples of this, or the coarser scales would not cover the image."""
+
+VALUES_AT_ONCE = 2**17
+"""Pixel values of the first images of pairs that a CPU filters together, so that they stay in its caches."""
+
+VALUES_AT_ONCE_ELSEWHERE = 2**22
+"""Likewise on other devices: 32 MB in float64, a few times over."""
+
+
+class MsSsim(Metric):
+    """Mean MS-SSIM of pairs of fakes, and of the reals if there are any: 0 (unlike) to 1 (the same image).
+
+    Pairs are the images at places 2k and 2k + 1 of a set, however it is cut into batches; an odd one at the
+    end is left out. One number a pair is kept. Gray images count as RGB with equal channels; alpha is
+    refused.
+
+    Numbers: `ms_ssim` of the fakes and, if reals were added, `ms_ssim_reals`.
+
+    Args:
+        mirror: Flip reals at random, as training did.
+        seed: Decides which.
+        device: Where to compute; None for the CPU.
+    """
+
+    name = "ms_ssim"
+    version = 1
+    needs_reals: ClassVar[bool] = False
+    minimum = 2
+
+    def __init__(self, *, mirror: bool = False, seed: int = 0, device: torch.device | None = None) -> None:
+        self.mirror = mirror
+        self.seed = seed
+        self.device = device or torch.device("cpu")
+        self._mirrored = RandomMirror(seed)
+        self._shapes = ImageShapes("MS-SSIM")
+        self._reals = _Pairs(self.device)
+        self._fakes = _Pairs(self.device)
+
+    def definition(self) -> dict[str, Any]:
+        """See `Metric`."""
+        return {
+            "window": WINDOW,
+            "sigma": SIGMA,
+            "weights": list(WEIGHTS),
+            "pairs": "images 2k and 2k + 1",
+            "mirror_reals": self.mirror,
+            "seed": self.seed if self.mirror else None,
+        }
+
+    def add_reals(self, images: NDArray[np.uint8]) -> None:
+        """See `Metric`; a DataError says what is wrong with the images."""
+        self._check(images, "reals")
+        self._reals.add(self._mirrored(images) if self.mirror else images)
+
+    def add_fakes(self, images: NDArray[np.uint8]) -> None:
+        """See `Metric`; a DataError says what is wrong with the images."""
+        self._check(images, "fakes")
+        self._fakes.add(images)
+
+    def compute(self) -> dict[str, float]:
+        """See `Metric`."""
+        numbers = {self.name: self._fakes.mean("fakes")}
+        if "reals" in self._shapes.shapes:
+            numbers[f"{self.name}_reals"] = self._reals.mean("reals")
+        return numbers
+
+    def forget_fakes(self) -> None:
+        """See `Metric`."""
+        self._fakes = _Pairs(self.device)
+        self._shapes.forget("fakes")
+
+    def _check(self, images: NDArray[np.uint8], name: str) -> None:
+        self._shapes.check(images, name)
+        height, width = images.shape[2:]
+        if height % MULTIPLE or width % MULTIPLE or not height * width:
+            raise DataError(
+                f"The {name} are images of {height}x{width}, but MS-SSIM halves images {len(WEIGHTS) - 1} "
+                f"times: resize or crop them so that both sides are multiples of {MULTIPLE}."
+            )
+
+
+def ms_ssim(batches: Iterable[NDArray[np.uint8]], *, device: torch.device | None = None) -> float:
+    """Return the mean MS-SSIM of the pairs of images 2k and 2k + 1.
+
+    Args:
+        batches: [n, C, H, W] of uint8, C of 1 or 3, H and W multiples of 16; each is read once.
+        device: Where to compute; None for the CPU.
+
+    Raises:
+        DataError: if the images cannot be measured, or there are fewer than 2; the message says why.
+    """
+    metric = MsSsim(device=device)
+    for images in batches:
+        metric.add_fakes(images)
+    return metric.compute()[metric.name]
+
+
+def ms_ssim_of_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """Return the MS-SSIM of each image of `a` with that of `b`.
+
+    The product over the scales of contrast-and-structure, and at the coarsest of the whole similarity, each
+    to the power of its weight (equation 7 of Wang et al., 2003). Negative similarities count as 0.
+
+    Args:
+        a: [N, C, H, W], floating point, values 0..255; H and W multiples of 16.
+        b: Likewise, of the same shape.
+
+    Returns:
+        [N], 0..1. Source: `msssim` of the original ms_ssim.py.
+    """
+    product = torch.ones((), dtype=a.dtype, device=a.device)
+    for scale, weight in enumerate(WEIGHTS):
+        similarity, contrast = structural_similarity(a, b)
+        coarsest = scale == len(WEIGHTS) - 1
+        product = product * (similarity if coarsest else contrast).clamp(min=0) ** weight
+        if not coarsest:
+            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+    return product
+
+
+def structural_similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean SSIM of each pair of images at one scale, and the mean of its contrast factor.
+
+    Args:
+        a: [N, C, H, W], floating point, values 0..255.
+        b: Likewise, of the same shape.
+
+    Returns:
+        SSIM and contrast-and-structure, [N] each, at most 1. Source: `_SSIMForMultiScale` of the original;
+        only the sum of the two variances occurs in it, so that is what is filtered here.
+    """
+    window = gaussian_window(min(WINDOW, *a.shape[-2:]))
+    maps = torch.stack([a, b, a * a + b * b, a * b])
+    mean_a, mean_b, squares, product = filtered(maps, window)
+    means_squared = mean_a * mean_a + mean_b * mean_b
+    means_product = mean_a * mean_b
+    contrast = (2 * (product - means_product) + C2) / (squares - means_squared + C2)
+    similarity = (2 * means_product + C1) / (means_squared + C1) * contrast
+    return similarity.mean((1, 2, 3)), contrast.mean((1, 2, 3))
+
+
+def gaussian_window(size: int) -> list[float]:
+    """Return one axis of the Gaussian window, sum 1; sigma is in proportion to the size.
+
+    Source: `_FSpecialGauss` of the original, whose window is the outer product of this one with itself.
+    """
+    sigma = SIGMA * size / WINDOW
+    values = [math.exp(-(((k - (size - 1) / 2) / sigma) ** 2) / 2) for k in range(size)]
+    return [value / sum(values) for value in values]
+
+
+def filtered(images: Tensor, window: list[float]) -> Tensor:
+    """Return the weighted means of all windows that lie within the images.
+
+    Sums of shifted slices: a library's convolution in float64 is several times slower on a CPU.
+
+    Args:
+        images: [.., H, W].
+        window: The K weights of both axes.
+
+    Returns:
+        [.., H - K + 1, W - K + 1].
+    """
+    for dim in (-1, -2):
+        size = images.shape[dim] - len(window) + 1
+        total = images.narrow(dim, 0, size) * window[0]
+        for k, weight in enumerate(window[1:], start=1):
+            total.add_(images.narrow(dim, k, size), alpha=weight)
+        images = total
+    return images
+
+
+class _Pairs:
+    """The similarities of the pairs of a set of images that comes in batches."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.similarities: list[float] = []
+        self._single: NDArray[np.uint8] | None = None
+
+    def add(self, images: NDArray[np.uint8]) -> None:
+        if self._single is not None:
+            images = np.concatenate([self._single, images])
+        paired = len(images) // 2 * 2
+        self._single = images[paired:].copy() if paired < len(images) else None
+        if not paired:
+            return
+        values = VALUES_AT_ONCE if self.device.type == "cpu" else VALUES_AT_ONCE_ELSEWHERE
+        step = 2 * max(1, values // images[0].size)
+        with computing(self.device) as workers:
+            some = (images[start : min(start + step, paired)] for start in range(0, paired, step))
+            self.similarities += chain.from_iterable(workers.map(self._similarities, some))
+
+    def _similarities(self, images: NDArray[np.uint8]) -> list[float]:
+        a, b = (wide(torch.from_numpy(images[k::2].copy()).to(self.device)) for k in (0, 1))
+        similarities: list[float] = ms_ssim_of_pairs(a, b).tolist()
+        return similarities
+
+    def mean(self, name: str) -> float:
+        if not self.similarities:
+            count = 0 if self._single is None else 1
+            raise DataError(
+                f"MS-SSIM compares pairs of images, but there are only {count} {name}; give 2 or more."
+            )
+        return math.fsum(self.similarities) / len(self.similarities)
