@@ -203,7 +203,7 @@ def generate(
     n: Annotated[int, Parameter(converter=_whole)] = 64,
     out: Annotated[Path, Parameter(alias="-o")] = Path("samples"),
     seed: int = 0,
-    label: str | None = None,
+    label: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     level: int | None = None,
     resolution: str | None = None,
     batch_size: int | None = None,
@@ -222,7 +222,7 @@ def generate(
     seed
         The same seed gives the same pictures, whatever n.
     label
-        Class, by name or number; default: any.
+        Class, by name or number; several (a,b), or a vector (0.5,-1), as trained; default: any.
     level
         Level to generate at; default: the highest that was trained.
     resolution
@@ -253,7 +253,7 @@ def interpolate(
     fps: float = 30.0,
     grid: tuple[int, int] = (1, 1),
     seed: int = 0,
-    label: str | None = None,
+    label: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     level: int | None = None,
     resolution: str | None = None,
     device: str = "auto",
@@ -275,7 +275,8 @@ def interpolate(
     seed
         The same seed gives the same walk.
     label
-        Class, by name or number; default: one for each picture of the grid.
+        Class, by name or number; several (a,b), or a vector (0.5,-1), as trained; default: one for each
+        picture of the grid.
     level
         Level to generate at; default: the highest that was trained.
     resolution

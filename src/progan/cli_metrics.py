@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,30 +26,83 @@ if TYPE_CHECKING:
     from progan.evaluation.results import Result
     from progan.training.run_folder import RunFolder
 
-Names = Annotated[tuple[str, ...], Parameter(show_default=" ".join)]
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """What both commands are told about how to measure; the words beside each option are its help."""
+
+    metrics: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Any of swd, ms_ssim, fid, kid, is, pr, and of generators ppl.", show_default=" ".join
+        ),
+    ] = ("swd", "ms_ssim")
+    num_images: Annotated[
+        int | None,
+        Parameter(help="Images to measure; default: 16,384, or fewer if a set has fewer."),
+    ] = None
+    num_reals: Annotated[int | None, Parameter(help="Images to compare with; default: as many.")] = None
+    seed: Annotated[int, Parameter(help="Of samples, the choice of images, and the metrics.")] = 0
+    resolution: Annotated[
+        str | None,
+        Parameter(
+            help="Size to measure at, 64 or 64x96; default: the highest of generators and packed sets."
+        ),
+    ] = None
+    extractor: Annotated[
+        Path | None,
+        Parameter(
+            help="Network for all but swd and ms_ssim, TorchScript or torch.export; default: Inception, in "
+            "the cache."
+        ),
+    ] = None
+    resize: Annotated[
+        str,
+        Parameter(help="How images are resized for the extractor: none, or such as bilinear-antialias:224."),
+    ] = "none"
+    normalise: Annotated[
+        str, Parameter(help="How pixels are scaled for it: 0..255, 0..1, -1..1 or imagenet.")
+    ] = "0..255"
+    download: Annotated[Flag, Parameter(help="Fetch the Inception network if it is not in the cache.")] = (
+        False
+    )
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, mps, ...")] = "auto"
+    force: Annotated[Flag, Parameter(help="Compute again what is known.")] = False
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) to measure at, or None."""
+        return None if self.resolution is None else parse_resolution(self.resolution)
+
+    def place(self) -> torch.device:
+        """Return the device to compute on."""
+        from progan.training.checks import choose_device
+
+        return choose_device(self.device)
+
+    def network(self) -> ExtractorFile:
+        """Return the extractor, not loaded yet."""
+        from progan.evaluation.choice import ExtractorFile
+
+        return ExtractorFile(self.extractor, self.resize, self.normalise, self.download)
+
+
+AS_USUAL = Measuring()
 
 
 def evaluate(
     path: Path,
     *,
     data: Path | None = None,
-    metrics: Names = ("swd", "ms_ssim"),
-    num_images: int | None = None,
-    num_reals: int | None = None,
-    seed: int = 0,
-    label: str | None = None,
-    resolution: str | None = None,
+    label: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     part: str | None = None,
     mirror: Annotated[bool | None, Parameter(negative="--no-mirror")] = None,
-    extractor: Path | None = None,
-    resize: str = "none",
-    normalise: str = "0..255",
-    download: Flag = False,
-    device: str = "auto",
-    force: Flag = False,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
     neighbours: Path | None = None,
+    measuring: Measuring = AS_USUAL,
 ) -> None:
     """Measure a generator against real pictures; a number that is known already is not computed again.
 
@@ -58,95 +112,53 @@ def evaluate(
         Run folder or weight file.
     data
         Real pictures: folder, .zip, packed set or .npy file; default: those that the run was trained on.
-    metrics
-        Any of swd, ms_ssim, fid, kid, is, pr, ppl.
-    num_images
-        Samples; default: 16,384, or as many as there are reals if these are fewer.
-    num_reals
-        Reals to compare with; default: as many.
-    seed
-        Of samples, the choice of reals, and the metrics.
     label
-        Class of the samples, by name or number; default: any.
-    resolution
-        Size to measure at, 64 or 64x96; default: the highest that was trained.
+        Label of the samples, as in `progan generate`; default: any.
     part
         Of a packed set: train, validation, test or all; default: what the run was trained on.
     mirror
         Flip half of the reals; default: as the run was trained.
-    extractor
-        Network for all but swd and ms_ssim, TorchScript or torch.export; default: Inception, in the cache.
-    resize
-        How images are resized for the extractor: none, or such as bilinear-antialias:224.
-    normalise
-        How pixels are scaled for it: 0..255, 0..1, -1..1 or imagenet.
-    download
-        Fetch the Inception network if it is not in the cache.
-    device
-        auto, cpu, cuda, mps, ...
-    force
-        Compute again what is known.
     out
         File of results; default: metrics.jsonl in the run folder, and none for a weight file.
     neighbours
         Also write a picture (.png): samples, each with the reals that are nearest to it in the extractor's
         features.
     """
-    from progan.evaluation.choice import ExtractorFile
     from progan.evaluation.places import open_images
     from progan.evaluation.results import FILE
-    from progan.training.checks import choose_device
     from progan.training.run_folder import RunFolder
 
-    run = RunFolder(path)
-    place = choose_device(device)
-    images = open_images(path, size=_size(resolution), seed=seed, label=label, device=place)
+    run, place, seed = RunFolder(path), measuring.place(), measuring.seed
+    images = open_images(path, size=measuring.size, seed=seed, label=label, device=place)
     if images.count is not None:
         raise ConfigError(
             f"{path} is no generator; `progan compare` measures one set of images against another"
         )
     if run.exists():
+        trained = run.config().data
         images.about["images_seen"] = _images_seen(run)
-        out = out or run.path / FILE
-        data = data or _own_set(run)
-        mirror = run.config().data.mirror if mirror is None else mirror
-        part = part or run.config().data.part
+        out, data, part = out or run.path / FILE, data or _own_set(run), part or trained.part
+        mirror = trained.mirror if mirror is None else mirror
+    size = (images.shape[1], images.shape[2])
     reals = None
     if data is not None:
-        reals = open_images(
-            data,
-            size=(images.shape[1], images.shape[2]),
-            part=part or "train",
-            mirror=bool(mirror),
-            seed=seed + 1,
-            device=place,
-        )
-    network = ExtractorFile(extractor, resize, normalise, download)
+        part = part or "train"
+        reals = open_images(data, size=size, part=part, mirror=bool(mirror), seed=seed + 1, device=place)
     if neighbours is not None:
         _check_neighbours(neighbours, reals)
-    _measure(images, reals, metrics, num_images, num_reals, seed, place, network, out, force)
+    _measure(images, reals, measuring, out)
     if neighbours is not None and reals is not None:
-        _write_neighbours(images, reals, network, place, neighbours)
+        _write_neighbours(images, reals, measuring.network(), place, neighbours)
 
 
 def compare(
     a: Path,
     b: Path,
     *,
-    metrics: Names = ("swd", "ms_ssim"),
-    num_images: int | None = None,
-    num_reals: int | None = None,
-    seed: int = 0,
-    resolution: str | None = None,
     part: str = "train",
     mirror: Flag = False,
-    extractor: Path | None = None,
-    resize: str = "none",
-    normalise: str = "0..255",
-    download: Flag = False,
-    device: str = "auto",
-    force: Flag = False,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    measuring: Measuring = AS_USUAL,
 ) -> None:
     """Measure one set of images against another. Each is a folder, .zip, packed set, .npy file or generator.
 
@@ -156,66 +168,31 @@ def compare(
         The set that takes the part of the reals.
     b
         The set that is measured against it.
-    metrics
-        Any of swd, ms_ssim, fid, kid, is, pr, and, if B is a generator, ppl.
-    num_images
-        Images of B; default: 16,384, or as many as both have if these are fewer.
-    num_reals
-        Images of A; default: as many.
-    seed
-        Of samples, the choice of images, and the metrics.
-    resolution
-        Level of packed sets and generators, 64 or 64x96; default: their highest.
     part
         Of packed sets: train, validation, test or all.
     mirror
         Flip half of A.
-    extractor
-        Network for all but swd and ms_ssim, TorchScript or torch.export; default: Inception, in the cache.
-    resize
-        How images are resized for the extractor: none, or such as bilinear-antialias:224.
-    normalise
-        How pixels are scaled for it: 0..255, 0..1, -1..1 or imagenet.
-    download
-        Fetch the Inception network if it is not in the cache.
-    device
-        auto, cpu, cuda, mps, ...
-    force
-        Compute again what is known.
     out
         File of results; default: none is written.
     """
-    from progan.evaluation.choice import ExtractorFile
     from progan.evaluation.places import open_images
-    from progan.training.checks import choose_device
 
-    place, size = choose_device(device), _size(resolution)
+    place, size, seed = measuring.place(), measuring.size, measuring.seed
     images = open_images(b, size=size, part=part, seed=seed, device=place)
     # Another seed, so that two generators share no latents.
     reals = open_images(a, size=size, part=part, mirror=mirror, seed=seed + 1, device=place)
-    network = ExtractorFile(extractor, resize, normalise, download)
-    _measure(images, reals, metrics, num_images, num_reals, seed, place, network, out, force)
+    _measure(images, reals, measuring, out)
 
 
-def _measure(
-    images: ImageSet,
-    reals: ImageSet | None,
-    metrics: Sequence[str],
-    num_images: int | None,
-    num_reals: int | None,
-    seed: int,
-    device: torch.device,
-    network: ExtractorFile,
-    out: Path | None,
-    force: bool,
-) -> None:
+def _measure(images: ImageSet, reals: ImageSet | None, options: Measuring, out: Path | None) -> None:
     """Measure, and print a table."""
     from progan.evaluation import measure
 
     with _interruptible(out) as progress:
         results = measure.evaluate(
-            images, reals, metrics, n=num_images, num_reals=num_reals, seed=seed, device=device,
-            extractor=network, out=out, force=force, progress=progress,
+            images, reals, options.metrics, n=options.num_images, num_reals=options.num_reals,
+            seed=options.seed, device=options.place(), extractor=options.network(), out=out,
+            force=options.force, progress=progress,
         )  # fmt: skip
     console = Console()
     print_results(console, results)
@@ -307,10 +284,6 @@ def _write_neighbours(
         )
     save_grid(together, path, columns=1 + found.indices.shape[1])
     say(Console(), f"samples (first column) and their nearest reals: {path}")
-
-
-def _size(resolution: str | None) -> tuple[int, int] | None:
-    return None if resolution is None else parse_resolution(resolution)
 
 
 @contextmanager

@@ -75,12 +75,11 @@ def evaluate(
 
     Args:
         generator: A `Generator`, run folder or weight file; or any other set of images (`open_images`).
-        reals: Any set of images. Of a packed set, the level that fits is taken. None: only metrics that need
-            no reals are measured.
+        reals: Any set of images, of a packed set the level that fits. None: for metrics that need no reals.
         metrics: Short names (`METRICS`), or metrics that were fed with nothing.
         n: Images to measure; None: 16,384, or fewer if a set has fewer.
-        num_reals: Reals to compare with; None: n. The sliced Wasserstein distance takes n whatever this says,
-            or 2n, for its floor, if that is said or if the set has as many and n is at most 8,192.
+        num_reals: Reals to compare with; None: n. The sliced Wasserstein distance takes n, or 2n for its
+            floor if that is said, or if the set has them and n is at most 8,192.
         seed: Of samples, flips, the choice of images, and what metrics draw.
         label: Of the samples; None draws one for each.
         size: (height, width) to measure at; None: what the generator makes.
@@ -89,7 +88,6 @@ def evaluate(
         device: Where to compute; None: the CPU (and a `Generator` where it is).
         extractor: Of metrics on features.
         out: File of results: what is in it is not computed again, what is computed is appended at once.
-            Samples that are not finished when the work is interrupted are kept beside it.
         force: Compute and append again what is in the file.
         progress: See `Stages`.
 
@@ -97,13 +95,13 @@ def evaluate(
         A result for each metric, in their order.
 
     Raises:
-        ProganError: of the kind that fits, saying what is wrong; before anything long where possible.
+        ProganError: of the kind that fits; before anything long where possible.
     """
     seed = whole("seed", seed)
     images = open_images(generator, size=size, part=part, seed=seed, label=label, device=device, most=n)
+    # Another seed, so that two generators, or a generator and itself, share no latents.
     opened = None
     if reals is not None:
-        # Another seed, so that two generators, or a generator and itself, share no latents.
         opened = open_images(
             reals, size=_size(images), part=part, mirror=mirror, seed=seed + 1, device=device, most=num_reals
         )
