@@ -21,10 +21,11 @@ from progan.training.run_folder import RunFolder
 from tiny import command, environment, last_tensors, options, progan, require_equal, words
 
 TREE = options(
-    schedule={"stabilise_kimg": [0.08], "fade_kimg": [0.16], "batch_size": [8]},
+    schedule={"stabilise_kimg": [0.08], "fade_kimg": [0.16], "batch_size": [8], "total_kimg": 0.96},
     run={"checkpoint_minutes": 0.001, "log_kimg": [0.04]},
 )
-TOTAL = 560
+TOTAL = 960
+"""Images of the run: so many that on a busy machine it is not over before a signal arrives."""
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
