@@ -139,6 +139,8 @@ ELSEWHERE: dict[str, str] = {
     "monitor.interval_kimg": "test_run_options.py::test_metrics_during_training",
     "monitor.num_images": "test_run_options.py::test_metrics_during_training",
     "monitor.extractor": "test_run_options.py::test_a_missing_extractor_is_found_missing_before_training",
+    "monitor.resize": "test_run_options.py::test_what_cannot_be_measured_does_not_end_the_training",
+    "monitor.normalise": "test_run_options.py::test_what_cannot_be_measured_does_not_end_the_training",
     "run.stop_after": "test_run_options.py::test_each_level_as_a_process_of_its_own",
 }
 """Which test shows what each of the other options does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -276,3 +277,28 @@ def test_a_missing_extractor_is_found_missing_before_training(blobs: PackedSet, 
     with pytest.raises(ProganError, match=r"none\.pt"):
         train(blobs, tmp_path / "run", monitor=monitor)
     assert not RunFolder(tmp_path / "run").exists()
+
+
+class NeedsSize(torch.nn.Module):
+    """Features of images of 16x16 and of no others."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.view(images.shape[0], 3, 16, 16).mean(dim=2).flatten(1)
+
+
+def test_what_cannot_be_measured_does_not_end_the_training(blobs: PackedSet, tmp_path: Path) -> None:
+    """A network that takes 16x16 alone fails on the lower levels, unless images are resized for it."""
+    network = tmp_path / "net.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is what extractors are published in
+        torch.jit.save(torch.jit.script(NeedsSize()), str(network))
+    plain = {"metrics": ["kid"], "extractor": str(network), "num_images": 16}
+    listener = Listener()
+    run = train(blobs, tmp_path / "run", listener, monitor=plain)
+    assert last_tensors(run)[0].images_seen == TOTAL
+    assert any(line.startswith("not measured at") for line in listener.said)
+    scaled = {**plain, "resize": "bilinear:16", "normalise": "-1..1"}
+    run = train(blobs, tmp_path / "scaled", monitor=scaled)
+    names = [{key for key in line if key.startswith("kid")} for line in read_stats(RunFolder(run).stats_file)]
+    assert any(names)
+    assert all("bilinear16_-1..1" in key for found in names for key in found)

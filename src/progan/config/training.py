@@ -395,3 +395,13 @@ class MonitorOptions(Branch):
         description="File of the network whose features metrics compare; default: Inception in the cache.",
         json_schema_extra=seen(),
     )
+    resize: str = Field(
+        "none",
+        description="How images are resized for it: none, or such as bilinear-antialias:224.",
+        json_schema_extra=seen(),
+    )
+    normalise: str = Field(
+        "0..255",
+        description="How pixels are scaled for it: 0..255, 0..1, -1..1 or imagenet.",
+        json_schema_extra=seen(),
+    )

@@ -21,6 +21,7 @@ from progan.evaluation.labels import Label
 from progan.evaluation.places import Place, open_images
 from progan.evaluation.results import Result, append_result, find_result, require_appendable, software
 from progan.evaluation.sampling import label_vectors, whole
+from progan.metrics.extractors import exact_float32
 from progan.metrics.feature_metrics import FeatureMetric
 from progan.metrics.metric import Metric
 from progan.metrics.path_length import PathLength
@@ -206,6 +207,12 @@ class _Wanted:
                 f"the sets differ: {images.name} has images of {describe_shape(images.shape)}, {reals.name} "
                 f"of {describe_shape(reals.shape)}; make them equal"
             )
+        there = None if reals is None else reals.count
+        if reals is not None and there is not None and (blank.num_reals or 0) > there:
+            raise DataError(
+                f"{metric.name} needs {blank.num_reals:,} reals, and {reals.name} has {there:,}: give "
+                f"more of them, or lower --num-images"
+            )
         if min(blank.num_images, blank.num_reals or blank.num_images) < metric.minimum:
             raise DataError(
                 f"{metric.name} needs at least {metric.minimum:,} images of each set, not "
@@ -286,7 +293,9 @@ def measure_path(
         return made
 
     labels = label_vectors(G, images.label, images.seed, 0, metric.samples)
-    return metric.measure(render, G.latent_size, labels, progress=progress)
+    # The steps are so small that TF32 would measure its own rounding.
+    with exact_float32(weight.device):
+        return metric.measure(render, G.latent_size, labels, progress=progress)
 
 
 def _groups(wanted: Sequence[_Wanted]) -> list[list[_Wanted]]:

@@ -45,6 +45,8 @@ FREE_KEYS = (
     "monitor.interval_kimg",
     "monitor.num_images",
     "monitor.extractor",
+    "monitor.resize",
+    "monitor.normalise",
 )
 """Options that may differ whenever a run goes on: they do not change what is computed."""
 FIXED_BRANCHES = ("data.", "model.", "run.seed")

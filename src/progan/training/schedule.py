@@ -146,9 +146,8 @@ class Schedule:
         return kimg is not None and self._is_due(kimg, before, after)
 
     def is_measured(self, before: int, after: int) -> bool:
-        """Whether metrics are due after an iteration: if any are asked for, at intervals and phase ends."""
-        monitor = self._config.monitor
-        return bool(monitor.metrics) and self._is_due(monitor.interval_kimg, before, after)
+        """Whether metrics are due after an iteration: at intervals, at the end of phases and of it all."""
+        return self._is_due(self._config.monitor.interval_kimg, before, after) or after >= self.total
 
     def stops(self, before: int, after: int) -> bool:
         """Whether `run.stop_after` asks to stop after an iteration, with more of the schedule to come."""

@@ -9,7 +9,7 @@ import torch
 
 from progan.config import Config
 from progan.data.packed import PackedSet
-from progan.errors import CheckpointError, DivergenceError, Interrupted
+from progan.errors import CheckpointError, DivergenceError, Interrupted, ProganError
 from progan.evaluation.choice import ExtractorFile
 from progan.evaluation.monitor import Monitor
 from progan.files import remove_leftovers
@@ -113,7 +113,8 @@ class Trainer:
                 halt = self.schedule.stops(before, after)
                 # Asked once: a signal that comes from here on is for the next iteration.
                 stopped_by = stop.signal_number
-                self._write_what_is_due(logs, before, ending=done or halt or stopped_by is not None)
+                hurried = stopped_by is not None
+                self._write_what_is_due(logs, before, ending=done or halt or hurried, hurried=hurried)
                 self.reporter.advance(point, after)
                 if stopped_by is not None and not done:
                     raise Interrupted(
@@ -128,16 +129,18 @@ class Trainer:
                     )
                     return
 
-    def _write_what_is_due(self, logs: Logs, before: int, *, ending: bool) -> None:
+    def _write_what_is_due(self, logs: Logs, before: int, *, ending: bool, hurried: bool) -> None:
         """Write log point, sample grid and checkpoint after an iteration, each where it is due.
 
         Args:
             logs: Where log points go.
             before: The clock before the iteration.
             ending: It was the last one for now, so everything is due.
+            hurried: A signal asked to stop.
         """
         schedule, after = self.schedule, self.state.images_seen
-        measured = self.monitor is not None and (ending or schedule.is_measured(before, after))
+        # Not because of a signal: who sent it waits a few seconds for the checkpoint, not for metrics.
+        measured = self.monitor is not None and schedule.is_measured(before, after) and not hurried
         if ending or measured or schedule.is_log(before, after):
             rate = (after - self._logged) / max(time.monotonic() - self._logged_at, 1e-9)
             self._log(logs, schedule.at(before), rate, measured=measured)
@@ -192,11 +195,20 @@ class Trainer:
             **self._gauges(),
             **{name: float(value) for name, value in means.items()},
         }
-        if measured and self.monitor is not None:
-            stats |= self.monitor.measure(self.state.G_ema)
+        if measured:
+            stats |= self._measure()
         self._sums, self._counts = {}, {}
         logs.write(stats)
         self.reporter.tick(stats)
+
+    def _measure(self) -> Stats:
+        """Return the metrics; if they cannot be had that is said, and does not end the training."""
+        assert self.monitor is not None
+        try:
+            return dict(self.monitor.measure(self.state.G_ema))
+        except ProganError as error:
+            self.reporter.say(f"not measured at {self.state.images_seen:,} images: {error}")
+            return {}
 
     def _gauges(self) -> Stats:
         """Return what adjusts itself during training, where it does."""
@@ -250,5 +262,5 @@ def make_monitor(config: Config, packed: PackedSet, device: torch.device) -> Mon
         mirror=config.data.mirror,
         seed=config.run.seed,
         device=device,
-        extractor=None if options.extractor is None else ExtractorFile(options.extractor),
+        extractor=ExtractorFile(options.extractor, options.resize, options.normalise),
     )
