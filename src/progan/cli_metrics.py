@@ -147,8 +147,10 @@ def evaluate(
     if neighbours is not None:
         _check_neighbours(neighbours, reals)
     _measure(images, reals, measuring, out)
-    if neighbours is not None and reals is not None:
-        _write_neighbours(images, reals, measuring.network(), place, neighbours)
+    if neighbours is not None and data is not None:
+        # Not mirrored: a copy of a picture would not be found near its mirror image.
+        plain = open_images(data, size=size, part=part or "train", seed=seed + 1, device=place)
+        _write_neighbours(images, plain, measuring.network(), place, neighbours)
 
 
 def compare(
