@@ -28,10 +28,17 @@ TOTAL = 960
 """Images of the run: so many that on a busy machine it is not over before a signal arrives."""
 
 
+def heed_signals() -> None:
+    """Undo what a shell that runs the tests in the background has had them ignore."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-    )
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+        preexec_fn=heed_signals,
+    )  # fmt: skip
 
 
 def train_words(blobs: PackedSet, run: Path) -> list[object]:
