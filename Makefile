@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 FILES ?=
+INPUTS ?= 100000
+KILLS ?= 200
+MINUTES ?= 60
 
-.PHONY: install demo test test-slow lint types format docs bench clean
+.PHONY: install demo test test-slow fuzz faults soak lint types format docs bench clean
 
 # The stamp is newer than what it was made from, so the environment follows changes of either file.
 $(VENV)/stamp: pyproject.toml constraints.txt
@@ -29,6 +32,17 @@ test: install
 
 test-slow: install
 	$(BIN)/pytest -m slow $(FILES)
+
+# INPUTS mutated files for each reader of files from strangers; says how to repeat what it finds.
+fuzz: install
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --inputs $(INPUTS)
+
+# KILLS processes are killed and resumed, disks fail, files are damaged; says how to repeat what it finds.
+faults: install
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py --kills $(KILLS)
+
+soak: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 lint: install
 	$(BIN)/ruff check .

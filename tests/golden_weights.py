@@ -1,8 +1,4 @@
-"""Reference numbers of the original TensorFlow code, and its weights in our layout.
-
-The original keeps convolutions as [k, k, in, out], its fused upscaling kernel as [k, k, out, in] and for
-a transposed convolution (hence mirrored against ours), and dense layers as [in, out].
-"""
+"""Reference numbers of the original TensorFlow code, and its weights in our layout."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from progan.interop.official import translate
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 
@@ -33,42 +30,6 @@ def golden(name: str) -> Arrays:
 def official_kwargs(arrays: Arrays, network: str) -> dict[str, Any]:
     kwargs: dict[str, Any] = json.loads(str(arrays[f"{network}.all_kwargs_json"]))
     return kwargs
-
-
-def our_name(official: str, max_level: int) -> str:
-    """Translate `8x8/Conv0_up/weight` to `blocks.0.conv0_up.weight`, and so on."""
-    scope, rest = official.split("/", 1)
-    if scope.startswith(("ToRGB_lod", "FromRGB_lod")):
-        kind = "to_rgb" if scope.startswith("To") else "from_rgb"
-        return f"{kind}.{max_level - int(scope.rsplit('lod')[1])}.{rest}"
-    layer, part = rest.split("/")
-    level = int(scope.split("x")[0]).bit_length() - 3
-    if level == 0:
-        dense = "dense_bias" if part == "bias" else "dense.weight"
-        return dense if layer == "Dense" else f"{layer.lower()}.{part}"
-    ours = {"Conv0_up": "conv0_up", "Conv0": "conv0", "Conv1": "conv1", "Conv1_down": "conv1_down"}[layer]
-    return f"blocks.{level - 1}.{ours}.{part}"
-
-
-def our_value(official: str, value: NDArray[Any]) -> Tensor:
-    """Bring an official weight (or its gradient) into our layout."""
-    tensor = torch.from_numpy(np.asarray(value))
-    if "Conv0_up/weight" in official:
-        return tensor.permute(2, 3, 0, 1).flip(2, 3).contiguous()
-    if tensor.ndim == 4:
-        return tensor.permute(3, 2, 0, 1).contiguous()
-    return tensor.t().contiguous() if tensor.ndim == 2 else tensor
-
-
-def translate(official: str, value: NDArray[Any], max_level: int, network: str) -> tuple[str, Tensor]:
-    """Return our name and value of an official variable of network G or D."""
-    name = our_name(official, max_level)
-    # The unfused original names the layers Conv0 and Conv1 in both networks.
-    if network == "G":
-        name = name.replace(".conv0.", ".conv0_up.")
-    elif ".conv1." in name:
-        name = name.replace(".conv1.", ".conv1_down.")
-    return name, our_value(official, value)
 
 
 def state_dict(

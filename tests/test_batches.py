@@ -235,9 +235,9 @@ def test_each_kind_of_choice_has_a_stream_of_its_own(
     """Two choices from one stream would be related: pictures with a large mixing factor never flipped."""
     used: list[str] = []
 
-    def note(seed: int, purpose: str, clock: int) -> np.random.Generator:
+    def note(seed: int, purpose: str, clock: int, attempt: int) -> np.random.Generator:
         used.append(purpose)
-        return random_generator(seed, purpose, clock)
+        return random_generator(seed, purpose, clock, attempt)
 
     monkeypatch.setattr(data_batches, "random_generator", note)
     noisy = {"adversarial": "least_squares"}

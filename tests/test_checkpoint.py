@@ -7,7 +7,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from progan.config import make_config
-from progan.errors import CheckpointError, DivergenceError, StorageError
+from progan.errors import CheckpointError, StorageError
 from progan.files import remove_leftovers, write_text
 from progan.models import tensor_file
 from progan.models.generator import Generator
@@ -155,7 +155,7 @@ def foreign_metadata(path: Path) -> None:
 
 
 def other_format(path: Path) -> None:
-    tensor_file.write(path, "progan-checkpoint-999", {}, small())
+    tensor_file.write(path, "progan-checkpoint-0", {}, small())
 
 
 def weight_file(path: Path) -> None:
@@ -182,7 +182,7 @@ BAD = [
     ("is not a readable|cannot be read", pickle),
     ("format None", foreign),
     ("format None", foreign_metadata),
-    ("progan-checkpoint-999", other_format),
+    ("progan-checkpoint-0", other_format),
     ("progan-weights-1", weight_file),
 ]
 
@@ -244,13 +244,41 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_not_finite_is_never_saved(tmp_path: Path, value: float) -> None:
-    save(tmp_path, at(100), small(), keep=1)
+def test_what_is_not_finite_is_found(value: float) -> None:
+    assert checkpoint.not_finite(small()) == []
     bad = {**small(), "d_optimizer/exp_avg.conv.weight": torch.tensor([0.0, value])}
-    with pytest.raises(DivergenceError, match=r"d_optimizer/exp_avg\.conv\.weight .* at 200 images"):
-        save(tmp_path, at(200), bad, keep=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["000000000100.safetensors"]
-    assert load(paths(tmp_path)[0])[0] == at(100)
+    assert checkpoint.not_finite(bad) == ["d_optimizer/exp_avg.conv.weight"]
+
+
+def test_a_copy_is_not_changed_by_training(tmp_path: Path) -> None:
+    state = {"a": torch.ones(3), "b": torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last)}
+    expected = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    copy = checkpoint.host_copy(state)
+    for value in state.values():
+        value.add_(1)
+    require_equal(load(save(tmp_path, RECORD, copy, keep=1))[1], expected)
+
+
+def test_what_a_newer_version_wrote_is_refused_and_kept(tmp_path: Path) -> None:
+    """Going on from an older checkpoint would lose, and then delete, the newer version's work."""
+    save(tmp_path, at(100), small(), keep=3)
+    path = tmp_path / f"{200:012d}.safetensors"
+    tensor_file.write(path, "progan-checkpoint-999", {"other": 1}, small())
+    with pytest.raises(CheckpointError, match=r"was written by a newer progan .*; update progan") as caught:
+        newest(tmp_path)
+    assert str(path) in str(caught.value)
+    found, _ = newest(tmp_path, before=200)
+    assert found is not None
+    assert found[0] == at(100)
+
+
+def test_what_an_older_version_wrote_is_read(tmp_path: Path) -> None:
+    """Runs had no attempts before there was a way back from a divergence."""
+    older = {key: value for key, value in asdict(RECORD).items() if key != "attempt"}
+    tensor_file.write(tmp_path / f"{1234:012d}.safetensors", checkpoint.FORMAT, older, small())
+    found, passed_over = newest(tmp_path)
+    assert found is not None
+    assert (found[0], passed_over) == (RECORD, [])
 
 
 @contextmanager

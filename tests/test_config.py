@@ -73,7 +73,9 @@ def test_resolutions_are_read_as_they_are_written(resolution: tuple[int, int]) -
     assert parse_resolution(resolution[0]) == parse_resolution(str(resolution[0])) == (resolution[0],) * 2
 
 
-@pytest.mark.parametrize("text", ["", "0", "12x", "x12", "0x4", "4x0", "-4", "4.5", "big", "4x4x4"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "12x", "x12", "0x4", "4x0", "-4", "4.5", "big", "4x4x4", "9" * 8, "4x" + "9" * 5000]
+)
 def test_what_is_no_resolution(text: str) -> None:
     with pytest.raises(ConfigError, match="expected a side such as 128, or HEIGHTxWIDTH"):
         parse_resolution(text)
@@ -241,6 +243,11 @@ def test_all_problems_are_told_at_once() -> None:
         ({"augment": {"adaptive": True}}, "augment.adaptive needs something to adapt"),
         ({"augment": {"policy": ["color"] * 2}}, "augment.policy color, color: name each"),
         ({"schedule": {"growth": "none", "start_level": 2}}, "schedule.growth none trains"),
+        (
+            {"schedule": {"morph_kimg": 5}},
+            "schedule.morph_kimg 5.0 does nothing without schedule.growth morph",
+        ),
+        ({"schedule": {"growth": "morph", "fade_kimg": 5}}, "schedule.fade_kimg 5.0 does nothing without"),
     ],
 )
 def test_an_option_is_named_once(tree: dict[str, Any], start: str) -> None:
@@ -354,12 +361,17 @@ def test_precedence(tmp_path: Path) -> None:
         ("r.json", '{"a": 1,\n}', "r.json, line [12]: not valid JSON"),
         ("r.json", '{"run":\n {"seed": NaN}}', "r.json, line 2: NaN is no number of JSON"),
         ("r.json", '{"NaN":\n -Infinity}', "line 2: -Infinity is no number"),
-        ("r.json", "[" * 100_000, "nested too deeply"),
+        ("r.json", "[" * 50_000, "nested too deeply"),
+        ("r.json", "[" * 100_000, "longer than 65,536 characters"),
+        ("r.yaml", "a: " + "[" * 5_000, "nested too deeply"),
+        ("r.yaml", "a: 1\n" * 20_000, "longer than 65,536 characters"),
         ("r.json", "[1]", "found list"),
         ("r.json", '{"a": ' + "9" * 5000 + "}", "not valid JSON"),
         ("r.toml", "a = 1\nb = \n", "r.toml, line 2: not valid TOML"),
         ("r.toml", "a = 1\na = 2\n", "line 2: not valid TOML"),
         ("r.toml", "a = '", "line 1: not valid TOML"),
+        ("r.toml", "b = 1\na" + ".a" * 30_000 + " = 1", "r.toml, line 2: more than 500 dots"),
+        ("r.toml", "a = " + "[" * 50_000, "nested too deeply"),
     ],
 )
 def test_files_that_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:

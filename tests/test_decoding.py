@@ -226,6 +226,21 @@ def test_decompression_bombs_are_skipped(
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
+def test_jpeg_of_endless_scans_is_skipped(tmp_path: Path) -> None:
+    file = tmp_path / "x.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    # Within a segment, as after the end, these bytes are no scan.
+    Image.fromarray(noise).save(file, progressive=True, comment=b"\xff\xda" * 1000)
+    whole = file.read_bytes()
+    last = whole.rindex(b"\xff\xda")
+    for scans, trailer in ((50, b""), (50, b"\xff\xda" * 1000), (1000, b"")):
+        file.write_bytes(whole[:last] + whole[last:-2] * scans + whole[-2:] + trailer)
+        if scans < 100:
+            assert decode(FolderSource(tmp_path), file.name, 3).size == (64, 64)
+        else:
+            assert why_not(tmp_path, file.name) == "a JPEG of more than 100 scans"
+
+
 def test_unreadable_files_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_source: FolderSource, _name: str) -> None:
         raise PermissionError(13, "Permission denied")

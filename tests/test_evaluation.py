@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -82,9 +82,11 @@ class Sums(Metric):
         sums = {f"{self.name}_fakes": float(np.concatenate(self.fakes).sum())}
         return sums | ({f"{self.name}_reals": float(np.concatenate(self.reals).sum())} if self.reals else {})
 
+    def forget_reals(self) -> None:
+        self.compared_with, self.reals = self.reals, []
+
     def forget_fakes(self) -> None:
-        self.computed_on = self.fakes
-        self.fakes = []
+        self.computed_on, self.fakes = self.fakes, []
 
 
 class Alone(Sums):
@@ -95,7 +97,7 @@ def test_metrics_are_fed_with_the_chosen_images() -> None:
     metric = Sums()
     (result,) = compare(REALS, FAKES, [metric], n=7, num_reals=11, seed=5)
     reals, fakes = (choose(ArrayImages(x, "x"), n, 5) for x, n in ((REALS, 11), (FAKES, 7)))
-    np.testing.assert_array_equal(np.concatenate(metric.reals), REALS[reals])
+    np.testing.assert_array_equal(np.concatenate(metric.compared_with), REALS[reals])
     np.testing.assert_array_equal(np.concatenate(metric.computed_on), FAKES[fakes])
     assert result.numbers == {
         "sums_fakes": float(FAKES[fakes].sum()),
@@ -103,6 +105,32 @@ def test_metrics_are_fed_with_the_chosen_images() -> None:
     }
     assert (result.num_images, result.num_reals, result.seed, result.cached) == (7, 11, 5, False)
     assert result.notes == ("sums is only a sum",)
+
+
+def test_a_metric_that_is_used_again_begins_anew() -> None:
+    metric = Sums()
+    for _ in range(2):
+        compare(REALS, FAKES, [metric])
+        assert len(np.concatenate(metric.compared_with)) == 10
+        assert (metric.reals, metric.fakes) == ([], []), "their memory is free"
+    metric.add_reals(REALS)
+    metric.add_fakes(FAKES)
+    (result,) = compare(REALS, FAKES, [metric])
+    assert result.numbers == compare(REALS, FAKES, [Sums()])[0].numbers
+
+
+def test_endless_sets_are_read_as_far_as_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless() -> Iterator[NDArray[np.uint8]]:
+        while True:
+            yield REALS
+
+    monkeypatch.setattr(measuring, "USUAL", 24)
+    for n, num_reals, expected in ((None, None, (24, 24)), (5, None, (5, 5)), (30, None, (30, 30)),
+                                   (5, 40, (5, 40))):  # fmt: skip
+        (result,) = compare(endless(), endless(), [Sums()], n=n, num_reals=num_reals)
+        assert (result.num_images, result.num_reals) == expected
+    (result,) = compare(endless(), endless(), ["swd"], n=12)
+    assert result.num_reals == 24, "as many as a floor of its own count needs"
 
 
 def test_how_many_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,14 +187,14 @@ def test_each_option_of_the_sets_counts(blobs: PackedSet) -> None:
     mirrored, plain = Sums(), Sums()
     evaluate(tiny(), blobs, [mirrored], mirror=True)
     evaluate(tiny(), blobs, [plain])
-    assert not np.array_equal(mirrored.reals[0], plain.reals[0])
+    assert not np.array_equal(mirrored.compared_with[0], plain.compared_with[0])
 
 
 def test_two_generators_share_no_latents(tmp_path: Path) -> None:
     save(tiny(), tmp_path / "g.safetensors")
     metric = Sums()
     compare(tmp_path / "g.safetensors", tmp_path / "g.safetensors", [metric], n=8)
-    fakes, reals = np.concatenate(metric.computed_on), np.concatenate(metric.reals)
+    fakes, reals = np.concatenate(metric.computed_on), np.concatenate(metric.compared_with)
     assert all(not np.array_equal(fake, real) for fake in fakes for real in reals)
 
 
@@ -207,7 +235,7 @@ class TestFile:
         metric = Sums(failing=RuntimeError)
         (second,) = evaluate(tiny(), REALS, [metric], out=out)
         assert (second.cached, second.numbers, second.notes) == (True, first.numbers, first.notes)
-        assert not metric.reals
+        assert not hasattr(metric, "compared_with"), "it was not touched"
         assert len(out.read_text().splitlines()) == 1
         (third,) = evaluate(tiny(), REALS, [Sums()], out=out, force=True)
         assert (third.cached, third.numbers) == (False, first.numbers)
@@ -269,7 +297,9 @@ class TestFile:
     def test_what_is_no_result_is_told(self, tmp_path: Path) -> None:
         out = tmp_path / "metrics.jsonl"
         compare(REALS, FAKES, [Sums()], out=out)
-        for line in ("[]", "{", '{"metric": "x"}', '{"numbers": 1}'):
+        whole = json.loads(out.read_text())
+        notes = json.dumps({**whole, "notes": 5})
+        for line in ("[]", "{", '{"metric": "x"}', '{"numbers": 1}', notes):
             damaged = tmp_path / "damaged.jsonl"
             damaged.write_text(f"{out.read_text()}{line}\n")
             with pytest.raises(DataError, match=r"damaged.jsonl, line 2: is no result.*delete the line"):
@@ -332,6 +362,13 @@ def test_an_interrupted_evaluation_goes_on(tmp_path: Path) -> None:
         ("b: images", 12, 12),
     ]
     assert not list(tmp_path.glob(".samples-*"))
+
+
+def test_an_error_of_a_metric_keeps_the_samples(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        evaluate(tiny(), REALS, [Sums(failing=RuntimeError)], out=tmp_path / "metrics.jsonl")
+    (file,) = tmp_path.glob(".samples-*.u8")
+    assert file.stat().st_size == 12 * 3 * 16 * 16
 
 
 def test_what_cannot_be_measured_is_told_before_the_work() -> None:
@@ -442,6 +479,40 @@ class TestMonitor:
         before = torch.get_rng_state()
         monitor.measure(tiny())
         assert torch.equal(before, torch.get_rng_state())
+
+    def test_a_failure_leaves_no_fakes_behind(self, blobs: PackedSet) -> None:
+        monitor, G = Monitor(blobs, ["ms_ssim", "kid"], n=20, extractor=Extractor(pooled, "pool")), tiny()
+        first = monitor.measure(G)
+        diverged = tiny()
+        with torch.no_grad():
+            next(diverged.parameters()).fill_(torch.nan)
+        with pytest.raises(DataError, match="not finite"):
+            monitor.measure(diverged)
+        assert monitor.measure(G) == first
+        calls = 0
+
+        def failing(images: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            if calls == 4:
+                raise RuntimeError
+            return pooled(images)
+
+        monitor = Monitor(blobs, ["ms_ssim", "kid"], n=20, extractor=Extractor(failing, "failing"))
+        monitor.measure(G)
+        other = tiny()
+        with torch.no_grad():
+            next(other.parameters()).add_(1)
+        with pytest.raises(RuntimeError):
+            monitor.measure(other)
+        assert monitor.measure(G)["ms_ssim"] == first["ms_ssim"]
+
+    def test_only_a_path_length_makes_no_other_images(
+        self, blobs: PackedSet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monitor = Monitor(blobs, ["ppl"], n=4, extractor=Extractor(pooled, "pool"))
+        monkeypatch.setattr("progan.evaluation.generated.render", pytest.fail)
+        assert set(monitor.measure(tiny())) == {"ppl_zfull_pool"}
 
     def test_what_is_missing_is_told_at_once(self, blobs: PackedSet) -> None:
         with pytest.raises(ConfigError, match="did you mean 'swd'"):

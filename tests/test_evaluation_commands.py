@@ -178,7 +178,13 @@ def test_neighbours_become_a_picture(run: Path, pool: Path, tmp_path: Path, caps
     with Image.open(path) as picture:
         assert picture.size == (8 * 66 - 2, 8 * 66 - 2)
     assert ".png" in mistake(capsys, *words, "--neighbours", tmp_path / "n.txt", "--extractor", pool)
-    assert "Inception" in mistake(capsys, *words, "--neighbours", path, "--resize", "bilinear:8")
+    (run / "metrics.jsonl").unlink()
+    for wrong, message in (
+        (("--resize", "bilinear:8"), "Inception"),
+        (("--extractor", tmp_path / "gone.pt"), "no extractor"),
+    ):
+        assert message in mistake(capsys, *words, "--neighbours", path, *wrong)
+        assert not (run / "metrics.jsonl").exists(), "found before anything is measured"
 
 
 def test_mistakes(run: Path, tmp_path: Path, blobs: PackedSet, capsys: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,8 @@ def test_pictures_that_cannot_be_used_are_errors(tmp_path: Path) -> None:
         (lambda path: saved(path, PIXELS.astype(np.float32)), DataError, "floats from 0 to 255; expected"),
         (lambda path: saved(path, PIXELS / 255), DataError, "floats from 0 to 1; expected"),
         (lambda path: written(path / "x.npy", b"\x93NUMPY"), DataError, "cannot be read as a .npy"),
+        (lambda path: written(path / "x.npy", b"PK\x03\x04"), DataError, "cannot be read as a .npy"),
+        (lambda path: archive(path), DataError, "a .npz archive under another name"),
         (lambda path: written(path / "x.dat", b"?"), DataError, "no set of images; give a folder or .zip"),
         (lambda path: written(path / "x.zip", b"?"), DataError, "damaged .zip"),
         (lambda path: written(path / "x.safetensors", b"?"), CheckpointError, "not a readable safetensors"),
@@ -154,6 +157,11 @@ def test_what_is_no_set_of_images_is_told(tmp_path: Path, make: Any, kind: Any, 
 def saved(path: Path, array: NDArray[Any]) -> Path:
     np.save(path / "x.npy", array)
     return path / "x.npy"
+
+
+def archive(path: Path) -> Path:
+    np.savez(path / "x.npz", PIXELS)
+    return (path / "x.npz").rename(path / "x.npy")
 
 
 def written(path: Path, data: bytes) -> Path:
@@ -244,7 +252,6 @@ def test_identity_tells_sets_apart(tmp_path: Path, blobs: PackedSet) -> None:
         open_images(blobs, part="all"),
         open_images(blobs, size=(8, 8)),
         open_images(G),
-        open_images(weights),
         open_images(G, seed=1),
         open_images(G, label=0),
         open_images(G, size=(8, 6)),
@@ -253,6 +260,7 @@ def test_identity_tells_sets_apart(tmp_path: Path, blobs: PackedSet) -> None:
     prints = [images.fingerprint for images in different]
     assert len(set(prints)) == len(prints)
     again = [open_images(PIXELS.copy()), open_images(folder), open_images(tiny(labels=2)), open_images(blobs)]
+    again.append(open_images(weights))
     assert {images.fingerprint for images in again} <= set(prints)
     (folder / "000.png").write_bytes((folder / "001.png").read_bytes() + b" ")
     assert open_images(folder).fingerprint not in prints
@@ -340,10 +348,51 @@ class TestKept:
         assert calls == [300]
         assert list(tmp_path.iterdir()) == []
 
-    def test_an_error_leaves_nothing(self, tmp_path: Path) -> None:
+    def test_samples_that_cannot_be_made_leave_nothing(self, tmp_path: Path) -> None:
+        G = tiny()
+        with torch.no_grad():
+            next(G.parameters()).fill_(torch.nan)
+        with pytest.raises(DataError, match="not finite"), GeneratedImages(G).kept(3, tmp_path):
+            pass
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_error_of_others_keeps_them(self, tmp_path: Path) -> None:
         with pytest.raises(DataError), GeneratedImages(tiny()).kept(3, tmp_path):
             raise DataError("x")
-        assert list(tmp_path.iterdir()) == []
+        assert [file.suffix for file in tmp_path.iterdir()] == [".u8"]
+
+    def test_room_is_needed_for_the_rest_only(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        images, each = GeneratedImages(tiny()), 3 * 16 * 12
+        with pytest.raises(DataError), images.kept(256, tmp_path):
+            raise DataError("x")
+        free = 2 * 44 * each
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+        with images.kept(self.N, tmp_path) as kept:
+            assert kept is not images
+        with images.kept(self.N, tmp_path) as kept:
+            assert kept is images, "nothing is there now"
+
+    def test_samples_are_made_in_float32_proper(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[tuple[str, bool]] = []
+        original = Generator.forward
+
+        def watched(self: Generator, *args: Any, **options: Any) -> torch.Tensor:
+            seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+            return original(self, *args, **options)
+
+        monkeypatch.setattr(Generator, "forward", watched)
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+        torch.set_float32_matmul_precision("high")
+        try:
+            with GeneratedImages(tiny()).kept(3, tmp_path) as kept:
+                assert torch.get_float32_matmul_precision() == "high"
+                GeneratedImages(tiny()).read(np.arange(2))
+                everything(kept)
+        finally:
+            torch.set_float32_matmul_precision("highest")
+        assert seen == [("highest", False)] * 2
 
     def test_two_at_once_do_not_meet(self, tmp_path: Path) -> None:
         images = GeneratedImages(tiny())

@@ -76,6 +76,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "schedule.fade_epochs": (1, {}),
     "schedule.stage_kimg": (0.032, {}),
     "schedule.fade_fraction": (0.25, {"schedule": STAGES}),
+    "schedule.morph_kimg": (0.016, {"schedule": {"growth": "morph", "morph_kimg": 0.048}}),
     "schedule.fade_delay": (1, {}),
     "schedule.alpha": ("smooth", {}),
     "schedule.batch_size": (8, {}),
@@ -132,15 +133,24 @@ ELSEWHERE: dict[str, str] = {
     "run.log_kimg": "test_run_options.py::test_intervals",
     "run.snapshot_kimg": "test_run_options.py::test_intervals",
     "run.checkpoint_kimg": "test_run_options.py::test_intervals",
-    "run.checkpoint_minutes": "test_kill_resume.py::test_killed_at_random_instants",
+    "run.checkpoint_minutes": "test_run.py::test_what_is_free_changes_nothing",
     "run.keep_checkpoints": "test_run.py::test_what_a_run_leaves",
     "run.grid": "test_run.py::test_samples_of_every_log_point",
     "monitor.metrics": "test_run_options.py::test_metrics_during_training",
+    "monitor.duality_gap": "test_duality_gap.py::test_training_is_untouched_and_goes_on",
+    "monitor.gap_steps": "test_duality_gap.py::test_how_the_copies_are_trained",
+    "monitor.gap_lr": "test_duality_gap.py::test_how_the_copies_are_trained",
+    "monitor.gap_beta1": "test_duality_gap.py::test_how_the_copies_are_trained",
+    "monitor.gap_beta2": "test_duality_gap.py::test_how_the_copies_are_trained",
     "monitor.interval_kimg": "test_run_options.py::test_metrics_during_training",
     "monitor.num_images": "test_run_options.py::test_metrics_during_training",
     "monitor.extractor": "test_run_options.py::test_a_missing_extractor_is_found_missing_before_training",
     "monitor.resize": "test_run_options.py::test_what_cannot_be_measured_does_not_end_the_training",
     "monitor.normalise": "test_run_options.py::test_what_cannot_be_measured_does_not_end_the_training",
+    "run.on_divergence": "test_reliability.py::test_going_back_takes_another_way",
+    "run.max_rollbacks": "test_reliability.py::test_it_goes_back_so_often_and_no_more",
+    "run.rollback_lr": "test_reliability.py::test_going_back_takes_another_way",
+    "run.on_alarm": "test_reliability.py::test_an_alarm_warns_or_stops",
     "run.stop_after": "test_run_options.py::test_each_level_as_a_process_of_its_own",
 }
 """Which test shows what each of the other options does."""
@@ -154,7 +164,7 @@ def pictures_in_two_parts(tmp_path_factory: pytest.TempPathFactory) -> PackedSet
 
 def configuration(tree: dict[str, Any]) -> Config:
     lengths = {"schedule": {"stabilise_kimg": 0.032, "fade_kimg": 0.048, "batch_size": 16}}
-    return make_config(merge(OPTIONS, lengths, tree))
+    return make_config(merge(OPTIONS, lengths), tree)
 
 
 @lru_cache(maxsize=32)

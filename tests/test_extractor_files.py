@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from progan.errors import CheckpointError, StorageError
+from progan.errors import CheckpointError, DataError, StorageError
 from progan.metrics import extractor_files
 from progan.metrics.extractor_files import (
     INCEPTION,
@@ -103,6 +103,26 @@ def test_an_exported_file_takes_any_number_of_images(exported: Path) -> None:
     assert extractor.name == "mine_bilinear4_0..1"
     features = extractor(IMAGES)  # 4 and 1
     assert torch.allclose(features, expected_features() / 255, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_too_little_memory_is_not_taken_for_a_wrong_size(
+    error: RuntimeError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extractor = extractor_from_file(script(Tiny(), tmp_path / "x.pt"))
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.jit.ScriptModule, "__call__", fail)
+    with pytest.raises(DataError, match=r"not enough memory on cpu .*x\.pt.*smaller batch"):
+        extractor(IMAGES)
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "exported"])

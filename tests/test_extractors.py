@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from progan.errors import ConfigError, DataError
-from progan.metrics.extractors import Extractor, exact_float32
+from progan.metrics.computing import exact_float32
+from progan.metrics.extractors import Extractor
 from progan.metrics.metric import Images
 
 

@@ -68,7 +68,7 @@ def test_damage_is_told(tmp_path: Path) -> None:
         tensor_file.write(path, "progan-checkpoint-9", {}, {})
     facts = describe(tmp_path)
     assert facts["progress"] == "no checkpoint can be read"
-    assert facts["damaged"].count("'progan-checkpoint-9'") == 2
+    assert facts["damaged"].count("newer progan (format progan-checkpoint-9") == 2
     tensor_file.write(newest, checkpoint.FORMAT, {"other": 1}, {})
     assert newest.name in describe(tmp_path)["damaged"]
     assert describe(make_run(tmp_path / "new").path)["progress"] == "no checkpoint yet"

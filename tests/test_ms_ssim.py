@@ -148,18 +148,31 @@ def test_reals_stand_beside_fakes_and_stay() -> None:
     assert numbers["ms_ssim"] == numbers["ms_ssim_reals"] == both["ms_ssim_reals"]
 
 
-def test_reals_are_mirrored_if_asked() -> None:
-    one = alike(1, 1)
-    metric = MsSsim(mirror=True, seed=3)
-    metric.add_reals(one.repeat(40, axis=0))
-    metric.add_fakes(one.repeat(40, axis=0))
-    numbers = metric.compute()
-    assert numbers["ms_ssim"] == 1
-    straight = ms_ssim([np.concatenate([one, one[..., ::-1]])])
-    share = (1 - numbers["ms_ssim_reals"]) / (1 - straight)
-    assert 0.2 < share < 0.8  # of the pairs have one image flipped
-    assert metric.definition()["mirror_reals"]
-    assert metric.definition()["seed"] == 3
+def test_forgotten_reals_leave_nothing_behind() -> None:
+    metric = MsSsim()
+    metric.add_reals(alike(1, 9))
+    metric.forget_reals()
+    metric.add_fakes(alike(5, 8))
+    assert set(metric.compute()) == {"ms_ssim"}
+    metric.add_reals(noise(1, 2))
+    assert metric.compute()["ms_ssim_reals"] == pytest.approx(ms_ssim([noise(1, 2)]))
+
+
+@pytest.mark.parametrize("kind", ["flat", "saturated", "halves", "dark", "noise"])
+def test_float32_is_as_good_as_float64(kind: str) -> None:
+    """Large images are filtered in float32, of which hard cases must not be told."""
+    rng = np.random.default_rng(0)
+    shape = (8, 3, 128, 128)
+    pixels = {
+        "flat": np.broadcast_to(rng.integers(0, 256, (8, 3, 1, 1)), shape),
+        "saturated": np.broadcast_to((np.arange(8) % 2 * 255)[:, None, None, None], shape),
+        "halves": np.broadcast_to(255 * ((np.arange(128) < 64) ^ (rng.random((8, 3, 1, 1)) < 0.5)), shape),
+        "dark": rng.integers(0, 3, shape),
+        "noise": rng.integers(0, 256, shape),
+    }[kind]
+    a, b = (torch.from_numpy(pixels[k::2].copy()) for k in (0, 1))
+    expected = ms_ssim_of_pairs(a.double(), b.double())
+    torch.testing.assert_close(ms_ssim_of_pairs(a.float(), b.float()), expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize(

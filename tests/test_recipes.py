@@ -36,8 +36,10 @@ def large_pictures(tmp_path_factory: pytest.TempPathFactory) -> PackedSet:
 
 def small(config: Config) -> dict[str, Any]:
     """Options that make a recipe fit: thin networks, and one small stddev group a batch."""
+    # Morphing needs a filter for each channel at every level.
+    divisor = 8 if config.schedule.growth == "morph" else DIVISOR
     widths = {
-        name: {"fmap_base": network.fmap_base // DIVISOR, "fmap_max": max(4, network.fmap_max // DIVISOR)}
+        name: {"fmap_base": network.fmap_base // divisor, "fmap_max": max(4, network.fmap_max // DIVISOR)}
         for name, network in (
             ("generator", config.model.generator),
             ("discriminator", config.model.discriminator),
@@ -82,7 +84,7 @@ def test_a_recipe_is_valid(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_at_every_level(name: str, pictures: PackedSet, tmp_path: Path) -> None:
-    """Dry-run, then one update of D and one of G in the midst of each level's fade."""
+    """Dry-run, then one update of D and one of G in the midst of each level's fade or morph."""
     prepared = prepare(name, pictures, tmp_path / "run")
     plan = prepared.plan
     assert not (tmp_path / "run").exists()
@@ -93,7 +95,7 @@ def test_a_step_at_every_level(name: str, pictures: PackedSet, tmp_path: Path) -
         updates = Updates(plan, prepared.packed, prepared.device, said.append)
         for level in range(plan.spec.max_level + 1):
             phase = next(phase for phase in plan.schedule.phases if phase.level == level)
-            assert phase.kind == ("fade" if level else "stabilise")
+            assert phase.kind == (plan.config.schedule.growth if level else "stabilise")
             updates.state.images_seen = (phase.start + phase.end) // 2
             networks = {"G": updates.state.G, "D": updates.state.D, "G_ema": updates.state.G_ema}
             before = {key: [p.detach().clone() for p in net.parameters()] for key, net in networks.items()}
@@ -108,7 +110,8 @@ def test_a_step_at_every_level(name: str, pictures: PackedSet, tmp_path: Path) -
                 moved = [bool((p != old).any()) for p, old in zip(net.parameters(), before[key], strict=True)]
                 # The average follows G with the next update of D, so it stands still at the first.
                 assert any(moved) or (key == "G_ema" and level == 0), (level, key)
-    assert not said, "memory suffices"
+    morphs = plan.spec.max_level if plan.config.schedule.growth == "morph" else 0
+    assert sum("grows out of" in line for line in said) == len(said) == morphs, "memory suffices"
 
 
 def by_resolution(values: tuple[Any, ...]) -> dict[int, Any]:

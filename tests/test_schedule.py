@@ -41,10 +41,10 @@ def lengths(largest: int) -> st.SearchStrategy[list[float]]:
 def configs(draw: st.DrawFn) -> tuple[Config, int]:
     """Draw a configuration whose schedule is valid, and its highest level."""
     max_level = draw(st.integers(0, 4))
-    growth = draw(st.sampled_from(["fade", "fade", "none"]))
+    growth = draw(st.sampled_from(["fade", "fade", "morph", "none"]))
     options: dict[str, Any] = {
         "growth": growth,
-        "start_level": draw(st.integers(0, max_level)) if growth == "fade" else 0,
+        "start_level": 0 if growth == "none" else draw(st.integers(0, max_level)),
         "alpha": draw(st.sampled_from(["linear", "smooth"])),
         "total_kimg": draw(st.one_of(st.none(), st.integers(1, 3000).map(lambda n: n / 1000))),
         "batch_size": draw(st.lists(st.integers(1, 64), min_size=1, max_size=4)),
@@ -54,11 +54,14 @@ def configs(draw: st.DrawFn) -> tuple[Config, int]:
     if form == "stage":
         # Room for the longest delay: 3 iterations of 3 batches of 64.
         options["stage_kimg"] = [0.6 + length for length in draw(lengths(3000))]
-        options["fade_fraction"] = draw(st.floats(0, 0.04))
+        if growth != "morph":
+            options["fade_fraction"] = draw(st.floats(0, 0.04))
     else:
         factor = 1 if form == "kimg" else 1000 / PICTURES
-        for kind in ("stabilise", "fade"):
+        for kind in ("stabilise",) if growth == "morph" else ("stabilise", "fade"):
             options[f"{kind}_{form}"] = [factor * length for length in draw(lengths(400))]
+    if growth == "morph":
+        options["morph_kimg"] = draw(lengths(24))
     rates = st.lists(st.floats(1e-5, 1.0), min_size=1, max_size=3)
     intervals = st.lists(st.integers(1, 200).map(lambda n: n / 1000), min_size=1, max_size=3)
     config = configuration(
@@ -98,7 +101,8 @@ def test_phases_tile_the_whole(made: tuple[Config, int]) -> None:
     assert [p.index for p in phases] == list(range(len(phases)))
     for before, after in pairwise(phases):
         assert before.end == after.start
-        if after.kind == "fade":
+        if after.kind != "stabilise":
+            assert after.kind == ("morph" if config.schedule.growth == "morph" else "fade")
             assert after.level == before.level + 1
             assert after.end > after.start
         else:
@@ -119,12 +123,16 @@ def test_lengths_are_those_asked_for(made: tuple[Config, int]) -> None:
         delay = options.fade_delay * config.loss.d_steps * per_level(options.batch_size, level)
         if options.stage_kimg is not None:
             stage = round(1000 * per_level(options.stage_kimg, level))
-            faded = delay + round(options.fade_fraction * stage)
+            rise = round(options.fade_fraction * stage)
+            if options.growth == "morph":
+                rise = round(1000 * per_level(options.morph_kimg, level))
             if phase.kind == "stabilise":
-                fading = before is not None and before.kind == "fade"
-                assert length == stage - (faded if fading else 0)
+                growing = before is not None and before.kind != "stabilise"
+                assert length == stage - (delay + rise if growing else 0)
             else:
-                assert length == faded
+                assert length == delay + rise
+        elif phase.kind == "morph":
+            assert length == delay + round(1000 * per_level(options.morph_kimg, level))
         elif options.fade_epochs is not None and options.stabilise_epochs is not None:
             epochs = options.fade_epochs if phase.kind == "fade" else options.stabilise_epochs
             assert length == round(PICTURES * per_level(epochs, level)) + delay * (phase.kind == "fade")
@@ -143,7 +151,8 @@ def test_points(made: tuple[Config, int], data: st.DataObject) -> None:
         assert point == schedule.at(clock), "a pure function"
         assert 0 <= point.alpha <= 1
         assert point.fading == (point.phase.kind == "fade")
-        if not point.fading:
+        assert point.growing == (point.phase.kind != "stabilise")
+        if not point.growing:
             assert point.alpha == 1
         elif config.schedule.fade_delay == 0:
             assert point.alpha > 0

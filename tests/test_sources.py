@@ -168,6 +168,31 @@ def test_zip_bombs_are_skipped(tmp_path: Path) -> None:
     assert "suspicious compression" in reasons(path)["1.png"]
 
 
+def test_archives_that_are_bombs_as_a_whole_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = {f"{i}.png": bytes(1 << 20) for i in range(9)}
+    path = make_zip(tmp_path / "set.zip", entries, zipfile.ZIP_DEFLATED)
+    assert len(names(path)) == 9
+    monkeypatch.setattr("progan.data.sources.SMALL_TOTAL_BYTES", 8 << 20)
+    with pytest.raises(DataError, match=r"suspicious compression: \d+ bytes would become 9437184"):
+        names(path)
+    # What is stored as it is, is none.
+    assert len(names(make_zip(tmp_path / "set.zip", entries))) == 9
+
+
+def test_links_in_archives_are_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, mode in (("link.png", 0o120777), ("pipe.png", 0o010644), ("file.png", 0o100644)):
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode << 16
+            archive.writestr(info, b"/etc/passwd")
+    assert names(path) == ["file.png"]
+    assert set(reasons(path)) == {"link.png", "pipe.png"}
+    assert "a link" in reasons(path)["link.png"]
+
+
 def test_damaged_entry_is_a_reason(tmp_path: Path) -> None:
     data = save(tmp_path / "1.png").read_bytes()
     path = make_zip(tmp_path / "set.zip", {"1.png": data})

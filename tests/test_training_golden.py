@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden_weights import at_lod, golden, networks, state_dict, translate
+from golden_weights import at_lod, golden, networks, state_dict
 from progan.config import make_config, per_level
 from progan.data.batches import DiscriminatorBatch, GeneratorBatch
 from progan.data.pixels import fade_reals
+from progan.interop.official import translate
 from progan.training.losses import gradient_penalty, with_squares
 from progan.training.objective import Conditions, discriminator_terms, generator_terms, total
 from progan.training.optimizer import Optimizer, update_average

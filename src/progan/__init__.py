@@ -19,6 +19,7 @@ _HOMES = {
     "Generator": "progan.models.generator",
     "Discriminator": "progan.models.discriminator",
     "load": "progan.models.weights",
+    "import_weights": "progan.interop.importing",
     "save": "progan.models.weights",
     "train": "progan.training.run",
     "resume": "progan.training.run",
@@ -35,6 +36,7 @@ __all__ = [
     "ProganError",
     "__version__",
     "generate",
+    "import_weights",
     "interpolate",
     "load",
     "load_config",
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from progan.data.prepare import prepare
     from progan.errors import ProganError
     from progan.evaluation.sampling import generate
+    from progan.interop.importing import import_weights
     from progan.models.discriminator import Discriminator
     from progan.models.generator import Generator
     from progan.models.weights import load, save

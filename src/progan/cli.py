@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter, Token, validators
 from rich.console import Console
 
 from progan.cli_config import Tree, config_app, given, recipes, say
+from progan.cli_import import import_file
 from progan.cli_metrics import compare, evaluate
 from progan.config import Options, PictureOptions, explain, merge, parse_resolution, split_resolution
 from progan.errors import ConfigError, Interrupted, ProganError
@@ -35,10 +36,12 @@ app = App(
     version=__version__,
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
     help_on_error=False,
+    suppress_keyboard_interrupt=False,  # `main` says it in words
 )
 app.command(config_app)
 app.command(evaluate)
 app.command(compare)
+app.command(import_file, name="import")
 app.command(recipes)
 
 
@@ -58,6 +61,7 @@ def train(
     dry_run: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     memory_check: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     device: str | None = None,
+    on_divergence: Literal["stop", "rollback"] | None = None,
     options: Tree = None,
 ) -> None:
     """Train a generator from pictures. The same command again goes on where it stopped.
@@ -82,10 +86,14 @@ def train(
         Try a step of the largest level first, to see whether the memory suffices.
     device
         Short for --run.device.
+    on_divergence
+        Short for --run.on-divergence.
     """
     tree = given(options)
-    if device is not None:
-        tree.setdefault("run", {})["device"] = device
+    short = {"device": device, "on_divergence": on_divergence}
+    if any(value is not None for value in short.values()):
+        run = tree.setdefault("run", {})
+        run.update({name: value for name, value in short.items() if value is not None})
     if (source is None) == (resume is None):
         raise ConfigError("give either a source of pictures or --resume RUN")
     if resume is not None and (out is not None or recipe is not None):
@@ -330,7 +338,19 @@ def main(arguments: list[str] | None = None) -> None:
     except ValidationError as error:
         _fail(explain(error), ConfigError.exit_code)
     except KeyboardInterrupt:
+        _interrupted()
+
+
+def _interrupted() -> None:
+    """Exit because of a second Ctrl-C (or one where nothing listens to the first)."""
+    from progan.training.writer import BackgroundWriter
+
+    try:
         _fail("interrupted", 130)
+    finally:
+        # The exit of Python waits for threads; a checkpoint on a slow disk must not hold it up.
+        if BackgroundWriter.is_writing():
+            os._exit(130)
 
 
 def _explain_command(error: CycloptsError) -> str:
@@ -362,17 +382,8 @@ def _load(path: Path, device: str) -> Generator:
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with rate and remaining time while the block runs; yields the function that moves it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """Show a bar while the block runs; yields the function that moves it by (done, total)."""
+    from progan.cli_progress import stages
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None, rate="")
-
-        def show(done: int, total: int) -> None:
-            speed = bar.tasks[0].speed
-            bar.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
-
-        yield show
+    with stages() as show:
+        yield lambda done, total: show(what, done, total)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,17 +15,20 @@ from rich.table import Table
 
 from progan.cli_config import say
 from progan.config import parse_resolution
-from progan.errors import ConfigError, DataError, Interrupted
+from progan.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:
     import torch
 
-    from progan.evaluation.choice import ExtractorFile
+    from progan.evaluation.choice import ExtractorFile, Extractors
     from progan.evaluation.images import ImageSet
     from progan.evaluation.measure import Stages
     from progan.evaluation.results import Result
+    from progan.metrics.extractors import Extractor
     from progan.training.run_folder import RunFolder
 
+GAP = "duality_gap"
+"""The metric that is of a run's two networks, and not of a set of images."""
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 
@@ -37,7 +40,8 @@ class Measuring:
     metrics: Annotated[
         tuple[str, ...],
         Parameter(
-            help="Any of swd, ms_ssim, fid, kid, is, pr, and of generators ppl.", show_default=" ".join
+            help="Any of swd, ms_ssim, fid, kid, is, pr, of generators ppl, and of runs duality_gap.",
+            show_default=" ".join,
         ),
     ] = ("swd", "ms_ssim")
     num_images: Annotated[
@@ -129,28 +133,30 @@ def evaluate(
     from progan.training.run_folder import RunFolder
 
     run, place, seed = RunFolder(path), measuring.place(), measuring.seed
-    images = open_images(path, size=measuring.size, seed=seed, label=label, device=place)
-    if images.count is not None:
-        raise ConfigError(
-            f"{path} is no generator; `progan compare` measures one set of images against another"
-        )
+    if GAP in measuring.metrics:
+        others = {"label": label, "part": part, "mirror": mirror, "resolution": measuring.resolution}
+        measuring = _evaluate_gap(path, data, measuring, out, {**others, "num-reals": measuring.num_reals})
+        if not measuring.metrics and neighbours is None:
+            return
+    images = _open_generator(path, measuring, label)
     if run.exists():
         trained = run.config().data
         images.about["images_seen"] = _images_seen(run)
-        out, data, part = out or run.path / FILE, data or _own_set(run), part or trained.part
+        out, data, part = out or run.path / FILE, data or run.pictures(), part or trained.part
         mirror = trained.mirror if mirror is None else mirror
     size = (images.shape[1], images.shape[2])
     reals = None
     if data is not None:
         part = part or "train"
         reals = open_images(data, size=size, part=part, mirror=bool(mirror), seed=seed + 1, device=place)
-    if neighbours is not None:
-        _check_neighbours(neighbours, reals)
-    _measure(images, reals, measuring, out)
-    if neighbours is not None and data is not None:
-        # Not mirrored: a copy of a picture would not be found near its mirror image.
-        plain = open_images(data, size=size, part=part or "train", seed=seed + 1, device=place)
-        _write_neighbours(images, plain, measuring.network(), place, neighbours)
+    if neighbours is None:
+        _measure(images, reals, measuring, out, measuring.network())
+        return
+    if data is None or neighbours.suffix.lower() != ".png":
+        raise ConfigError(f"--neighbours {neighbours}: give reals to look at (--data), and a name with .png")
+    # Not mirrored: a copy of a picture would not be found near its mirror image.
+    plain = open_images(data, size=size, part=part or "train", seed=seed + 1, device=place)
+    _with_neighbours(images, reals, measuring, out, (plain, neighbours))
 
 
 def compare(
@@ -179,21 +185,66 @@ def compare(
     """
     from progan.evaluation.places import open_images
 
+    if GAP in measuring.metrics:
+        raise ConfigError(
+            f"{GAP} is of the two networks of a run, not of two sets: progan evaluate RUN --metrics {GAP}"
+        )
     place, size, seed = measuring.place(), measuring.size, measuring.seed
     images = open_images(b, size=size, part=part, seed=seed, device=place)
     # Another seed, so that two generators share no latents.
     reals = open_images(a, size=size, part=part, mirror=mirror, seed=seed + 1, device=place)
-    _measure(images, reals, measuring, out)
+    _measure(images, reals, measuring, out, measuring.network())
 
 
-def _measure(images: ImageSet, reals: ImageSet | None, options: Measuring, out: Path | None) -> None:
+def _open_generator(path: Path, options: Measuring, label: str | None) -> ImageSet:
+    """Return the samples of what must be a generator."""
+    from progan.evaluation.places import open_images
+
+    images = open_images(path, size=options.size, seed=options.seed, label=label, device=options.place())
+    if images.count is not None:
+        raise ConfigError(
+            f"{path} is no generator; `progan compare` measures one set of images against another"
+        )
+    return images
+
+
+def _evaluate_gap(
+    run: Path, data: Path | None, options: Measuring, out: Path | None, others: Mapping[str, object]
+) -> Measuring:
+    """Measure the duality gap of a run, and print it; returns the options with the other metrics left."""
+    from progan.evaluation.choice import check_names
+    from progan.evaluation.results import FILE
+    from progan.training.gap_of_run import duality_gap
+
+    rest = tuple(name for name in options.metrics if name != GAP)
+    check_names(rest)
+    if given := [f"--{name}" for name, value in others.items() if value is not None]:
+        raise ConfigError(
+            f"{GAP} is of G and D as they were trained, on the validation and the test part: leave out "
+            f"{', '.join(given)}, or measure it by itself"
+        )
+    out = out or run / FILE
+    with _interruptible(out) as progress:
+        result = duality_gap(
+            run, data, num_images=options.num_images, seed=options.seed, device=options.place(), out=out,
+            force=options.force, progress=lambda done, total: progress(GAP, done, total),
+        )  # fmt: skip
+    console = Console()
+    print_results(console, [result])
+    say(console, f"results: {out}")
+    return replace(options, metrics=rest)
+
+
+def _measure(
+    images: ImageSet, reals: ImageSet | None, options: Measuring, out: Path | None, network: Extractors
+) -> None:
     """Measure, and print a table."""
     from progan.evaluation import measure
 
     with _interruptible(out) as progress:
         results = measure.evaluate(
             images, reals, options.metrics, n=options.num_images, num_reals=options.num_reals,
-            seed=options.seed, device=options.place(), extractor=options.network(), out=out,
+            seed=options.seed, device=options.place(), extractor=network, out=out,
             force=options.force, progress=progress,
         )  # fmt: skip
     console = Console()
@@ -239,23 +290,6 @@ def _beside(result: Result, name: str) -> str | None:
     return None
 
 
-def _own_set(run: RunFolder) -> Path:
-    """Return the packed set that a run was trained on, if that is still there and the same."""
-    from progan.data.packed import read_manifest
-
-    dataset = run.dataset()
-    packed = Path(dataset.packed)
-    try:
-        if read_manifest(packed).fingerprint == dataset.fingerprint:
-            return packed
-        why = f"{packed} holds other pictures now"
-    except DataError as error:
-        why = str(error)
-    raise DataError(
-        f"{run.path}: the pictures it was trained on cannot be used ({why}); give a set with --data"
-    )
-
-
 def _images_seen(run: RunFolder) -> int | None:
     """Return how far a run has got, or None if no checkpoint can be read."""
     from progan.training.checkpoint import newest_record
@@ -264,23 +298,33 @@ def _images_seen(run: RunFolder) -> int | None:
     return None if record is None else record.images_seen
 
 
-def _check_neighbours(path: Path, reals: ImageSet | None) -> None:
-    """Refuse what would only be found out after everything else is measured."""
-    if reals is None:
-        raise ConfigError("--neighbours needs reals to look at: give a set of them (--data)")
-    if path.suffix.lower() != ".png":
-        raise ConfigError(f"--neighbours {path}: give the name of a .png file")
-
-
-def _write_neighbours(
-    images: ImageSet, reals: ImageSet, network: ExtractorFile, device: torch.device, path: Path
+def _with_neighbours(
+    images: ImageSet,
+    reals: ImageSet | None,
+    options: Measuring,
+    out: Path | None,
+    neighbours: tuple[ImageSet, Path],
 ) -> None:
+    """Measure, then write a picture of the samples and their nearest among other reals to a file."""
+    from progan.evaluation.neighbours import require_enough
+
+    # What would hinder the picture is to be known before anything is measured.
+    require_enough(images, neighbours[0])
+    with _interruptible(None) as progress:
+        network = options.network().load(
+            options.place(), lambda done, total: progress("downloading the extractor", done, total)
+        )
+    if options.metrics:
+        _measure(images, reals, options, out, network)
+    _write_neighbours(images, neighbours[0], network.features, neighbours[1])
+
+
+def _write_neighbours(images: ImageSet, reals: ImageSet, features: Extractor, path: Path) -> None:
     """Write a picture of samples and their nearest reals."""
     from progan.evaluation.neighbours import neighbour_rows
     from progan.viewers.grids import save_grid
 
     with _interruptible(None) as progress:
-        features = network.load(device).features
         together, found = neighbour_rows(
             images, reals, features, progress=lambda done, total: progress("neighbours", done, total)
         )

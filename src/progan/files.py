@@ -1,13 +1,15 @@
-"""Writing files so that a reader finds the old one or the new one, never a part of either."""
+"""Writing files so that a reader finds the old one or the new one, never a part of either; reading JSON."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from progan.errors import StorageError
 
@@ -87,6 +89,18 @@ def write_text(path: Path, text: str) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what a text of JSON says.
+
+    Raises:
+        ValueError: if it is none, or nested too deeply, for which `json` has another error.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _sync(path: Path) -> None:

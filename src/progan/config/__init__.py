@@ -17,10 +17,12 @@ from progan.config.model import (
     Conditioning,
     DiscriminatorOptions,
     GeneratorOptions,
+    Growth,
     ModelOptions,
     NetworkOptions,
     Scaling,
 )
+from progan.config.monitor import MonitorOptions
 from progan.config.problems import explain
 from progan.config.reading import (
     DECIDED_BY_PICTURES,
@@ -43,7 +45,6 @@ from progan.config.training import (
     Adversarial,
     Loss,
     LossOptions,
-    MonitorOptions,
     OptimizerOptions,
     Precision,
     RunOptions,
@@ -62,6 +63,7 @@ __all__ = [
     "DataOptions",
     "DiscriminatorOptions",
     "GeneratorOptions",
+    "Growth",
     "LabelForm",
     "Loss",
     "LossOptions",

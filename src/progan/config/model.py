@@ -12,6 +12,7 @@ from progan.config.systems import seen
 Activation = Literal["leaky_relu", "relu", "elu", "selu", "silu", "gelu", "softplus", "tanh"]
 Scaling = Literal["fused", "separate", "strided"]
 Conditioning = Literal["none", "ac_gan", "projection"]
+Growth = Literal["fade", "morph"]
 
 
 class NetworkOptions(Branch):

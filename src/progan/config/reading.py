@@ -47,6 +47,10 @@ OF_ONE_LOSS = (
 """Options that are chosen for one adversarial loss and mean nothing to another."""
 
 
+OF_ONE_GROWTH = ("fade_kimg", "fade_epochs", "fade_fraction", "morph_kimg")
+"""Options that are chosen for one way of growing and mean nothing to another."""
+
+
 _BY_PHASE = ("stabilise_kimg", "stabilise_epochs", "fade_kimg", "fade_epochs")
 INSTEAD: dict[str, tuple[str, ...]] = {
     "schedule.stage_kimg": _BY_PHASE,
@@ -77,8 +81,9 @@ def make_config(*trees: Mapping[str, Any]) -> Config:
     """Merge nested mappings (later ones win) and check the result.
 
     A tree that names another adversarial loss than the ones before it brings that loss's own penalties: those
-    of the ones before are dropped. So is an option that a later tree gives another one instead of, such as
-    `schedule.stage_kimg` of a recipe where `schedule.fade_kimg` is given.
+    of the ones before are dropped. So are the lengths of another way of growing, and an option that a later
+    tree gives another one instead of, such as `schedule.stage_kimg` of a recipe where `schedule.fade_kimg` is
+    given.
 
     Raises:
         ConfigError: naming every wrong key with its nearest right name, and every wrong value.
@@ -93,7 +98,7 @@ def make_config(*trees: Mapping[str, Any]) -> Config:
 
 
 def _without_what_is_replaced(tree: dict[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop options that one of a later tree stands instead of, and the penalties of another loss."""
+    """Drop options that one of a later tree stands instead of, and those of another loss or growth."""
     kept: dict[str, Any] = {}
     for branch, values in tree.items():
         new = later.get(branch)
@@ -105,6 +110,8 @@ def _without_what_is_replaced(tree: dict[str, Any], later: Mapping[str, Any]) ->
         kind = values.get("adversarial", "wgan")
         if branch == "loss" and new.get("adversarial", kind) != kind:
             replaced |= set(OF_ONE_LOSS)
+        if branch == "schedule" and new.get("growth", growth := values.get("growth", "fade")) != growth:
+            replaced |= set(OF_ONE_GROWTH)
         kept[branch] = {name: value for name, value in values.items() if name not in replaced}
     return kept
 

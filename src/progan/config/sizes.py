@@ -17,7 +17,7 @@ def parse_resolution(text: str | int) -> tuple[int, int]:
     Raises:
         ConfigError: if the text is neither.
     """
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(text).strip().lower())
+    match = re.fullmatch(r"(\d{1,7})(?:x(\d{1,7}))?", str(text).strip().lower())
     if match is None or int(match[1]) == 0 or (match[2] and int(match[2]) == 0):
         raise ConfigError(f"resolution {text!r}: expected a side such as 128, or HEIGHTxWIDTH such as 96x144")
     height = int(match[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -19,7 +18,6 @@ from progan.config.fields import (
 )
 from progan.config.systems import seen
 
-MetricName = Literal["swd", "ms_ssim", "fid", "kid", "is", "pr", "ppl"]
 Adversarial = Literal["wgan", "least_squares", "logistic", "hinge", "relativistic"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
@@ -36,10 +34,11 @@ PENALTIES: dict[str, dict[str, float]] = {
 class ScheduleOptions(Branch):
     """Growth: lengths in kimg (1,000 real images shown to D); per-level lists may be shorter."""
 
-    growth: Literal["fade", "none"] = Field(
+    growth: Literal["fade", "morph", "none"] = Field(
         "fade",
-        description="'fade' grows level by level, 'none' trains at full size from the start.",
-        json_schema_extra=seen("TF1", "Theano"),
+        description="'fade' blends each new level in; 'morph' computes it from the trained ones, the "
+        "function unchanged, and blends its activations in; 'none' trains at full size from the start.",
+        json_schema_extra=seen("TF1", "Theano", "Morph"),
     )
     start_level: int = Field(
         0,
@@ -77,11 +76,17 @@ class ScheduleOptions(Branch):
         description="Share of each stage_kimg in which alpha rises.",
         json_schema_extra=seen("pro_gan", "rosinality", "TF2", "Flax"),
     )
+    morph_kimg: PerLevelLength = Field(
+        (20.0,),
+        description="With growth morph: blending the activations and norms of each new level in; entry 0 is "
+        "not used.",
+        json_schema_extra=seen("Morph"),
+    )
     fade_delay: int = Field(
         0,
         ge=0,
-        description="Iterations at the start of a fade during which alpha stays 0; they lengthen a fade, but "
-        "not a stage.",
+        description="Iterations at the start of a fade or morph during which alpha stays 0; they lengthen "
+        "it, but not a stage.",
         json_schema_extra=seen("Flax"),
     )
     alpha: Literal["linear", "smooth"] = Field(
@@ -369,39 +374,23 @@ class RunOptions(Branch):
         "goes on with the next one.",
         json_schema_extra=seen(),
     )
-
-
-class MonitorOptions(Branch):
-    """Metrics during training, of the averaged generator against the pictures it is trained on."""
-
-    metrics: tuple[MetricName, ...] = Field(
-        (),
-        description="Any of swd, ms_ssim, fid, kid, is, pr and ppl; if none is given, nothing is measured.",
-        json_schema_extra=seen("TF1"),
-    )
-    interval_kimg: PerLevelRate = Field(
-        (100.0,),
-        description="Interval of the measurements, per level; also at the end of each phase.",
+    on_divergence: Literal["stop", "rollback"] = Field(
+        "stop",
+        description="At NaN, infinity or an alarm that stops: end the run, or go back to the last checkpoint "
+        "and on with other batches.",
         json_schema_extra=seen(),
     )
-    num_images: int = Field(
-        2048,
-        ge=2,
-        description="Images of each set; fewer if the set has fewer.",
-        json_schema_extra=seen("TF1"),
+    max_rollbacks: int = Field(
+        3, ge=0, description="How often a run may go back in all.", json_schema_extra=seen()
     )
-    extractor: Path | None = Field(
-        None,
-        description="File of the network whose features metrics compare; default: Inception in the cache.",
+    rollback_lr: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0,
+        description="What both learning rates are multiplied by at each going back.",
         json_schema_extra=seen(),
     )
-    resize: str = Field(
-        "none",
-        description="How images are resized for it: none, or such as bilinear-antialias:224.",
-        json_schema_extra=seen(),
-    )
-    normalise: str = Field(
-        "0..255",
-        description="How pixels are scaled for it: 0..255, 0..1, -1..1 or imagenet.",
+    on_alarm: Literal["warn", "stop"] = Field(
+        "warn",
+        description="When gradients explode, scores run away or pictures lose their variation: say so, or "
+        "treat it as a divergence.",
         json_schema_extra=seen(),
     )

@@ -13,11 +13,11 @@ from pydantic import model_validator
 from progan.config.data import AugmentOptions, DataOptions
 from progan.config.fields import Branch, per_level
 from progan.config.model import ModelOptions
+from progan.config.monitor import MonitorOptions
 from progan.config.sizes import format_resolution, parse_resolution, split_resolution
 from progan.config.training import (
     Loss,
     LossOptions,
-    MonitorOptions,
     OptimizerOptions,
     RunOptions,
     ScheduleOptions,
@@ -114,10 +114,16 @@ def _check_labels(config: Config) -> None:
 def _check_idle(config: Config) -> None:
     """Refuse a value that would do nothing, because what it belongs to is off."""
     augment, loss, D = config.augment, config.loss, config.model.discriminator
+    schedule, morphs = config.schedule, config.schedule.growth == "morph"
+    fading = "schedule.growth fade (morph has schedule.morph_kimg)"
     rules: list[tuple[str, object, object, bool, str]] = [
         ("augment.probability", augment.probability, None, bool(augment.policy), "an augment.policy"),
         ("augment.target", augment.target, 0.8, augment.adaptive, "augment.adaptive"),
         ("augment.adapt_kimg", augment.adapt_kimg, 500.0, augment.adaptive, "augment.adaptive"),
+        ("schedule.morph_kimg", schedule.morph_kimg, (20.0,), morphs, "schedule.growth morph"),
+        ("schedule.fade_kimg", schedule.fade_kimg, (600.0,), not morphs, fading),
+        ("schedule.fade_epochs", schedule.fade_epochs, None, not morphs, fading),
+        ("schedule.fade_fraction", schedule.fade_fraction, 0.5, not morphs, fading),
         ("loss.gp_target", loss.gp_target, 1.0, loss.gp_lambda > 0, "loss.gp_lambda above 0"),
         ("loss.gp_sides", loss.gp_sides, "two", loss.gp_lambda > 0, "loss.gp_lambda above 0"),
         ("loss.target_noise_per", loss.target_noise_per, "batch", loss.target_noise > 0, "loss.target_noise"),
@@ -134,4 +140,5 @@ def _check_idle(config: Config) -> None:
         )
     for option, value, usual, used, needs in rules:
         if value != usual and not used:
-            raise ValueError(f"{option} {value} does nothing without {needs}: set that, or leave it out")
+            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            raise ValueError(f"{option} {shown} does nothing without {needs}: set that, or leave it out")

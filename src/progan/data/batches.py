@@ -1,7 +1,7 @@
 """Which pictures, flips, latents, labels, mixing factors and augmentations a step uses.
 
-Everything random about training is decided here, as a pure function of (seed, purpose, clock). So a resumed
-run needs no generator state, and the number of devices or micro-batches changes nothing.
+Everything random about training is decided here, as a pure function of (seed, purpose, clock, attempt). So a
+resumed run needs no generator state, and the number of devices or micro-batches changes nothing.
 """
 
 from __future__ import annotations
@@ -21,30 +21,33 @@ from progan.data.packed import PackedSet
 from progan.data.pixels import fade_reals, to_float
 
 
-def random_generator(seed: int, purpose: str, clock: int) -> np.random.Generator:
+def random_generator(seed: int, purpose: str, clock: int, attempt: int = 0) -> np.random.Generator:
     """Return a generator that depends on nothing but its arguments.
 
     Args:
         seed: Seed of the run, at least 0.
         purpose: What the numbers are for; each purpose has its own stream.
         clock: Images seen, or another counter, at least 0.
+        attempt: How often training has gone back and taken another way; each has its own numbers.
     """
-    key = [seed, zlib.crc32(purpose.encode()), clock]
+    key = [seed, zlib.crc32(purpose.encode()), clock, *([attempt] if attempt else [])]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
 @lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    order = random_generator(seed, "order", epoch).permutation(count)
+def _permutation(seed: int, epoch: int, count: int, attempt: int) -> NDArray[np.int64]:
+    order = random_generator(seed, "order", epoch, attempt).permutation(count)
     order.setflags(write=False)
     return order
 
 
-def sample_order(seed: int, start: int, n: int, count: int, *, shuffle: bool = True) -> NDArray[np.int64]:
+def sample_order(
+    seed: int, start: int, n: int, count: int, *, shuffle: bool = True, attempt: int = 0
+) -> NDArray[np.int64]:
     """Return the positions in a set of `count` pictures that are shown at clock start .. start + n - 1.
 
     Every picture is shown once in each run of `count`, in an order that differs from run to run, or, without
-    `shuffle`, in the order of the set.
+    `shuffle`, in the order of the set. Each attempt has orders of its own.
 
     Returns:
         int64 [n], values in 0..count-1.
@@ -56,7 +59,7 @@ def sample_order(seed: int, start: int, n: int, count: int, *, shuffle: bool = T
     positions = np.empty(n, dtype=np.int64)
     for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
         inside = epochs == epoch
-        positions[inside] = _permutation(seed, epoch, count)[clock[inside] % count]
+        positions[inside] = _permutation(seed, epoch, count, attempt)[clock[inside] % count]
     return positions
 
 
@@ -152,6 +155,7 @@ class Batches:
 
     Attributes:
         indices: Positions in `packed` that are trained on.
+        attempt: How often training has gone back; another one gives other batches at the same clock.
     """
 
     def __init__(
@@ -167,6 +171,7 @@ class Batches:
     ) -> None:
         self.packed = packed
         self.indices = packed.indices(config.data.part)
+        self.attempt = 0
         self.device = device or torch.device("cpu")
         self.dtype = dtype
         self._data, self._loss, self._seed = config.data, config.loss, config.run.seed
@@ -188,7 +193,7 @@ class Batches:
             level: Level of the images.
             alpha: 0-d tensor while a level fades in, None otherwise.
         """
-        chosen = self._chosen(clock, n)
+        chosen = self.chosen(clock, n)
         noise = None
         if self._loss.target_noise > 0:
             rows = n if self._loss.target_noise_per == "sample" else 1
@@ -211,7 +216,7 @@ class Batches:
         """
         reals = None
         if self._loss.adversarial == "relativistic":
-            chosen = self._chosen(clock, n)
+            chosen = self.chosen(clock, n)
             reals = self._reals(chosen, clock, level, alpha)
         else:
             chosen = self.indices[self._rng("labels G", clock).integers(len(self.indices), size=n)]
@@ -224,12 +229,13 @@ class Batches:
         )
 
     def _rng(self, purpose: str, clock: int) -> np.random.Generator:
-        return random_generator(self._seed, purpose, clock)
+        return random_generator(self._seed, purpose, clock, self.attempt)
 
-    def _chosen(self, clock: int, n: int) -> NDArray[np.int64]:
-        """Return the positions in the packed set of the pictures that are shown from `clock` on."""
-        shuffle = self._data.order == "shuffle"
-        return self.indices[sample_order(self._seed, clock, n, len(self.indices), shuffle=shuffle)]
+    def chosen(self, clock: int, n: int) -> NDArray[np.int64]:
+        """Return the positions in the packed set of the `n` pictures that are shown from `clock` on: [n]."""
+        shuffle, count = self._data.order == "shuffle", len(self.indices)
+        order = sample_order(self._seed, clock, n, count, shuffle=shuffle, attempt=self.attempt)
+        return self.indices[order]
 
     def _reals(self, chosen: NDArray[np.int64], clock: int, level: int, alpha: Tensor | None) -> Tensor:
         """Return real images, mirrored and cross-faded: [N, C, H, W] in [-1, 1]."""

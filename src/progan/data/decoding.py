@@ -5,6 +5,7 @@ Everything that can be wrong with a picture file ends here as a reason in words,
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 import zlib
@@ -20,6 +21,14 @@ from progan.data.sources import Source
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit against decompression bombs (a quarter of a GiB in RGB)."""
+
+SCALED_AT_ONCE = 2**20
+"""Pixels of a deep picture that are in floating point at one time."""
+
+MAX_SCANS = 100
+"""A progressive JPEG has about ten; each is a pass over all pixels, and an empty one takes hardly a byte."""
+_JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 """Formats told by their first bytes. Left out: those that start other programs (EPS), or are rare."""
@@ -72,6 +81,7 @@ def decode(source: Source, name: str, channels: int) -> Image.Image:
     """
     with _decoding(source, name) as image:
         alpha = has_alpha(image)
+        _refuse_endless_scans(image)
         # Loading before turning: some formats turn themselves when loaded.
         image.load()
         upright = ImageOps.exif_transpose(image)
@@ -137,6 +147,21 @@ def _has_deep_planes(image: Image.Image) -> bool:
     return bool(tags.get(PLANES_TAG) == SEPARATE_PLANES and deepest > 8)
 
 
+def _refuse_endless_scans(image: ImageFile.ImageFile) -> None:
+    """Refuse a small JPEG that takes hours to decode: one of thousands of scans."""
+    if image.format not in {"JPEG", "MPO"} or image.fp is None:
+        return
+    before = image.fp.tell()
+    image.fp.seek(0)
+    data, scans, place = image.fp.read(), 0, 2
+    image.fp.seek(before)
+    while (found := _JPEG_MARKER.search(data, place)) and data[found.start() + 1] != _JPEG_END:
+        scans += data[found.start() + 1] == _JPEG_SCAN
+        if scans > MAX_SCANS:
+            raise UnusablePictureError(f"a JPEG of more than {MAX_SCANS} scans")
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+
+
 def _orientation(image: Image.Image) -> int:
     # Asking a PNG without EXIF for it would decode the whole picture.
     if image.format == "PNG" and not {"exif", "Raw profile type exif", "xmp"} & set(image.info):
@@ -187,8 +212,7 @@ def to_8_bit(image: Image.Image, alpha: bool) -> Image.Image:
 
 def _scale_deep(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Map 16-bit, 32-bit or floating-point gray [H, W] to 0..255."""
-    pixels = values.astype(np.float64)
-    low, high = float(pixels.min()), float(pixels.max())
+    low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0:
         raise UnusablePictureError(f"values from {low:g} to {high:g}: the range of the pixels is unknown")
     if np.issubdtype(values.dtype, np.floating):
@@ -199,7 +223,12 @@ def _scale_deep(values: NDArray[np.generic]) -> NDArray[np.uint8]:
         if high > 65535:
             raise UnusablePictureError(f"values up to {high:g}: expected at most 65535")
         scale = 1 / 257
-    return np.rint(pixels * scale).astype(np.uint8)
+    flat = np.ascontiguousarray(values).reshape(-1)
+    scaled = np.empty(flat.shape, np.uint8)
+    for start in range(0, flat.size, SCALED_AT_ONCE):  # as float64 the largest picture would take 2 GiB
+        part = slice(start, start + SCALED_AT_ONCE)
+        scaled[part] = np.rint(flat[part].astype(np.float64) * scale)
+    return scaled.reshape(values.shape)
 
 
 def to_channels(image: Image.Image, channels: int) -> Image.Image:

@@ -13,7 +13,6 @@ A packed set is a folder:
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -22,7 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from progan.config import LabelForm, explain, level_resolution
+from progan.data.array_files import load_array
 from progan.errors import DataError
+from progan.files import parse_json
 
 FORMAT_VERSION = 2
 """The newest version that is read; `format_version` says which one is written."""
@@ -97,7 +98,7 @@ def read_manifest(path: Path) -> Manifest:
     """
     file = path / "manifest.json"
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = parse_json(file.read_text(encoding="utf-8"))
         version = tree.get("version") if isinstance(tree, dict) else None
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise DataError(
@@ -123,6 +124,23 @@ def read_manifest(path: Path) -> Manifest:
 def explain_first(error: ValidationError) -> str:
     """Return the first line of what is wrong."""
     return explain(error).splitlines()[0]
+
+
+def _require_size(folder: Path, manifest: Manifest, level: int) -> None:
+    """Check that the file of a level is there, as long as it must be.
+
+    Raises:
+        DataError: if not.
+    """
+    file = folder / manifest.level_file(level)
+    expected = manifest.count * manifest.picture_bytes(level)
+    try:
+        actual: int | None = file.stat().st_size if file.is_file() else None
+    except OSError:
+        actual = None
+    if actual != expected:
+        state = "is missing" if actual is None else f"has {actual} bytes instead of {expected}"
+        raise DataError(f"{file}: {state}; copy the set again or prepare the pictures again")
 
 
 class PackedSet:
@@ -153,12 +171,7 @@ class PackedSet:
         path = Path(path)
         manifest = read_manifest(path)
         for level in range(manifest.max_level + 1):
-            file = path / manifest.level_file(level)
-            expected = manifest.count * manifest.picture_bytes(level)
-            actual = file.stat().st_size if file.is_file() else None
-            if actual != expected:
-                state = "is missing" if actual is None else f"has {actual} bytes instead of {expected}"
-                raise DataError(f"{file}: {state}; copy the set again or prepare the pictures again")
+            _require_size(path, manifest, level)
         return cls(path, manifest)
 
     @property
@@ -229,6 +242,7 @@ class PackedSet:
 
         Raises:
             IndexError: if the level or an index is out of range.
+            DataError: if the set was deleted, cut off or replaced since it was opened.
         """
         rows = np.asarray(indices, dtype=np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < self.count:
@@ -297,7 +311,7 @@ class PackedSet:
         """
         file = self.path / "names.json"
         try:
-            names = json.loads(file.read_text(encoding="utf-8"))
+            names = parse_json(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(f"{file}: cannot be read ({error}); prepare the pictures again") from None
         if not isinstance(names, list) or len(names) != self.count:
@@ -318,13 +332,28 @@ class PackedSet:
     def _map(self, level: int) -> np.memmap[tuple[int, int, int, int], np.dtype[np.generic]]:
         if not 0 <= level <= self.max_level:
             raise IndexError(f"level {level} is out of range: the set has levels 0 to {self.max_level}")
+        # Reading past the end of a map that was cut off would end the process without a word.
+        _require_size(self.path, self.manifest, level)
         if level not in self._maps:
+            self._require_unchanged()
             shape = (self.count, self.channels, *self.resolution(level))
             dtype = np.dtype(self.manifest.dtype).newbyteorder("<")
             self._maps[level] = np.memmap(
                 self.path / self.manifest.level_file(level), dtype=dtype, mode="r", shape=shape
             )
         return self._maps[level]
+
+    def _require_unchanged(self) -> None:
+        """Refuse a set that has taken the place of the one that was opened.
+
+        Raises:
+            DataError: if there is none any more, or another one.
+        """
+        if read_manifest(self.path).fingerprint != self.manifest.fingerprint:
+            raise DataError(
+                f"{self.path}: holds other pictures than when it was opened; put the old ones back, or begin "
+                f"anew with these"
+            )
 
     def _load_labels(self) -> Labels:
         form, size = self.label_form, self.label_size
@@ -350,16 +379,4 @@ class PackedSet:
             raise DataError(f"{file}: cannot be read ({error}); prepare the pictures again") from None
         if values.shape != (self.count, *shape) or values.dtype != dtype:
             raise DataError(f"{file}: does not belong to this set; prepare the pictures again")
-        return values
-
-
-def load_array(file: Path) -> NDArray[Any]:
-    """Read a .npy file that holds numbers.
-
-    Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is something else.
-    """
-    with file.open("rb") as stream:
-        values: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
         return values

@@ -11,15 +11,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from progan.config import LabelForm, PictureOptions, level_resolution, parse_resolution, split_resolution
+from progan.data.array_files import load_array
 from progan.data.decoding import Header
 from progan.data.fitting import Fit, needs_upscaling
 from progan.data.label_files import labels_from_file, table_from_file
 from progan.data.labels import SHOWN, apply_limit, class_order, labels_from_folders
-from progan.data.packed import Labels, load_array
+from progan.data.packed import Labels
 from progan.data.sources import Listing, Source, ZipSource, describe_ignored
 from progan.data.writing import PLANNED_LABELS, Layout, save_array
 from progan.errors import DataError
-from progan.files import write_text
+from progan.files import parse_json, write_text
 
 REACHING_SHARE = 0.9
 """A chosen resolution is one that at least this share of the pictures has without being enlarged."""
@@ -58,7 +59,7 @@ class Plan(BaseModel):
     def load(cls, folder: Path) -> Plan | None:
         """Read the plan of an unfinished set; None if there is none that can be read."""
         try:
-            plan = cls.model_validate(json.loads((folder / "plan.json").read_bytes()))
+            plan = cls.model_validate(parse_json((folder / "plan.json").read_bytes()))
             if not plan.label_names:
                 return plan
             labels = load_array(folder / PLANNED_LABELS)

@@ -35,7 +35,7 @@ from progan.data.writing import (
     partial_folder,
 )
 from progan.errors import ConfigError, DataError, StorageError
-from progan.files import storage_errors, write_text
+from progan.files import parse_json, storage_errors, write_text
 
 __all__ = ["PrepareReport", "find_or_prepare", "prepare"]
 
@@ -258,7 +258,7 @@ def _resume(folder: Path, key: str) -> tuple[Plan | None, _State]:
     if plan is None or plan.key != key:
         return None, _State()
     try:
-        return plan, _State.model_validate(json.loads((folder / "progress.json").read_bytes()))
+        return plan, _State.model_validate(parse_json((folder / "progress.json").read_bytes()))
     except (OSError, ValueError):
         return plan, _State()
 

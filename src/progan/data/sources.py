@@ -83,6 +83,8 @@ MAX_ZIP_RATIO = 250
 """Photographs are stored nearly uncompressed in a zip; far beyond this ratio an entry is a zip bomb."""
 SMALL_ENTRY_BYTES = 1 << 20
 """Below this size a high ratio is harmless: a flat picture compresses that well."""
+SMALL_TOTAL_BYTES = 1 << 30
+"""The same for all entries of an archive together: some thousands of flat pictures."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,11 @@ class ZipSource:
         self.__dict__.update(state)
 
     def listing(self) -> Listing:
-        """Read the directory of the archive; entries that are unsafe or encrypted are skipped."""
+        """Read the directory of the archive; entries that are unsafe or encrypted are skipped.
+
+        Raises:
+            DataError: if its entries together are a zip bomb.
+        """
         listing = Listing()
         for name, info in self._archive().entries.items():
             refusal = _refuse_entry(name, info)
@@ -293,6 +299,7 @@ class ZipSource:
                 listing.admit(Candidate(name, info.file_size, info.CRC))
             else:
                 listing.skipped.append((name, refusal))
+        self._refuse_bomb(listing)
         return listing.sort()
 
     def open(self, name: str) -> BinaryIO:
@@ -302,6 +309,14 @@ class ZipSource:
         with archive.file.open(info) as stream:
             # zipfile stops at the size in the directory, which `listing` has checked.
             return io.BytesIO(stream.read(info.file_size))
+
+    def _refuse_bomb(self, listing: Listing) -> None:
+        size, total = self.path.stat().st_size, sum(item.size for item in listing.candidates)
+        if total > max(SMALL_TOTAL_BYTES, MAX_ZIP_RATIO * size):
+            raise DataError(
+                f"{self.path}: suspicious compression: {size} bytes would become {total}; if they are "
+                f"pictures indeed, unpack them and give the folder"
+            )
 
     def _archive(self) -> _OpenZip:
         if not self._opened:
@@ -315,13 +330,14 @@ class _OpenZip:
     def __init__(self, path: Path) -> None:
         try:
             self.file = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        # Damaged directories raise anything: struct.error, UnicodeDecodeError, OverflowError, ...
+        except Exception as error:
             raise DataError(f"{path}: cannot be read as a .zip file ({error})") from None
         # Some archivers of Windows write backslashes. Of entries with one name the last one counts.
         self.entries = {
             info.filename.replace("\\", "/"): info
             for info in self.file.infolist()
-            if not info.is_dir() and not _is_hidden(info.filename)
+            if info.filename and not info.is_dir() and not _is_hidden(info.filename)
         }
 
     def __del__(self) -> None:
@@ -338,6 +354,9 @@ def _refuse_entry(name: str, info: zipfile.ZipInfo) -> str | None:
     """Return why an entry of an archive is not to be opened, or None."""
     if name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:", name):
         return "unsafe path in the archive (absolute, or with '..')"
+    mode = info.external_attr >> 16  # 0 if the archiver writes none, as on Windows
+    if stat.S_IFMT(mode) and not stat.S_ISREG(mode):
+        return "a link or other special file in the archive"
     if info.flag_bits & 1:
         return "encrypted entry; unpack the archive with its password first"
     if info.file_size > max(SMALL_ENTRY_BYTES, MAX_ZIP_RATIO * info.compress_size):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from progan.evaluation.sampling import (
     whole,
 )
 from progan.files import storage_errors
+from progan.metrics.computing import exact_float32
 from progan.models.generator import Generator
 from progan.models.weights import find_weights, load
 
@@ -49,6 +49,8 @@ class GeneratedImages(ImageSet):
         level: As in `level_of`; None for the generator's own.
         weights: What identifies the weights; None: `digest`.
         about: As in `ImageSet`.
+
+    Samples are made in float32 proper: TF32 would make other pictures on one device than on another.
 
     Raises:
         ConfigError: if seed, label or level cannot be used.
@@ -91,7 +93,7 @@ class GeneratedImages(ImageSet):
         label: Label | None = None,
         size: tuple[int, int] | None = None,
     ) -> GeneratedImages:
-        """Load the generator of a run folder or weight file; its identity is the SHA-256 of that file.
+        """Load the generator of a run folder or weight file.
 
         Args:
             path: The folder or file.
@@ -103,12 +105,10 @@ class GeneratedImages(ImageSet):
             CheckpointError: if it cannot be loaded.
             ConfigError: as above.
         """
-        weights = find_weights(path)
-        G = load(weights, device or torch.device("cpu"))
+        G = load(find_weights(path), device or torch.device("cpu"))
         level = level_of(G, None, None if size is None else format_resolution(size))
-        with weights.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(G, seed=seed, label=label, level=level, weights=found, about={"path": str(path)})
+        # Known by what was read, not by the file, which a training may have replaced since.
+        return cls(G, seed=seed, label=label, level=level, about={"path": str(path)})
 
     def read(self, indices: NDArray[np.int64]) -> Images:
         """See `ImageSet`."""
@@ -116,15 +116,17 @@ class GeneratedImages(ImageSet):
         z = torch.cat([latents(self.seed, int(i), 1, size) for i in indices])
         rows = [label_vectors(G, self.label, self.seed, int(i), 1) for i in indices]
         labels = torch.cat([row for row in rows if row is not None]) if G.label_size else None
-        return np.ascontiguousarray(render(G, z, labels, level=self.level))
+        with exact_float32(next(G.parameters()).device):
+            return np.ascontiguousarray(render(G, z, labels, level=self.level))
 
     @contextmanager
     def kept(self, n: int, folder: Path | None, progress: Progress | None = None) -> Iterator[ImageSet]:
         """Make the samples 0 to n - 1 once and give them from disk within the block.
 
-        If the block is interrupted (or the process killed), what was made stays in `folder`, and the next
-        call goes on with it. Where another process keeps the same samples just now, a file of its own is
-        used; where there is no room, the samples are made anew whenever they are read.
+        If the block ends in an exception (or the process is killed), what was made stays in `folder`, and the
+        next call goes on with it; unless samples could not be made or written. Where another process keeps
+        the same samples just now, a file of its own is used; where there is no room, the samples are made
+        anew whenever they are read.
 
         Args:
             n: How many.
@@ -144,15 +146,17 @@ class GeneratedImages(ImageSet):
                     folder = None
             place = folder or Path(stack.enter_context(TemporaryDirectory(prefix="progan-")))
             file = place / f".samples-{self.fingerprint[:16]}.u8"
-            if need > KEPT_MOST or need > shutil.disk_usage(place).free // 2:
+            there = file.stat().st_size if file.exists() else 0
+            if need > KEPT_MOST or need - there > shutil.disk_usage(place).free // 2:
                 yield self
                 return
             try:
-                self._fill(file, n, progress)
-                yield ArrayImages(_mapped(file, (n, *self.shape)), self.name, self.identity)
+                with exact_float32(next(self.G.parameters()).device):
+                    self._fill(file, n, progress)
             except Exception:
                 file.unlink(missing_ok=True)
                 raise
+            yield ArrayImages(_mapped(file, (n, *self.shape)), self.name, self.identity)
             file.unlink()
 
     def _fill(self, file: Path, n: int, progress: Progress | None) -> None:

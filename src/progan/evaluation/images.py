@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from progan.config import format_resolution
+from progan.data.array_files import map_array
 from progan.data.batches import random_generator
 from progan.data.packed import PackedSet
 from progan.data.pixels import to_8_bit
@@ -124,8 +125,8 @@ class ArrayImages(ImageSet):
             DataError: if it cannot be read, or holds no images.
         """
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            array = map_array(path)
+        except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read as a .npy array ({error})") from None
         made = cls(array, str(path))
         made.about = {"path": str(path)}

@@ -21,7 +21,7 @@ from progan.evaluation.labels import Label
 from progan.evaluation.places import Place, open_images
 from progan.evaluation.results import Result, append_result, find_result, require_appendable, software
 from progan.evaluation.sampling import label_vectors, whole
-from progan.metrics.extractors import exact_float32
+from progan.metrics.computing import exact_float32
 from progan.metrics.feature_metrics import FeatureMetric
 from progan.metrics.metric import Metric
 from progan.metrics.path_length import PathLength
@@ -76,11 +76,11 @@ def evaluate(
 
     Args:
         generator: A `Generator`, run folder or weight file; or any other set of images (`open_images`).
-        reals: Any set of images, of a packed set the level that fits. None: for metrics that need no reals.
-        metrics: Short names (`METRICS`), or metrics that were fed with nothing.
+        reals: Any set, of a packed one the level that fits. None: for metrics that need no reals.
+        metrics: Short names (`METRICS`), or metrics; what one was fed with before is forgotten.
         n: Images to measure; None: 16,384, or fewer if a set has fewer.
-        num_reals: Reals to compare with; None: n. The sliced Wasserstein distance takes n, or 2n for its
-            floor if that is said, or if the set has them and n is at most 8,192.
+        num_reals: Reals to compare with; None: n. Sliced Wasserstein takes n, or 2n for its floor if that is
+            said, or if the set has them and n is at most 8,192.
         seed: Of samples, flips, the choice of images, and what metrics draw.
         label: Of the samples; None draws one for each.
         size: (height, width) to measure at; None: what the generator makes.
@@ -93,22 +93,22 @@ def evaluate(
         progress: See `Stages`.
 
     Returns:
-        A result for each metric, in their order.
+        A result for each metric, in order.
 
     Raises:
         ProganError: of the kind that fits; before anything long where possible.
     """
     seed = whole("seed", seed)
-    images = open_images(generator, size=size, part=part, seed=seed, label=label, device=device, most=n)
+    most = USUAL if n is None else whole("n", n, least=1)
+    images = open_images(generator, size=size, part=part, seed=seed, label=label, device=device, most=most)
+    most = max(most, USUAL) if num_reals is None else whole("num_reals", num_reals, least=1)
     # Another seed, so that two generators, or a generator and itself, share no latents.
-    opened = None
-    if reals is not None:
-        opened = open_images(
-            reals, size=_size(images), part=part, mirror=mirror, seed=seed + 1, device=device, most=num_reals
-        )
+    opened = None if reals is None else open_images(
+        reals, size=_size(images), part=part, mirror=mirror, seed=seed + 1, device=device, most=most
+    )  # fmt: skip
     n, num_reals = _counts(images, opened, n, num_reals)
-    names = [metric for metric in metrics if isinstance(metric, str)]
     stage = None if progress is None else _named(progress, "downloading the extractor")
+    names = [metric for metric in metrics if isinstance(metric, str)]
     made = iter(make_metrics(names, seed=seed, device=device, extractor=extractor, n=n, progress=stage))
     chosen = [next(made) if isinstance(metric, str) else metric for metric in metrics]
     return measure(
@@ -139,6 +139,7 @@ def measure(
     results = {each.metric.name: None if force else find_result(out, each.blank) for each in wanted}
     missing = [each for each in wanted if results[each.metric.name] is None]
     for each in missing:
+        each.forget()
         each.check(images, reals)
     if missing and out is not None:
         require_appendable(out)
@@ -148,13 +149,11 @@ def measure(
             stage = None if progress is None else _named(progress, "generating")
             stored = stack.enter_context(images.kept(n, None if out is None else out.parent, stage))
         for group in _groups(missing):
-            for result in _measured(group, images, stored, reals, progress):
+            for each, result in zip(group, _measured(group, images, stored, reals, progress), strict=True):
+                each.forget()  # gigabytes, which are for the next
                 if out is not None:
                     append_result(out, result)
                 results[result.metric] = result
-            for each in group:
-                if isinstance(each.metric, Metric):
-                    each.metric.forget_fakes()  # their memory is for the next
     return [result for result in results.values() if result is not None]
 
 
@@ -192,6 +191,12 @@ class _Wanted:
             software=software(),
         )
         return cls(metric, blank)
+
+    def forget(self) -> None:
+        """Empty the metric of all images."""
+        if isinstance(self.metric, Metric):
+            self.metric.forget_reals()
+            self.metric.forget_fakes()
 
     def check(self, images: ImageSet, reals: ImageSet | None) -> None:
         """Raise an error in words if the metric cannot be measured, before it takes long to find out."""
@@ -292,7 +297,9 @@ def measure_path(
         made: torch.Tensor = G(z.to(weight), marks, level=None if images.level == G.level else images.level)
         return made
 
-    labels = label_vectors(G, images.label, images.seed, 0, metric.samples)
+    def labels(start: int, count: int) -> torch.Tensor | None:
+        return label_vectors(G, images.label, images.seed, start, count)
+
     # The steps are so small that TF32 would measure its own rounding.
     with exact_float32(weight.device):
         return metric.measure(render, G.latent_size, labels, progress=progress)
@@ -327,8 +334,6 @@ def _counts(
     sets = [images] if reals is None else [images, reals]
     if n is None:
         n = min([USUAL, *(each.count for each in sets if each.count is not None)])
-    n = whole("n", n, least=1)
-    num_reals = None if num_reals is None else whole("num_reals", num_reals, least=1)
     needs = [(images, n)] if reals is None else [(images, n), (reals, num_reals or n)]
     for each, need in needs:
         if each.count is not None and each.count < need:

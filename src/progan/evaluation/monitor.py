@@ -79,13 +79,18 @@ class Monitor:
         if self._level != G.level:
             self._enter(G)
         images = GeneratedImages(G, seed=self._seed, weights="in training")
+        fed = [metric for metric in self._metrics if isinstance(metric, Metric)]
         numbers: dict[str, float] = {}
-        feed(images, self.n, self._seed, [m.add_fakes for m in self._metrics if isinstance(m, Metric)])
-        for metric in self._metrics:
-            if isinstance(metric, PathLength):
-                numbers |= measure_path(metric, images)
-            else:
-                numbers |= compute(metric)[0]
+        try:
+            if fed:
+                feed(images, self.n, self._seed, [metric.add_fakes for metric in fed])
+            for metric in self._metrics:
+                if isinstance(metric, PathLength):
+                    numbers |= measure_path(metric, images)
+                else:
+                    numbers |= compute(metric)[0]
+        finally:
+            for metric in fed:
                 metric.forget_fakes()
         return numbers
 

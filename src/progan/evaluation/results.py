@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock
 
 from progan.errors import DataError, StorageError
-from progan.files import storage_errors
+from progan.files import parse_json, storage_errors
 from progan.version import __version__
 
 FILE = "metrics.jsonl"
@@ -154,10 +154,10 @@ def _whole_bytes(path: Path) -> int:
 def _parse(line: str, where: str) -> Result:
     known = {each.name for each in fields(Result)} - {"cached"}
     try:
-        tree = json.loads(line)
+        tree = parse_json(line)
         # A newer version may tell more.
         result = Result(**{k: v for k, v in tree.items() if k in known}, cached=True)
         numbers = {str(k): float(v) for k, v in result.numbers.items()}
-    except (ValueError, TypeError, AttributeError):
+        return Result(**{**vars(result), "numbers": numbers, "notes": tuple(result.notes)})
+    except (ValueError, TypeError, AttributeError, OverflowError):
         raise DataError(f"{where}: is no result of a metric; delete the line") from None
-    return Result(**{**vars(result), "numbers": numbers, "notes": tuple(result.notes)})

@@ -25,26 +25,36 @@ class Workers:
 
 
 @contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
+    """Compute without gradients and in float32 proper (no TF32, no autocast), whatever training has set."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        # Inference mode is of the calling thread only; its tensors could not be written to by workers.
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
 def computing(device: torch.device) -> Iterator[Workers]:
-    """Compute without gradients and in float32 proper, on all threads that PyTorch may use.
+    """Compute as `exact_float32` does, on all threads that PyTorch may use.
 
     On a CPU each worker has work of its own and one thread for it. PyTorch's own threads share the work of
     every single operation, so where another program keeps a core busy, all of them wait for that core
     thousands of times. On other devices there is one worker.
     """
     threads = torch.get_num_threads() if device.type == "cpu" else 1
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        # Inference mode is of the calling thread only; its tensors could not be written to by workers.
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
-            if threads == 1:
-                yield Workers()
-                return
-            torch.set_num_threads(1)  # also of new threads
+    with exact_float32(device):
+        if threads == 1:
+            yield Workers()
+            return
+        torch.set_num_threads(1)  # also of new threads
+        try:
             with ThreadPoolExecutor(threads) as pool:
                 yield Workers(pool)
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        if threads > 1:
+        finally:
             torch.set_num_threads(threads)

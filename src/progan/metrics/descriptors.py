@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
-from typing import Protocol
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,15 +25,15 @@ PATCH = 7
 BLOCK = 16
 """Images whose patches are drawn together; part of the definition of `SeededDraws`, so not to be tuned."""
 
-VALUES_AT_ONCE = 2**18
+VALUES_AT_ONCE = 2**19
 """Pixel values that are filtered together; whole blocks of large images fall out of the caches, which takes
 three times as long."""
 
 PART = 512
 """Images whose patches are kept in one piece of memory; pieces are never moved."""
 
-ROWS_AT_ONCE = 2048
-"""Patches that are summed or projected together on a CPU, so that they stay in the caches."""
+ROWS_AT_ONCE = 1024
+"""About how many patches are cut and projected together on a CPU, so that they stay in the caches."""
 
 
 class Draws(Protocol):
@@ -58,6 +57,9 @@ class Draws(Protocol):
 
     def directions(self, level: int, repeat: int, shape: tuple[int, int]) -> NDArray[np.float64]:
         """Return standard normal numbers [components, directions]: a column is a direction."""
+
+    def definition(self) -> dict[str, Any]:
+        """Return what decides the numbers, ready for JSON."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,10 @@ class SeededDraws:
     def directions(self, level: int, repeat: int, shape: tuple[int, int]) -> NDArray[np.float64]:
         """See `Draws`."""
         return self._generator("directions", level, repeat).standard_normal(shape)
+
+    def definition(self) -> dict[str, Any]:
+        """See `Draws`."""
+        return {"kind": "seeded", "seed": self.seed}
 
     def _generator(self, purpose: str, level: int, index: int) -> np.random.Generator:
         key = [self.seed, zlib.crc32(purpose.encode()), level, index]
@@ -113,28 +119,134 @@ def level_sides(height: int, width: int) -> list[tuple[int, int]]:
     return sides
 
 
-def patches_at(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def corners(x: Tensor, y: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Return where patches begin in the memory of images.
+
+    Args:
+        x: [N, P], columns of the centres, in 3 .. W - 4.
+        y: [N, P], rows of the centres, in 3 .. H - 4.
+        shape: (C, H, W) of the images.
+
+    Returns:
+        [N, P], int32: the place of a patch's first pixel in the first channel of its image.
+    """
+    return ((y - PATCH // 2) * shape[2] + (x - PATCH // 2)).int()
+
+
+def patches_at(images: Tensor, starts: Tensor) -> Tensor:
     """Cut 7x7 patches out of images.
 
     Args:
-        images: [N, C, H, W].
-        x: [N, P], columns of the centres, in 3 .. W - 4.
-        y: [N, P], rows of the centres, in 3 .. H - 4.
+        images: [N, C, H, W], contiguous.
+        starts: [N, P], `corners`.
 
     Returns:
-        [N, P, C, 7, 7], indexed [.., x, y]: the original lays patches out column by column, which matters
-        only when directions are to mean the same. Source: `get_descriptors_for_minibatch`.
+        [N, P, C, 7, 7], row by row. Source: `get_descriptors_for_minibatch`, where they are column by column,
+        which matters only when directions are to mean the same.
     """
-    windows = images.unfold(3, PATCH, 1).unfold(2, PATCH, 1)  # [N, C, H - 6, W - 6, 7 of x, 7 of y]
-    n = torch.arange(len(images), device=images.device)[:, None]
-    return windows[n, :, y - PATCH // 2, x - PATCH // 2]
+    n, channels, height, width = images.shape
+    # Every 7 neighbours in memory as a row of a matrix, so that one call copies all rows of all patches.
+    sevens = images.as_strided((images.numel() - PATCH + 1, PATCH), (1, 1))
+    place = torch.arange(n * channels, device=images.device).view(n, 1, channels, 1) * (height * width)
+    rows = torch.arange(PATCH, device=images.device) * width
+    indices = (starts.long()[:, :, None, None] + place + rows).flatten()  # of [N, P, C, 7]
+    return sevens.index_select(0, indices).view(n, -1, channels, PATCH, PATCH)
+
+
+class LevelPatches:
+    """The patches of one set of images at one level of the pyramid.
+
+    The patches of a small image have more numbers than the image. Of those the image is kept, and patches are
+    cut out whenever they are asked for; of larger ones the patches are kept.
+
+    Args:
+        shape: (C, H, W) of the images.
+        patches: Patches of each.
+        device: Where all is kept.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], patches: int, device: torch.device | None = None) -> None:
+        self.shape = shape
+        self.patches = patches
+        self.device = device or torch.device("cpu")
+        self._cut_later = shape[1] * shape[2] <= patches * PATCH**2
+        self._kept: list[Tensor] = []  # [PART, C, H, W] or [PART, P, C, 7, 7]
+        self._starts: list[Tensor] = []  # [PART, P]
+        self._sums: list[Tensor] = []  # [PART, 2, C] of the values of an image's patches and of their squares
+
+    def reserve(self, count: int) -> None:
+        """Make room for the images 0 to count - 1."""
+        channels = self.shape[0]
+        each = self.shape if self._cut_later else (self.patches, channels, PATCH, PATCH)
+        while PART * len(self._kept) < count:
+            self._kept.append(torch.empty(PART, *each, device=self.device))
+            self._starts.append(torch.empty(PART, self.patches, dtype=torch.int32, device=self.device))
+            self._sums.append(torch.empty(PART, 2, channels, dtype=torch.float64))
+
+    def put(self, place: int, images: Tensor, starts: Tensor) -> None:
+        """Take the patches of some images.
+
+        Args:
+            place: Of the first image; there must be room for all.
+            images: [n, C, H, W], float32, contiguous, on any device.
+            starts: [n, P], `corners`, on the host.
+        """
+        part, row = divmod(place, PART)
+        here = PART - row
+        if here < len(images):
+            self.put(place + here, images[here:], starts[here:])
+            images, starts = images[:here], starts[:here]
+        kept, rows = self._kept[part], slice(row, row + len(images))
+        self._starts[part][rows] = starts
+        if self._cut_later:
+            kept[rows] = images
+            found = patches_at(kept[rows], starts)
+        else:
+            kept[rows] = patches_at(images, starts.to(images.device))
+            found = kept[rows]
+        values = found.flatten(2).double()  # [n, P, C * 49]
+        sums = torch.stack([values.sum(1), values.square_().sum(1)], 1)
+        self._sums[part][rows] = sums.view(len(sums), 2, -1, PATCH**2).sum(3)
+
+    def get(self, images: Tensor) -> Tensor:
+        """Return the patches of some images [n * P, C * 49]; not to be written to.
+
+        Args:
+            images: [n], int64 on the host, increasing, all of one part (`chunks`).
+        """
+        part, first = divmod(int(images[0]), PART)
+        rows: Tensor | slice = images - PART * part
+        if int(images[-1]) - int(images[0]) == len(images) - 1:
+            rows = slice(first, first + len(images))  # no copy
+        found = self._kept[part][rows]
+        if self._cut_later:
+            found = patches_at(found, self._starts[part][rows])
+        return found.flatten(2).flatten(0, 1)
+
+    def sums(self, images: Tensor) -> Tensor:
+        """Return the sums of the values of images' [n] patches, and of their squares [2, C], float64."""
+        return torch.cat(self._sums)[images].sum(0)
+
+    def chunks(self, images: Tensor) -> list[Tensor]:
+        """Split the indices of images [n], increasing, into those that `get` is to be asked for together."""
+        within = images.split(np.bincount(images // PART).tolist())  # type: ignore[no-untyped-call]
+        few = max(1, ROWS_AT_ONCE // self.patches) if self.device.type == "cpu" else PART
+        return [chunk for part in within if len(part) for chunk in part.split(few)]
+
+    def to(self, device: torch.device) -> LevelPatches:
+        """Return the same on another device."""
+        if device == self.device:
+            return self
+        copy = LevelPatches(self.shape, self.patches, device)
+        copy._kept, copy._starts = ([x.to(device) for x in each] for each in (self._kept, self._starts))
+        copy._sums = self._sums
+        return copy
 
 
 class Descriptors:
     """The patches of one set of images, all levels, as they come; nothing is normalised yet.
 
-    They are kept in the memory of the host: 588 bytes a patch, a third of it if the images are gray. Images
-    at even and at odd places are kept apart, so that the halves of a set can be held against each other.
+    They are kept in the memory of the host.
 
     Args:
         name: "reals" or "fakes": each set has its own patches.
@@ -149,23 +261,21 @@ class Descriptors:
         self.patches = patches
         self.device = device
         self.count = 0
-        self.sides: list[tuple[int, int]] = []
-        self._parts: list[tuple[list[Tensor], list[Tensor]]] = []  # of each level and half [.., C, 49]
+        self.levels: list[LevelPatches] = []
         self._offsets: list[Tensor] = []
 
     def add(self, images: NDArray[np.uint8]) -> None:
         """Take the patches of images [n, C, H, W], all of one shape."""
         if not len(images):
             return
-        if not self.sides:
-            self.sides = level_sides(*images.shape[2:])
-            self._parts = [([], []) for _ in self.sides]
+        if not self.levels:
+            sides = level_sides(*images.shape[2:])
+            self.levels = [LevelPatches((images.shape[1], *side), self.patches) for side in sides]
         first, self.count = self.count, self.count + len(images)
         edges = [0, *range(BLOCK - first % BLOCK, len(images), BLOCK), len(images)]  # of blocks
         with computing(self.device) as workers:
-            for parts in chain.from_iterable(self._parts):
-                while PART * len(parts) < (self.count + 1) // 2:
-                    parts.append(torch.empty(PART * self.patches, images.shape[1], PATCH * PATCH))
+            for level in self.levels:
+                level.reserve(self.count)
             if not self._offsets:
                 # What is near 0 is summed and projected without loss. A number fixed by the first image, and
                 # whole, so that taking it off costs no precision either.
@@ -173,97 +283,60 @@ class Descriptors:
                 self._offsets = [band[0].mean((1, 2), keepdim=True).round() for band in bands]  # [C, 1, 1]
             workers.map(lambda a: self._add_within_block(first + a[0], images[slice(*a)]), pairwise(edges))
 
-    def half(self, level: int, half: int, count: int | None = None) -> list[Tensor]:
-        """Return the patches [.., C, 49] of images at even (0) or odd (1) places: `count` of them, or all."""
-        rows = ((self.count + 1 - half) // 2 if count is None else count) * self.patches
-        parts = []
-        for part in self._parts[level][half]:
-            if rows > 0:
-                parts.append(part[:rows])
-            rows -= len(part)
-        return parts
-
-    def all(self, level: int) -> list[Tensor]:
-        """Return the patches [.., C, 49] of all images."""
-        return self.half(level, 0) + self.half(level, 1)
-
     def _add_within_block(self, place: int, images: NDArray[np.uint8]) -> None:
         """Take the patches of images [n, C, H, W] from a place on, all of one block."""
         block, row = divmod(place, BLOCK)
-        for level, band in enumerate(self._pyramid(images)):
-            shape = (BLOCK, self.patches)
-            centres = self.draws.centres(self.name, level, block, shape, self.sides[level])
-            of_these = (torch.from_numpy(c[row : row + len(images)].copy()) for c in centres)
-            x, y = (c.to(self.device) for c in of_these)
-            found = patches_at(band - self._offsets[level], x, y).flatten(3)  # [n, P, C, 49]
-            for image, patches in enumerate(found, start=place):
-                part, start = divmod(image // 2, PART)
-                start *= self.patches
-                self._parts[level][image % 2][part][start : start + self.patches] = patches
+        for index, (level, band) in enumerate(zip(self.levels, self._pyramid(images), strict=True)):
+            shape, sides = (BLOCK, self.patches), (level.shape[1], level.shape[2])
+            centres = self.draws.centres(self.name, index, block, shape, sides)
+            x, y = (torch.from_numpy(c[row : row + len(images)].copy()) for c in centres)
+            level.put(place, band - self._offsets[index], corners(x, y, level.shape))
 
     def _pyramid(self, pixels: NDArray[np.uint8]) -> list[Tensor]:
         """Return `laplacian_pyramid`, made of few images at a time."""
-        images = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).float()
+        images = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
         few = max(1, VALUES_AT_ONCE // images[0].numel())
-        pyramids = [laplacian_pyramid(some, len(self.sides)) for some in torch.split(images, few)]
+        pyramids = [laplacian_pyramid(some, len(self.levels)) for some in torch.split(images, few)]
         return [torch.cat(bands) for bands in zip(*pyramids, strict=True)]
 
 
 class NormalisedSet:
-    """A set of patches, seen with mean 0 and deviation 1 in each channel, without a copy of it.
+    """The patches of some images, seen with mean 0 and deviation 1 in each channel, without a copy of them.
 
     Mean and deviation (the population's) are over all patches and their pixels, summed in float64. A channel
     with one value throughout has no deviation to divide by; it becomes 0, where the original divides by zero.
     Source: `finalize_descriptors`.
 
     Args:
-        parts: The set, in parts [.., C, K] of float32.
-        device: Where projections are computed.
-        workers: Who computes them on a CPU.
+        level: The patches, on the device where projections are computed.
+        images: [n], int64, increasing: of which images.
     """
 
-    def __init__(self, parts: Sequence[Tensor], device: torch.device, workers: Workers | None = None) -> None:
-        self._workers = workers or Workers()
-        self._parts = [part.flatten(1).to(device) for part in parts]
-        self.count = sum(len(part) for part in parts)
-        channels, pixels = parts[0].shape[1:]
-        sums = torch.stack(self._workers.map(_sums, parts)).sum(0)  # [2, C * K]
-        mean, mean_square = sums.view(2, channels, pixels).sum(2) / (self.count * pixels)
+    def __init__(self, level: LevelPatches, images: Tensor) -> None:
+        self._level = level
+        self._chunks = level.chunks(images)
+        self.count = len(images) * level.patches
+        mean, mean_square = level.sums(images) / (self.count * PATCH**2)
         variance = mean_square - mean.square()
         has_deviation = variance > 1e-12 * mean_square  # and is not what the sums have rounded off
         scale = torch.where(has_deviation, variance.rsqrt(), 0.0)
-        self._mean, self._scale = (x.repeat_interleave(pixels) for x in (mean, scale))  # [C * K]
+        self._mean, self._scale = (x.repeat_interleave(PATCH**2) for x in (mean, scale))  # [C * 49]
 
-    def project(self, directions: Tensor) -> Tensor:
-        """Return the inner products of each direction with each normalised patch.
+    def project(self, directions: Tensor, out: Tensor, workers: Workers) -> None:
+        """Find the inner products of each direction with each normalised patch.
 
         Args:
-            directions: [D, C * K], float64, on the host.
-
-        Returns:
-            [D, N], float32: what the original gets from normalised copies, (x - mean) / deviation . d,
-            computed as x . (d / deviation) - mean . (d / deviation).
+            directions: [D, C * 49], float64, on the host.
+            out: [D, N], float32, on the device of the patches: becomes what the original gets from normalised
+                copies, (x - mean) / deviation . d, computed as x . (d / deviation) - mean . (d / deviation).
+            workers: Who computes them.
         """
-        found = torch.empty(len(directions), self.count, device=self._parts[0].device)
         scaled = directions * self._scale
-        offsets = (scaled @ self._mean).float()[:, None].to(found.device)
-        scaled = scaled.float().to(found.device)
+        offsets = (scaled @ self._mean).float()[:, None].to(out.device)
+        scaled = scaled.float().to(out.device)
 
-        def project_part(part: Tensor, out: Tensor) -> None:
-            few = ROWS_AT_ONCE if out.is_cpu else len(part)
-            for rows, place in zip(part.split(few), out.split(few, 1), strict=True):  # type: ignore[no-untyped-call]
-                place.copy_(torch.addmm(offsets, scaled, rows.T, beta=-1))
+        def project_some(images: Tensor, some: Tensor) -> None:
+            torch.addmm(offsets, scaled, self._level.get(images).T, beta=-1, out=some)
 
-        outs = found.split([len(part) for part in self._parts], 1)  # type: ignore[no-untyped-call]
-        self._workers.map(lambda both: project_part(*both), zip(self._parts, outs, strict=True))
-        return found
-
-
-def _sums(part: Tensor) -> Tensor:
-    """Return the sums of values and of their squares [2, C * K] of patches [.., C, K], in float64."""
-    sums = torch.zeros(2, part[0].numel(), dtype=torch.float64)
-    for rows in part.flatten(1).split(ROWS_AT_ONCE):  # type: ignore[no-untyped-call]
-        values = rows.double()
-        sums[0] += values.sum(0)
-        sums[1] += values.square_().sum(0)
-    return sums
+        outs = out.split([len(chunk) * self._level.patches for chunk in self._chunks], 1)  # type: ignore[no-untyped-call]
+        workers.map(lambda both: project_some(*both), zip(self._chunks, outs, strict=True))

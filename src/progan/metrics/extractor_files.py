@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from progan.errors import CheckpointError
+from progan.errors import CheckpointError, DataError
 from progan.files import atomic_path
 from progan.metrics.extractors import Extractor, Network
 
@@ -222,6 +222,11 @@ def _in_words(module: nn.Module, path: Path) -> Network:
         try:
             result: Tensor = module(images)
         except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+                raise DataError(
+                    f"there is not enough memory on {images.device} to compute the extractor {path} on "
+                    f"images {list(images.shape)}: choose another device, or a smaller batch or resize rule"
+                ) from error
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise CheckpointError(
                 f"the extractor {path} failed on images {list(images.shape)}: {reason}. It must take any "

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from progan.errors import ConfigError, DataError, suggest
+from progan.metrics.computing import exact_float32
 from progan.metrics.metric import Images
 
 Network = Callable[[Tensor], Tensor]
@@ -103,7 +103,9 @@ class Extractor:
     Args:
         network: Images [n, 3, h, w] -> features [n, d] (or [n, d, 1, 1]), each from its image alone. A module
             is moved to `device` and put into evaluation mode.
-        name: What the network is called: letters, digits, '.', '_' and '-'.
+        name: What the network is called: letters, digits, '.', '_' and '-'. A callable is known by this name
+            alone, so give a changed one another name (`dino-v2`), or numbers that were measured with the old
+            one are taken for its own.
         resize: 'none', or a rule of `Resize.parse`; images are resized before they are scaled.
         normalisation: One of `NORMALISATIONS`.
         device: Where to compute; None for the CPU.
@@ -243,17 +245,3 @@ def _checked(name: str, normalisation: str, batch: int) -> Callable[[Tensor], Te
     if batch < 1:
         raise ConfigError(f"an extractor's batch must be at least 1, not {batch}.")
     return NORMALISATIONS[normalisation]
-
-
-@contextmanager
-def exact_float32(device: torch.device) -> Iterator[None]:
-    """Compute without gradients and in float32 proper, whatever training has set for speed."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    try:
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]

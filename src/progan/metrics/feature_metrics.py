@@ -49,10 +49,15 @@ class FeatureMetric(Metric):
         """See `Metric`; a DataError says what is wrong with the images or their features."""
         self._add(images, "fakes")
 
+    def forget_reals(self) -> None:
+        """See `Metric`."""
+        self._shapes.forget("reals")
+        self._forget("reals")
+
     def forget_fakes(self) -> None:
         """See `Metric`."""
         self._shapes.forget("fakes")
-        self._forget_fakes()
+        self._forget("fakes")
 
     def _add(self, images: Images, name: str) -> None:
         self._shapes.check(images, name)
@@ -70,8 +75,8 @@ class FeatureMetric(Metric):
         """Take in features [n, d], n at least 1, of the set `name`; they must not be written to."""
 
     @abstractmethod
-    def _forget_fakes(self) -> None:
-        """Drop the features of the fakes."""
+    def _forget(self, name: str) -> None:
+        """Drop the features of the set `name`."""
 
 
 class KeptFeatures:
@@ -136,14 +141,14 @@ class FrechetDistance(FeatureMetric):
 
     def _take(self, features: Tensor, name: str) -> None:
         if self._metric is None:
-            self._metric = self._class(feature=_Given(features.shape[1]), reset_real_features=False)
+            self._metric = self._class(feature=_Given(features.shape[1]))
         self._metric.update(features.double(), real=name == "reals")
         self._counts[name] += len(features)
 
-    def _forget_fakes(self) -> None:
-        if self._metric is not None:
-            self._metric.reset()
-        self._counts["fakes"] = 0
+    def _forget(self, name: str) -> None:
+        self._counts[name] = 0
+        for state in ("sum", "cov_sum", "num_samples") if self._metric is not None else ():
+            getattr(self._metric, f"{name[:-1]}_features_{state}").zero_()  # the class has no way to drop one
 
 
 class KernelDistance(FeatureMetric):
@@ -214,8 +219,8 @@ class KernelDistance(FeatureMetric):
     def _take(self, features: Tensor, name: str) -> None:
         self._kept[name].add(features)
 
-    def _forget_fakes(self) -> None:
-        self._kept["fakes"] = KeptFeatures()
+    def _forget(self, name: str) -> None:
+        self._kept[name] = KeptFeatures()
 
 
 class InceptionScore(FeatureMetric):
@@ -283,8 +288,8 @@ class InceptionScore(FeatureMetric):
             )
         self._kept[name].add(features)
 
-    def _forget_fakes(self) -> None:
-        self._kept["fakes"] = KeptFeatures()
+    def _forget(self, name: str) -> None:
+        self._kept[name] = KeptFeatures()
 
 
 class _Given(nn.Module):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from progan.errors import DataError
 
@@ -71,21 +69,3 @@ def _check_channels(channels: int, name: str) -> None:
         )
     if channels not in (1, 3):
         raise DataError(f"The {name} have {channels} channels; only gray (1) and RGB (3) can be measured.")
-
-
-class RandomMirror:
-    """Flips images of a stream left to right with probability 1/2, image i by the i-th number of a seed.
-
-    So does the original with the reals it measures, if training did (`apply_mirror_augment` of misc.py).
-
-    Args:
-        seed: At least 0.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._numbers = np.random.default_rng([seed, zlib.crc32(b"mirror")])
-
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the next images of the stream [n, C, H, W], about half of them flipped."""
-        flipped = self._numbers.random(len(images)) < 0.5
-        return np.where(flipped[:, None, None, None], images[..., ::-1], images)

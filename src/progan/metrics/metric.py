@@ -52,5 +52,9 @@ class Metric(ABC):
         """
 
     @abstractmethod
+    def forget_reals(self) -> None:
+        """Drop what came from reals, and its memory."""
+
+    @abstractmethod
     def forget_fakes(self) -> None:
         """Drop what came from fakes and keep the reals, so that the next generator can be measured."""

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from progan.errors import DataError
 from progan.metrics.computing import computing
-from progan.metrics.images import ImageShapes, RandomMirror
+from progan.metrics.images import ImageShapes
 from progan.metrics.laplacian import wide
 from progan.metrics.metric import Metric
 
@@ -44,7 +44,11 @@ VALUES_AT_ONCE = 2**17
 """Pixel values of the first images of pairs that a CPU filters together, so that they stay in its caches."""
 
 VALUES_AT_ONCE_ELSEWHERE = 2**22
-"""Likewise on other devices: 32 MB in float64, a few times over."""
+"""Likewise on other devices: 16 MB in float32, a few times over."""
+
+FEW_PIXELS = 2**10
+"""Up to so many pixels float64 is used. The similarity of larger images is a mean over many places, in which
+float32's rounding of each averages out."""
 
 
 class MsSsim(Metric):
@@ -57,8 +61,6 @@ class MsSsim(Metric):
     Numbers: `ms_ssim` of the fakes and, if reals were added, `ms_ssim_reals`.
 
     Args:
-        mirror: Flip reals at random, as training did.
-        seed: Decides which.
         device: Where to compute; None for the CPU.
     """
 
@@ -67,11 +69,8 @@ class MsSsim(Metric):
     needs_reals: ClassVar[bool] = False
     minimum = 2
 
-    def __init__(self, *, mirror: bool = False, seed: int = 0, device: torch.device | None = None) -> None:
-        self.mirror = mirror
-        self.seed = seed
+    def __init__(self, *, device: torch.device | None = None) -> None:
         self.device = device or torch.device("cpu")
-        self._mirrored = RandomMirror(seed)
         self._shapes = ImageShapes("MS-SSIM")
         self._reals = _Pairs(self.device)
         self._fakes = _Pairs(self.device)
@@ -83,14 +82,12 @@ class MsSsim(Metric):
             "sigma": SIGMA,
             "weights": list(WEIGHTS),
             "pairs": "images 2k and 2k + 1",
-            "mirror_reals": self.mirror,
-            "seed": self.seed if self.mirror else None,
         }
 
     def add_reals(self, images: NDArray[np.uint8]) -> None:
         """See `Metric`; a DataError says what is wrong with the images."""
         self._check(images, "reals")
-        self._reals.add(self._mirrored(images) if self.mirror else images)
+        self._reals.add(images)
 
     def add_fakes(self, images: NDArray[np.uint8]) -> None:
         """See `Metric`; a DataError says what is wrong with the images."""
@@ -103,6 +100,11 @@ class MsSsim(Metric):
         if "reals" in self._shapes.shapes:
             numbers[f"{self.name}_reals"] = self._reals.mean("reals")
         return numbers
+
+    def forget_reals(self) -> None:
+        """See `Metric`."""
+        self._reals = _Pairs(self.device)
+        self._shapes.forget("reals")
 
     def forget_fakes(self) -> None:
         """See `Metric`."""
@@ -146,11 +148,13 @@ def ms_ssim_of_pairs(a: Tensor, b: Tensor) -> Tensor:
         b: Likewise, of the same shape.
 
     Returns:
-        [N], 0..1. Source: `msssim` of the original ms_ssim.py.
+        [N], 0..1, in float64 (`wide`). Source: `msssim` of the original ms_ssim.py.
     """
-    product = torch.ones((), dtype=a.dtype, device=a.device)
+    product = wide(torch.ones((), device=a.device))
     for scale, weight in enumerate(WEIGHTS):
-        similarity, contrast = structural_similarity(a, b)
+        if a.shape[-2:].numel() <= FEW_PIXELS:
+            a, b = wide(a), wide(b)
+        similarity, contrast = (wide(x) for x in structural_similarity(a, b))
         coarsest = scale == len(WEIGHTS) - 1
         product = product * (similarity if coarsest else contrast).clamp(min=0) ** weight
         if not coarsest:
@@ -170,13 +174,17 @@ def structural_similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         only the sum of the two variances occurs in it, so that is what is filtered here.
     """
     window = gaussian_window(min(WINDOW, *a.shape[-2:]))
+    # Variances stay the same when a number is taken off all values, and lose less to rounding.
+    centre_a, centre_b = (x.mean((2, 3), keepdim=True).round() for x in (a, b))
+    a, b = a - centre_a, b - centre_b
     maps = torch.stack([a, b, a * a + b * b, a * b])
     mean_a, mean_b, squares, product = filtered(maps, window)
-    means_squared = mean_a * mean_a + mean_b * mean_b
-    means_product = mean_a * mean_b
-    contrast = (2 * (product - means_product) + C2) / (squares - means_squared + C2)
-    similarity = (2 * means_product + C1) / (means_squared + C1) * contrast
-    return similarity.mean((1, 2, 3)), contrast.mean((1, 2, 3))
+    covariance = product.sub_(mean_a * mean_b)
+    variances = squares.sub_(mean_a * mean_a + mean_b * mean_b)  # of equal images, just twice that
+    contrast = covariance.mul_(2).add_(C2).div_(variances.add_(C2))
+    mean_a, mean_b = mean_a + centre_a, mean_b + centre_b
+    luminance = (2 * mean_a * mean_b + C1) / (mean_a * mean_a + mean_b * mean_b + C1)
+    return (luminance * contrast).mean((1, 2, 3)), contrast.mean((1, 2, 3))
 
 
 def gaussian_window(size: int) -> list[float]:
@@ -232,7 +240,7 @@ class _Pairs:
             self.similarities += chain.from_iterable(workers.map(self._similarities, some))
 
     def _similarities(self, images: NDArray[np.uint8]) -> list[float]:
-        a, b = (wide(torch.from_numpy(images[k::2].copy()).to(self.device)) for k in (0, 1))
+        a, b = (torch.from_numpy(images[k::2].copy()).to(self.device).float() for k in (0, 1))
         similarities: list[float] = ms_ssim_of_pairs(a, b).tolist()
         return similarities
 

@@ -17,6 +17,9 @@ from progan.metrics.extractors import Extractor
 Render = Callable[[Tensor, Tensor | None], Tensor]
 """Latents [n, size] and labels [n, L] or None in -> images [n, C, H, W], floating point, -1 to 1."""
 
+Labels = Callable[[int, int], Tensor | None]
+"""(index of the first path, count) in -> labels [count, L] or None out."""
+
 LARGEST = 256
 """Larger images are averaged down to this side before they are compared, as in StyleGAN."""
 
@@ -72,7 +75,7 @@ class PathLength:
         self,
         render: Render,
         latent_size: int,
-        labels: Tensor | None = None,
+        labels: Labels | None = None,
         *,
         batch: int = 16,
         dtype: torch.dtype = torch.float32,
@@ -83,7 +86,8 @@ class PathLength:
         Args:
             render: The generator; it is called with both ends of a batch of paths.
             latent_size: Numbers in a latent, at least 2.
-            labels: [samples, L], one for each path; None for a generator without labels.
+            labels: Gives the labels of paths (first, count) [count, L], or None as a generator without labels
+                has; None: it has none.
             batch: Paths that are computed together; decides memory and speed only.
             dtype: Type of the latents that `render` is given.
             progress: Called with (paths done, paths in all) after each batch.
@@ -93,17 +97,16 @@ class PathLength:
 
         Raises:
             DataError: if images or features are not finite, or images are not gray or RGB.
-            ConfigError: if there is not one label for each path, or another option is out of range.
+            ConfigError: if an option is out of range.
         """
-        if labels is not None and len(labels) != self.samples:
-            raise ConfigError(f"{self.name} needs a label for each path, {self.samples}, not {len(labels)}")
         if latent_size < 2 or batch < 1:
             raise ConfigError("a path needs latents of at least 2 numbers, and batches of at least 1")
         found: list[NDArray[np.float64]] = []
         done = 0
         for start, end in self._ends(latent_size, batch):
-            some = None if labels is None else labels[done : done + len(start)].repeat(2, 1)
-            found.append(self._speeds(render(torch.cat([start, end]).to(dtype), some)))
+            some = None if labels is None else labels(done, len(start))
+            both = None if some is None else some.repeat(2, 1)
+            found.append(self._speeds(render(torch.cat([start, end]).to(dtype), both)))
             done += len(start)
             if progress is not None:
                 progress(done, self.samples)

@@ -63,5 +63,7 @@ class PrecisionRecall(FeatureMetric):
         if name == "reals":
             self._real_radii = None
 
-    def _forget_fakes(self) -> None:
-        self._kept["fakes"] = KeptFeatures()
+    def _forget(self, name: str) -> None:
+        self._kept[name] = KeptFeatures()
+        if name == "reals":
+            self._real_radii = None

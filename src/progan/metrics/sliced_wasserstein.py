@@ -11,7 +11,8 @@ compared only at the same number of images, resolution, patches and kind of imag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ from progan.metrics.descriptors import (
     SeededDraws,
     level_sides,
 )
-from progan.metrics.images import ImageShapes, RandomMirror
+from progan.metrics.images import ImageShapes
 from progan.metrics.metric import Metric
 
 PROJECTIONS_AT_ONCE = 2**27
@@ -68,43 +69,42 @@ class SlicedWassersteinMetric(Metric):
 
     Give as many reals as fakes, n, or twice as many. Numbers, all times 1e3:
 
-    - `swd/128`, .., `swd/16`, `swd/mean`: the distance of n fakes from n reals: all of them, or of 2n those
-      at even places.
-    - `swd_floor/128`, .., `swd_floor/mean`: the distance of the reals at even places from those at odd ones,
-      what a perfect generator would reach. It falls with the number of images, about as 1 / sqrt(n): of 2n
-      reals it belongs to the distance beside it, but of n reals it compares halves of n / 2, and lies higher
-      by about sqrt(2).
+    - `swd/128`, .., `swd/16`, `swd/mean`: the distance of n fakes from n reals: all of them, or of 2n a
+      random half.
+    - `swd_floor/128`, .., `swd_floor/mean`: the distance of a random half of the reals from the other, what a
+      perfect generator would reach. It falls with the number of images, about as 1 / sqrt(n): of 2n reals it
+      belongs to the distance beside it, but of n reals it compares halves of n / 2, and lies higher by about
+      sqrt(2).
     - `swd_floor/images`: how many images each half has.
 
-    The floor is computed once. Descriptors are kept in the memory of the host: of a colour image 75 kB a
-    level at 128 patches (16,384 reals and fakes of 128x128: 10 GB), of a gray one 25 kB. The device holds one
-    level of both sets at a time.
+    The floor is computed once. Descriptors are kept in the memory of the host: of a colour image with 128
+    patches 75 kB for each level from 128 on, 49 kB for that of 64, less for smaller ones (16,384 reals and
+    fakes of 128x128: 4.6 GB); of a gray one a third. The device holds one level of both sets at a time.
 
     Gray images count as RGB with equal channels, as in the original. Alpha is refused: how a see-through
     colour looks depends on the background, so put the images on one, or drop the channel, first.
 
     Args:
-        seed: Of patches, directions and flips, at least 0; keep it when numbers are to be compared.
-        mirror: Flip reals at random, as training did and as the original then does.
+        seed: Of halves, patches and directions, at least 0; keep it when numbers are to be compared.
         device: Where to compute; None for the CPU.
         repeats: How often directions are drawn.
         directions: Directions drawn each time.
         patches: Patches of each image and level. Other numbers than 4, 128 and 128 make another name,
             such as `swd_64x4x128` (patches, repeats, directions).
-        draws: Random numbers of patches and directions that replace those of `seed`.
+        draws: Random numbers of patches and directions that replace those of `seed`; they say in the
+            definition what they are.
 
     Raises:
         ConfigError: if an option is out of range.
     """
 
-    version = 1
+    version = 2
     minimum = 2
 
     def __init__(
         self,
         *,
         seed: int = 0,
-        mirror: bool = False,
         device: torch.device | None = None,
         repeats: int = 4,
         directions: int = 128,
@@ -115,11 +115,9 @@ class SlicedWassersteinMetric(Metric):
         standard = (patches, repeats, directions) == (128, 4, 128)
         self.name = "swd" if standard else f"swd_{patches}x{repeats}x{directions}"
         self.seed = seed
-        self.mirror = mirror
         self.device = device or torch.device("cpu")
         self.repeats, self.directions, self.patches = repeats, directions, patches
         self._draws = draws or SeededDraws(seed)
-        self._mirrored = RandomMirror(seed)
         self._shapes = ImageShapes("the sliced Wasserstein distance")
         self._reals = self._empty("reals")
         self._fakes = self._empty("fakes")
@@ -133,8 +131,8 @@ class SlicedWassersteinMetric(Metric):
             "repeats": self.repeats,
             "directions": self.directions,
             "smallest_level": SMALLEST,
-            "mirror_reals": self.mirror,
-            "floor": "reals at even places against reals at odd places",
+            "floor": "a random half of the reals against the other",
+            "draws": self._draws.definition(),
             "seed": self.seed,
         }
 
@@ -146,6 +144,12 @@ class SlicedWassersteinMetric(Metric):
     def add_fakes(self, images: NDArray[np.uint8]) -> None:
         """See `Metric`; a DataError says what is wrong with the images."""
         self._add(images, self._fakes)
+
+    def forget_reals(self) -> None:
+        """See `Metric`."""
+        self._reals = self._empty("reals")
+        self._floor = None
+        self._shapes.forget("reals")
 
     def forget_fakes(self) -> None:
         """See `Metric`."""
@@ -174,23 +178,19 @@ class SlicedWassersteinMetric(Metric):
                 f"There are {reals.count} reals but {fakes_are} fakes; the distance compares sets of one "
                 f"size, so give as many of each (or twice as many reals)."
             )
-        if reals.count == fakes.count:
-            return self._compare(lambda level: (reals.all(level), fakes.all(level)), fakes.count)
-        return self._compare(lambda level: (reals.half(level, 0), fakes.all(level)), fakes.count)
+        of_reals = torch.arange(fakes.count) if reals.count == fakes.count else self._halves()[0]
+        return self._compare(reals, fakes, of_reals, torch.arange(fakes.count))
 
     def floor(self) -> SlicedWasserstein:
-        """Return the distance of the reals at even places from those at odd ones; a last odd one is left out.
+        """Return the distance of one random half of the reals from the other; an odd one is left out.
 
         Raises:
             DataError: if there are fewer than 2 reals.
         """
-        reals, count = self._reals, self._reals.count // 2
-        if not count:
+        if self._reals.count < 2:
             raise DataError("The floor needs at least 2 reals, one for each half.")
         if self._floor is None:
-            self._floor = self._compare(
-                lambda level: (reals.half(level, 0, count), reals.half(level, 1, count)), count
-            )
+            self._floor = self._compare(self._reals, self._reals, *self._halves())
         return self._floor
 
     def _empty(self, name: str) -> Descriptors:
@@ -199,34 +199,42 @@ class SlicedWassersteinMetric(Metric):
     def _add(self, images: NDArray[np.uint8], to: Descriptors) -> None:
         self._shapes.check(images, to.name)
         level_sides(*images.shape[2:])  # also of a batch of no images
-        if self.mirror and to is self._reals:
-            images = self._mirrored(images)
         to.add(images)
 
-    def _compare(
-        self, sets: Callable[[int], tuple[list[Tensor], list[Tensor]]], images: int
-    ) -> SlicedWasserstein:
-        """Measure two sets of patches on each level; `sets` gives both of a level."""
-        distances = []
-        with computing(self.device) as workers:
-            for level in range(len(self._reals.sides)):
-                a, b = (NormalisedSet(parts, self.device, workers) for parts in sets(level))
-                found = [
-                    projected_distance(a, b, self._units(level, repeat), workers)
-                    for repeat in range(self.repeats)
-                ]
-                distances.append(sum(found) / self.repeats * 1e3)
-                del a, b  # before those of the next level come to the device
-        return SlicedWasserstein(tuple(min(s) for s in self._reals.sides), tuple(distances), images)
+    def _halves(self) -> tuple[Tensor, Tensor]:
+        """Return the indices of two random halves of the reals, in order; an odd one is in neither."""
+        count = self._reals.count
+        rng = np.random.default_rng([self.seed, zlib.crc32(b"halves of the reals"), count])
+        mixed = torch.from_numpy(rng.permutation(count))
+        first, second = mixed[: count // 2].sort().values, mixed[count // 2 : count // 2 * 2].sort().values
+        return first, second
 
-    def _units(self, level: int, repeat: int) -> Tensor:
-        """Return directions [D, C * 49] of length 1 in the space of RGB patches."""
-        normals = self._draws.directions(level, repeat, (3 * PATCH * PATCH, self.directions))
+    def _compare(self, a: Descriptors, b: Descriptors, of_a: Tensor, of_b: Tensor) -> SlicedWasserstein:
+        """Measure as many images of two sets, given by their indices."""
+        n, directions = len(of_a) * self.patches, self.repeats * self.directions
+        at_once = min(directions, max(1, PROJECTIONS_AT_ONCE // n))
+
+        def distance(index: int) -> float:
+            level = a.levels[index].to(self.device)
+            other = level if b is a else b.levels[index].to(self.device)
+            sets = NormalisedSet(level, of_a), NormalisedSet(other, of_b)
+            return projected_distance(*sets, self._units(index), workers, room) * 1e3
+
+        with computing(self.device) as workers:
+            room = torch.empty(2, at_once, n, device=self.device)
+            distances = tuple(distance(index) for index in range(len(a.levels)))
+        return SlicedWasserstein(tuple(min(level.shape[1:]) for level in a.levels), distances, len(of_a))
+
+    def _units(self, level: int) -> Tensor:
+        """Return directions [D, C * 49] of length 1 in the space of RGB patches, those of all repeats."""
+        shape = (3 * PATCH * PATCH, self.directions)
+        normals = np.concatenate([self._draws.directions(level, i, shape) for i in range(self.repeats)], 1)
         units = normals / np.sqrt(np.square(normals).sum(axis=0, keepdims=True))
-        columns = torch.from_numpy(np.ascontiguousarray(units.T))
+        # Drawn for patches column by column, as the original has them; ours are row by row.
+        columns = torch.from_numpy(units.T.reshape(-1, 3, PATCH, PATCH)).transpose(2, 3)
         if self._shapes.shapes["reals"][0] == 1:  # equal channels: one stands for all three
-            return columns.view(-1, 3, PATCH * PATCH).sum(1)
-        return columns
+            columns = columns.sum(1)
+        return columns.flatten(1)
 
 
 def sliced_wasserstein(
@@ -234,7 +242,6 @@ def sliced_wasserstein(
     fakes: Iterable[NDArray[np.uint8]],
     *,
     seed: int = 0,
-    mirror: bool = False,
     device: torch.device | None = None,
     repeats: int = 4,
     directions: int = 128,
@@ -248,8 +255,7 @@ def sliced_wasserstein(
             are halved on the way to 16 (powers of two always are).
         fakes: Likewise, of the same shape; as many images, or half as many (`SlicedWassersteinMetric`, which
             explains this and the options below).
-        seed: Of the patches, directions and flips.
-        mirror: Flip reals at random.
+        seed: Of the patches and directions.
         device: Where to compute; None for the CPU.
         repeats: How often directions are drawn.
         directions: Directions drawn each time.
@@ -261,13 +267,7 @@ def sliced_wasserstein(
         ConfigError: if an option is out of range.
     """
     metric = SlicedWassersteinMetric(
-        seed=seed,
-        mirror=mirror,
-        device=device,
-        repeats=repeats,
-        directions=directions,
-        patches=patches,
-        draws=draws,
+        seed=seed, device=device, repeats=repeats, directions=directions, patches=patches, draws=draws
     )
     count = 0
     for batch in reals:
@@ -285,7 +285,6 @@ def sliced_wasserstein_floor(
     reals: Iterable[NDArray[np.uint8]],
     *,
     seed: int = 0,
-    mirror: bool = False,
     device: torch.device | None = None,
     repeats: int = 4,
     directions: int = 128,
@@ -293,13 +292,12 @@ def sliced_wasserstein_floor(
 ) -> SlicedWasserstein:
     """Measure the distance between two disjoint halves of the reals: what a perfect generator would reach.
 
-    The halves are the images at even and at odd places; an odd one at the end is left out. The floor
-    falls with the number of images, so hold a distance of n images against the floor of 2n reals.
+    The halves are random ones, by the seed; an odd image is left out. The floor falls with the number of
+    images, so hold a distance of n images against the floor of 2n reals.
 
     Args:
         reals: As in `sliced_wasserstein`, at least 2 images.
-        seed: Of the patches, directions and flips.
-        mirror: Flip reals at random.
+        seed: Of the halves, patches and directions.
         device: Where to compute; None for the CPU.
         repeats: How often directions are drawn.
         directions: Directions drawn each time.
@@ -313,7 +311,7 @@ def sliced_wasserstein_floor(
         ConfigError: if an option is out of range.
     """
     metric = SlicedWassersteinMetric(
-        seed=seed, mirror=mirror, device=device, repeats=repeats, directions=directions, patches=patches
+        seed=seed, device=device, repeats=repeats, directions=directions, patches=patches
     )
     for batch in reals:
         metric.add_reals(batch)
@@ -321,7 +319,7 @@ def sliced_wasserstein_floor(
 
 
 def projected_distance(
-    reals: NormalisedSet, fakes: NormalisedSet, directions: Tensor, workers: Workers | None = None
+    reals: NormalisedSet, fakes: NormalisedSet, directions: Tensor, workers: Workers, room: Tensor
 ) -> float:
     """Return the Wasserstein distance of two sets of as many patches, averaged over directions.
 
@@ -330,28 +328,29 @@ def projected_distance(
     Args:
         reals: One set.
         fakes: The other.
-        directions: [D, K], unit vectors, float64.
-        workers: Who sorts on a CPU.
+        directions: [D, C * 49], unit vectors, float64.
+        workers: Who computes on a CPU.
+        room: [2, d, n], float32, on the device: for the numbers of d directions at a time.
 
     Source: `sliced_wasserstein` of the original.
     """
-    workers = workers or Workers()
     total = 0.0
-    for some in directions.split(max(1, PROJECTIONS_AT_ONCE // reals.count)):  # type: ignore[no-untyped-call]
-        a, b = reals.project(some), fakes.project(some)  # [d, N]
-        means = workers.map(
-            lambda both: (_sorted(both[0]) - _sorted(both[1])).abs_().mean(), zip(a, b, strict=True)
-        )
+    for some in directions.split(room.shape[1]):  # type: ignore[no-untyped-call]
+        a, b = room[:, : len(some)]
+        reals.project(some, a, workers)
+        fakes.project(some, b, workers)
+        means = workers.map(lambda both: _distance_on_a_line(*both), zip(a, b, strict=True))
         total += float(torch.stack(means).sum())
     return total / len(directions)
 
 
-def _sorted(numbers: Tensor) -> Tensor:
-    """Sort numbers [N]; the argument is used up."""
-    if not numbers.is_cpu:
-        return numbers.sort().values
-    numbers.numpy().sort()  # in place and without positions, which takes PyTorch thirty times as long
-    return numbers
+def _distance_on_a_line(a: Tensor, b: Tensor) -> Tensor:
+    """Return the Wasserstein distance of numbers [N] from others; they are used up."""
+    if not a.is_cpu:
+        return (a.sort().values - b.sort().values).abs_().mean()
+    for numbers in (a, b):
+        numbers.numpy().sort()  # in place and without positions, which takes PyTorch thirty times as long
+    return a.sub_(b).abs_().mean()
 
 
 def _check_options(seed: int, **counts: int) -> None:

@@ -7,12 +7,13 @@ from typing import Any, get_args
 
 from torch import Tensor, nn
 
-from progan.config import Conditioning, DiscriminatorOptions, LabelForm
+from progan.config import Conditioning, DiscriminatorOptions, Growth, LabelForm
 from progan.models.activations import activation
 from progan.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
     at_least_float32,
+    blend_in,
     conv2d_downscale2d,
     downscale2d,
     fade,
@@ -42,18 +43,25 @@ class DownBlock(nn.Module):
         self.downscale = options.downscale
         self.fused = True
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, in, H, W] to [N, out, H/2, W/2]."""
+    def forward(self, x: Tensor, alpha: Tensor | None = None) -> Tensor:
+        """Map [N, in, H, W] to [N, out, H/2, W/2].
+
+        With alpha, a 0-d tensor, what lies within the block is blended in: at 0 the block is linear up to
+        half the size, and one activation follows there.
+        """
         first, second = self.conv0, self.conv1_down
         out: Tensor
         match self.downscale:
             case "strided":
-                x = self.activation(strided_down(x, first.scaled_weight(), first.bias))
+                x = blend_in(self.activation, strided_down(x, first.scaled_weight(), first.bias), alpha)
                 out = self.activation(second(x))
             case "separate":
-                out = downscale2d(self.activation(second(self.activation(first(x)))))
+                x = second(blend_in(self.activation, first(x), alpha))
+                out = downscale2d(self.activation(x))
+                if alpha is not None:
+                    out = fade(self.activation(downscale2d(x)), out, alpha)
             case "fused":
-                x, weight = self.activation(first(x)), second.scaled_weight()
+                x, weight = blend_in(self.activation, first(x), alpha), second.scaled_weight()
                 out = self.activation(conv2d_downscale2d(x, weight, second.bias, fused=self.fused))
         return out
 
@@ -67,6 +75,8 @@ class Discriminator(Network):
             `projection`: it scores images given them. None: `ac_gan` if there are labels.
         level, alpha: How far it has grown: what a call computes unless told otherwise.
         label_names: As in `Generator`.
+        growth: What alpha does: 'fade' blends the level's features with fromRGB of the halved image, 'morph'
+            blends the activations of fromRGB and of the level's block in (`models/morph.py`).
         options: The choices of the architecture, described in `config.DiscriminatorOptions`, which also has
             their defaults: those of both networks (see `Generator`) and stddev_group, stddev_features,
             downscale and dense_features.
@@ -93,11 +103,12 @@ class Discriminator(Network):
         level: int | None = None,
         alpha: float = 1.0,
         label_names: Sequence[str] = (),
+        growth: Growth = "fade",
         **options: Any,
     ) -> None:
         read = read_options(DiscriminatorOptions, options)
         super().__init__(
-            channels, base_shape, max_level, label_size, label_form, read, level, alpha, label_names
+            channels, base_shape, max_level, label_size, label_form, read, level, alpha, label_names, growth
         )
         self.conditioning = _conditioning(conditioning, label_size)
         last, *widths = filters(read, max_level)
@@ -136,8 +147,9 @@ class Discriminator(Network):
             x: [N, channels, *resolution(level)] in [-1, 1]; N a multiple of min(stddev_group, N).
             labels: [N, label_size], of the form `label_form`; needed for a projection, else not used.
             level: Level of the images; None for how far this discriminator has grown.
-            alpha: Weight of the level's own block against fromRGB of the halved image; None means 1
-                and skips the halved one (or, with level None too, this discriminator's own).
+            alpha: How far the level has come in: weight of its own block against fromRGB of the halved
+                image, or, with growth 'morph', of the activations of its fromRGB and block. None means 1 and
+                skips what is left (or, with level None too, this discriminator's own).
 
         Returns:
             Scores [N] (higher is more real; not bounded) and label logits [N, label_size], or [N, 0] with a
@@ -146,16 +158,17 @@ class Discriminator(Network):
         Raises:
             ValueError: if a shape, the level or alpha does not fit.
         """
-        level, alpha = self.growth(level, alpha, x)
+        level, alpha = self.resolve_growth(level, alpha, x)
         expected = (self.channels, *self.resolution(level))
         if tuple(x.shape[1:]) != expected:
             raise ValueError(f"images of level {level} must be {['N', *expected]}, not {list(x.shape)}")
-        features = self._features(level, x)
+        # At level 0 there is nothing to blend, whatever alpha is.
+        fading, morphing = (alpha, None) if self.growth == "fade" else (None, alpha if level else None)
+        features = self._features(level, x, morphing)
         if level > 0:
-            features = self.blocks[level - 1](features)
-            if alpha is not None:
-                old = self._features(level - 1, downscale2d(x))
-                features = fade(old, features, alpha)
+            features = self.blocks[level - 1](features, morphing)
+            if fading is not None:
+                features = fade(self._features(level - 1, downscale2d(x)), features, fading)
         for i in range(level - 1, 0, -1):
             features = self.blocks[i - 1](features)
         out = at_least_float32(self._judge(features))
@@ -166,10 +179,9 @@ class Discriminator(Network):
         given = self.require_labels(labels, len(x)).to(out.dtype)
         return out[:, 0] + (out[:, 1:] * given).sum(dim=1), out[:, :0]
 
-    def _features(self, level: int, x: Tensor) -> Tensor:
+    def _features(self, level: int, x: Tensor, morphing: Tensor | None = None) -> Tensor:
         """Map an image to features with fromRGB, which has bias and activation: [N, filters, H, W]."""
-        features: Tensor = self.activation(self.from_rgb[level](x))
-        return features
+        return blend_in(self.activation, self.from_rgb[level](x), morphing)
 
     def _judge(self, x: Tensor) -> Tensor:
         """Map the features of level 0 to the outputs of the last layer: [N, 1 + label_size]."""

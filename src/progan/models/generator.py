@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from progan.config import GeneratorOptions, LabelForm
+from progan.config import GeneratorOptions, Growth, LabelForm
 from progan.models.activations import activation, hidden_gain, variance_gain
 from progan.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
     PixelNorm,
     add_bias,
+    blend_in,
     fade,
     pixel_norm,
     strided_up,
@@ -47,13 +48,15 @@ class UpBlock(nn.Module):
         self.conv1 = EqualizedConv2d(outputs, outputs, options.kernel_size, options)
         self.after = after_convolution(options)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, in, H, W] to [N, out, 2H, 2W]."""
+    def forward(self, x: Tensor, alpha: Tensor | None = None) -> Tensor:
+        """Map [N, in, H, W] to [N, out, 2H, 2W].
+
+        With alpha, a 0-d tensor, activations and norms are blended in: at 0 the block is linear.
+        """
         weight = self.conv0_up.scaled_weight()
         x = strided_up(x, weight) if self.strided else upscale2d_conv2d(x, weight, fused=self.fused)
-        x = self.after(add_bias(x, self.conv0_up.bias))
-        out: Tensor = self.after(self.conv1(x))
-        return out
+        x = blend_in(self.after, add_bias(x, self.conv0_up.bias), alpha)
+        return blend_in(self.after, self.conv1(x), alpha)
 
 
 def after_convolution(options: GeneratorOptions) -> nn.Module:
@@ -76,6 +79,8 @@ class Generator(Network):
             numbers).
         level, alpha: How far it has grown: what a call computes unless told otherwise.
         label_names: One name per entry of the label vector, in order; may be empty.
+        growth: What alpha does: 'fade' blends the level's image with that of the level below, 'morph' blends
+            the activations and norms of the level's block in (`models/morph.py`).
         options: The choices of the architecture, described in `config.GeneratorOptions`, which also has their
             defaults: those of both networks (fmap_base, fmap_decay, fmap_max, kernel_size, activation,
             leaky_slope, bias, equalized_lr, weight_init, gain) and latent_size, normalize_latents,
@@ -104,11 +109,12 @@ class Generator(Network):
         level: int | None = None,
         alpha: float = 1.0,
         label_names: Sequence[str] = (),
+        growth: Growth = "fade",
         **options: Any,
     ) -> None:
         read = read_options(GeneratorOptions, options)
         super().__init__(
-            channels, base_shape, max_level, label_size, label_form, read, level, alpha, label_names
+            channels, base_shape, max_level, label_size, label_form, read, level, alpha, label_names, growth
         )
         first, *widths = filters(read, max_level)
         self.latent_size = first if read.latent_size is None else read.latent_size
@@ -138,8 +144,9 @@ class Generator(Network):
             z: [N, latent_size], standard normal.
             labels: [N, label_size], of the form `label_form`; needed if and only if label_size > 0.
             level: Level to compute; None for how far this generator has grown.
-            alpha: Weight of the level's own image against the upscaled image of the level below;
-                None means 1 and skips the lower one (or, with level None too, this generator's own).
+            alpha: How far the level has come in: weight of its own image against the upscaled image of the
+                level below, or, with growth 'morph', of the activations and norms of its block. None means
+                1 and skips what is left (or, with level None too, this generator's own).
 
         Returns:
             [N, channels, *resolution(level)], nominally in [-1, 1]; with output_activation tanh always,
@@ -148,12 +155,14 @@ class Generator(Network):
         Raises:
             ValueError: if a shape, the level or alpha does not fit.
         """
-        level, alpha = self.growth(level, alpha, z)
+        level, alpha = self.resolve_growth(level, alpha, z)
         x = self._base(self._join(z, labels))
         for block in self.blocks[: max(level - 1, 0)]:
             x = block(x)
         if level == 0:
             return self._finish(self.to_rgb[0](x))
+        if self.growth == "morph":
+            return self._finish(self.to_rgb[level](self.blocks[level - 1](x, alpha)))
         image: Tensor = self.to_rgb[level](self.blocks[level - 1](x))
         if alpha is not None:
             # Section 2, figure 2: the old level's image is upscaled after its own toRGB.

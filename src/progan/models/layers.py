@@ -6,6 +6,7 @@ Weights are kept as PyTorch keeps them: convolutions [out, in, k, k], linear [ou
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -115,6 +116,18 @@ def fade(old: Tensor, new: Tensor, alpha: Tensor) -> Tensor:
     """
     wide = at_least_float32(old)
     return torch.lerp(wide, at_least_float32(new), alpha.to(wide.dtype)).to(new.dtype)
+
+
+def blend_in(function: Callable[[Tensor], Tensor], x: Tensor, alpha: Tensor | None) -> Tensor:
+    """Return `x` where alpha is 0 and function(x) where it is 1 or None, blended in between.
+
+    Args:
+        function: Keeps the shape.
+        x: Any shape.
+        alpha: 0-d, in [0, 1]; None for 1.
+    """
+    full = function(x)
+    return full if alpha is None else fade(x, full, alpha)
 
 
 def fused_kernel(weight: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from progan.config import LabelForm, NetworkOptions, explain
+from progan.config import Growth, LabelForm, NetworkOptions, explain
 from progan.errors import CheckpointError, suggest
 from progan.models.layers import feature_maps
 
@@ -62,6 +62,8 @@ class Network(
         level: How far it has grown; None for max_level.
         alpha: How far `level` is faded in, in [0, 1].
         label_names: A name per label, or none.
+        growth: How a level comes in, which is what alpha does: 'fade' blends it with the level below, 'morph'
+            blends the activations and norms of its block in.
 
     Raises:
         ValueError: if a number is out of range.
@@ -78,6 +80,7 @@ class Network(
         level: int | None,
         alpha: float,
         label_names: Sequence[str],
+        growth: Growth,
     ) -> None:
         super().__init__()
         if channels < 1 or max_level < 0 or label_size < 0 or len(base_shape) != 2 or min(base_shape) < 1:
@@ -89,6 +92,8 @@ class Network(
             raise ValueError(f"max_level {max_level}: more than {MAX_LEVEL} is not possible")
         if label_form not in get_args(LabelForm):
             raise ValueError(f"label_form {label_form!r}: expected {', '.join(get_args(LabelForm))}")
+        if growth not in get_args(Growth):
+            raise ValueError(f"growth {growth!r}: expected {', '.join(get_args(Growth))}")
         if label_names and len(label_names) != label_size:
             raise ValueError(f"{len(label_names)} label names for {label_size} labels")
         if not all(isinstance(name, str) for name in label_names):
@@ -100,6 +105,7 @@ class Network(
         self.label_form = label_form
         self.label_names = tuple(label_names)
         self.options = options
+        self.growth = growth
         self.level, self.alpha = max_level, 1.0
         self.set_growth(max_level if level is None else level, alpha)
 
@@ -125,7 +131,7 @@ class Network(
         network: Self = self.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         return network
 
-    def growth(
+    def resolve_growth(
         self, level: int | None, alpha: Tensor | float | None, like: Tensor
     ) -> tuple[int, Tensor | None]:
         """Resolve the arguments of a call: the level, and alpha as a 0-d tensor or None for 1.
@@ -184,6 +190,7 @@ class Network(
             "level": self.level,
             "alpha": self.alpha,
             "label_names": list(self.label_names),
+            "growth": self.growth,
         }
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:

@@ -18,10 +18,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from progan.errors import CheckpointError
-from progan.files import atomic_path
+from progan.files import atomic_path, parse_json
 
 KEY = "progan"
+FOREIGN_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth"})
 Record = dict[str, Any]
+
+
+class NewerVersionError(CheckpointError):
+    """A file that a later version of progan has written; there is nothing wrong with it."""
 
 
 def write(path: Path, form: str, record: Record, tensors: dict[str, Tensor]) -> None:
@@ -59,9 +64,10 @@ def read_header(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(KEY, "{}"))
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file ({error})") from None
+            header = parse_json((file.metadata() or {}).get(KEY, "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        hint = "; `progan import` reads weights of others" if path.suffix in FOREIGN_SUFFIXES else ""
+        raise CheckpointError(f"{path} is not a readable safetensors file ({error}){hint}") from None
     return header if isinstance(header, dict) else {}
 
 
@@ -82,18 +88,41 @@ def read(path: Path, form: str) -> tuple[Record, dict[str, Tensor]]:
     """Read and verify a file written by `write`; the tensors are on the CPU.
 
     Raises:
-        CheckpointError: if it is damaged, foreign, or of another kind or version.
+        NewerVersionError: if a newer progan wrote it.
+        CheckpointError: if it is damaged, foreign, or of another kind.
     """
     header = read_header(path)
-    if header.get("format") != form:
-        raise CheckpointError(f"{path} has the format {header.get('format')!r}, not {form!r}")
+    require_format(path, header, form)
     record, tensors = header.get("record"), read_tensors(path)
-    if not isinstance(record, dict) or digest(record, tensors) != header.get("sha256"):
+    try:
+        whole = digest(record, tensors) == header.get("sha256")
+    except RecursionError:  # JSON that is nested nearly too deeply to be read is too deep to be written
+        whole = False
+    if not isinstance(record, dict) or not whole:
         raise CheckpointError(f"{path} is damaged: its contents do not match its checksum")
     return record, tensors
 
 
-def digest(record: Record, tensors: dict[str, Tensor]) -> str:
+def require_format(path: Path, header: dict[str, Any], form: str) -> None:
+    """Refuse a file of another kind or version than `form`, such as `weights-1`.
+
+    Raises:
+        NewerVersionError: if it is of that kind, but of a later version.
+        CheckpointError: if it is anything else.
+    """
+    found = header.get("format")
+    found = found[:80] if isinstance(found, str) else None
+    kind, _, version = form.rpartition("-")
+    later = re.fullmatch(rf"{re.escape(kind)}-(\d{{1,9}})", found or "")
+    if later is not None and int(later[1]) > int(version):
+        raise NewerVersionError(
+            f"{path} was written by a newer progan (format {found}, this one reads {form}); update progan"
+        )
+    if found != form:
+        raise CheckpointError(f"{path} has the format {found!r}, not {form!r}")
+
+
+def digest(record: Record | None, tensors: dict[str, Tensor]) -> str:
     """Return the SHA-256, in hexadecimal, of a record and of all tensors with their names and shapes."""
     hasher = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for name in sorted(tensors):

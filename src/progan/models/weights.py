@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from progan.errors import CheckpointError
+from progan.files import parse_json
 from progan.models import tensor_file
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
@@ -33,8 +33,12 @@ def save(network: Network, path: str | Path) -> None:
     Raises:
         StorageError: if there is no space or no permission; an older file is then unharmed.
     """
-    record = {"network": type(network).__name__, "config": network.config()}
-    tensor_file.write(Path(path), FORMAT, record, network.state_dict())
+    tensor_file.write(Path(path), FORMAT, describe(network), network.state_dict())
+
+
+def describe(network: Network) -> tensor_file.Record:
+    """Return the description of a network in a weight file, from which `build` makes it again."""
+    return {"network": type(network).__name__, "config": network.config()}
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Generator:
@@ -104,6 +108,20 @@ def load_network(path: Path, device: str | torch.device = "cpu") -> Network:
         CheckpointError: if the file is damaged, foreign, or of another format.
     """
     record, tensors = _read(path)
+    return build(record, tensors, path).place(device)
+
+
+def build(record: tensor_file.Record, tensors: dict[str, Tensor], path: Path) -> Network:
+    """Make a network, on the CPU and in evaluation mode, of a description and its weights.
+
+    Args:
+        record: `network` (a key of `KINDS`) and `config` (the arguments of its constructor).
+        tensors: The state dict.
+        path: Where they come from; for messages alone.
+
+    Raises:
+        CheckpointError: if the description is none, or the weights do not fit it.
+    """
     kind, config = record.get("network"), record.get("config")
     if not isinstance(kind, str) or kind not in KINDS or not isinstance(config, dict):
         raise CheckpointError(f"{path} is no progan weight file (it describes no network)")
@@ -115,7 +133,12 @@ def load_network(path: Path, device: str | torch.device = "cpu") -> Network:
         network.load_state_dict(floats, assign=True)
     except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{path}: the weights do not fit their description ({error})") from None
-    return network.place(device).requires_grad_(False).eval()
+    return network.requires_grad_(False).eval()
+
+
+def kind_of(config: object) -> str:
+    """Return which network a bare description is of, told by an option that only one of them has."""
+    return "Discriminator" if isinstance(config, dict) and "stddev_group" in config else "Generator"
 
 
 def _read(path: Path) -> tuple[tensor_file.Record, dict[str, Tensor]]:
@@ -126,8 +149,7 @@ def _read(path: Path) -> tuple[tensor_file.Record, dict[str, Tensor]]:
     if path.name != HUB_FILE or not beside.is_file() or header:
         return tensor_file.read(path, FORMAT)
     try:
-        config = json.loads(beside.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
+        config = parse_json(beside.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
         raise CheckpointError(f"{beside} cannot be read ({error})") from None
-    kind = "Discriminator" if isinstance(config, dict) and "stddev_group" in config else "Generator"
-    return {"network": kind, "config": config}, tensor_file.read_tensors(path)
+    return {"network": kind_of(config), "config": config}, tensor_file.read_tensors(path)

@@ -13,6 +13,11 @@ import yaml
 
 from progan.errors import ConfigError
 
+MAX_CHARACTERS = 2**16
+"""A whole configuration has a tenth of it; the time that crafted text takes grows faster than its length."""
+MAX_DOTS = 500
+"""In a line of TOML: a key of thousands of parts takes tomllib minutes."""
+
 
 def read_document(path: str | Path) -> dict[str, Any]:
     """Read a configuration file as a nested mapping; an empty file is an empty one.
@@ -32,7 +37,8 @@ def read_document(path: str | Path) -> dict[str, Any]:
             f"{path}: the ending of its name does not say what it is; expected {', '.join(PARSERS)}"
         )
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as stream:
+            text = stream.read(MAX_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     return parse_document(text, path.suffix.lower(), str(path))
@@ -44,6 +50,8 @@ def parse_document(text: str, suffix: str, name: str) -> dict[str, Any]:
     Raises:
         ConfigError: as in `read_document`.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(f"{name}: longer than {MAX_CHARACTERS:,} characters, so no configuration")
     try:
         tree = PARSERS[suffix](text)
     except _Problem as problem:
@@ -130,6 +138,9 @@ def _parse_json(text: str) -> Any:
 
 
 def _parse_toml(text: str) -> Any:
+    for i, content in enumerate(text.splitlines()):
+        if content.count(".") > MAX_DOTS:
+            raise _Problem(i + 1, f"more than {MAX_DOTS} dots in a line are not supported")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

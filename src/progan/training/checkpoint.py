@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from progan.errors import CheckpointError, DivergenceError
+from progan.errors import CheckpointError
 from progan.models import tensor_file
+from progan.models.tensor_file import NewerVersionError
 
 FORMAT = "progan-checkpoint-1"
 SUFFIX = ".safetensors"
@@ -30,6 +31,7 @@ class Record:
         config: The whole configuration, as plain data.
         fingerprint: Of the packed set.
         versions: progan, torch.
+        attempt: How often the run has gone back after a divergence (`Batches.attempt`).
     """
 
     images_seen: int
@@ -39,6 +41,7 @@ class Record:
     config: dict[str, Any]
     fingerprint: str
     versions: dict[str, str]
+    attempt: int = 0
 
 
 def save(folder: Path, record: Record, tensors: dict[str, Tensor], keep: int) -> Path:
@@ -47,15 +50,8 @@ def save(folder: Path, record: Record, tensors: dict[str, Tensor], keep: int) ->
     Files of later clocks are removed too: training went on from an earlier one because they are damaged.
 
     Raises:
-        DivergenceError: if a tensor is not finite; nothing is written then.
         StorageError: if there is no space or no permission; older checkpoints are unharmed.
     """
-    for name, value in tensors.items():
-        if not bool(torch.isfinite(value).all()):
-            raise DivergenceError(
-                f"{name} holds values that are not finite at {record.images_seen:,} images; it was not "
-                f"saved, the last checkpoint in {folder} is whole"
-            )
     path = folder / f"{record.images_seen:012d}{SUFFIX}"
     tensor_file.write(path, FORMAT, asdict(record), tensors)
     present = paths(folder)
@@ -63,6 +59,20 @@ def save(folder: Path, record: Record, tensors: dict[str, Tensor], keep: int) ->
     for other in [*present[: max(0, here - keep)], *present[here:]]:
         other.unlink()
     return path
+
+
+def not_finite(tensors: dict[str, Tensor]) -> list[str]:
+    """Return the names of tensors that hold NaN or infinity: such a state must not be saved."""
+    finite = torch.stack([torch.isfinite(value).all().cpu() for value in tensors.values()]).tolist()
+    return [name for name, good in zip(tensors, finite, strict=True) if not good]
+
+
+def host_copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies in the memory of the CPU, which training does not change any more."""
+    return {
+        name: torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
+        for name, value in tensors.items()
+    }
 
 
 def paths(folder: Path) -> list[Path]:
@@ -83,19 +93,30 @@ def load(path: Path) -> tuple[Record, dict[str, Tensor]]:
         raise CheckpointError(f"{path} holds another record than a checkpoint's ({error})") from None
 
 
-def newest(folder: Path) -> tuple[tuple[Record, dict[str, Tensor]] | None, list[str]]:
+def newest(
+    folder: Path, before: int | None = None
+) -> tuple[tuple[Record, dict[str, Tensor]] | None, list[str]]:
     """Find the newest checkpoint that can be read.
 
+    Args:
+        folder: Where they are.
+        before: Only those of earlier clocks than this; None for all.
+
     Returns:
-        The checkpoint (None if the folder holds none at all) and why newer ones were passed over.
+        The checkpoint (None if there is none at all) and why newer ones were passed over.
 
     Raises:
-        CheckpointError: if there are checkpoints but none can be read.
+        CheckpointError: if there are checkpoints but none can be read, or if one was written by a newer
+            progan: passing over it would lose what that one has done.
     """
     passed_over: list[str] = []
     for path in reversed(paths(folder)):
+        if before is not None and int(path.stem) >= before:
+            continue
         try:
             return load(path), passed_over
+        except NewerVersionError:
+            raise
         except CheckpointError as error:
             passed_over.append(str(error))
     if passed_over:
@@ -113,9 +134,8 @@ def newest_record(folder: Path) -> tuple[Record | None, list[str]]:
     for path in reversed(paths(folder)):
         try:
             header = tensor_file.read_header(path)
-            if header.get("format") == FORMAT:
-                return Record(**header["record"]), passed_over
-            passed_over.append(f"{path} has the format {header.get('format')!r}")
+            tensor_file.require_format(path, header, FORMAT)
+            return Record(**header["record"]), passed_over
         except (CheckpointError, TypeError, KeyError) as error:
             passed_over.append(f"{path} is not readable ({error})")
     return None, passed_over

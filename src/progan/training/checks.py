@@ -24,6 +24,7 @@ from progan.data.packed import PackedSet, is_packed
 from progan.data.prepare import find_or_prepare
 from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError
 from progan.training import checkpoint
+from progan.training.duality_gap import require_parts
 from progan.training.plan import Plan, make_plan
 from progan.training.precision import check_settings
 from progan.training.reporting import Reporter
@@ -85,6 +86,7 @@ def check(
     if folder.exists():
         require_same(folder, folder.config(), config, unless=DECIDED_BY_PICTURES)
     _require_labels(source, config)
+    _require_split(source, config)
     whole = _prepare(source, config, reporter, stop)
     _require_no_label_file(source, config)
     packed = restrict(whole, config)
@@ -301,6 +303,8 @@ def _checked(
             f"{dataset.source}: {pictures} pictures to train on are fewer than a batch of {largest}; "
             f"add pictures or lower --schedule.batch-size"
         )
+    if config.monitor.duality_gap:
+        require_parts(config, packed, largest)
     plan = make_plan(config, spec, pictures)
     if plan.schedule.total == 0:
         raise ConfigError("the schedule is 0 images long; give schedule.total_kimg, or phases, a length")
@@ -330,6 +334,16 @@ def _require_labels(source: str | Path, config: Config) -> None:
         raise ConfigError(
             f"model.conditioning {asked} needs labels: set data.labels to 'folders' or a label file, or "
             f"leave the conditioning out"
+        )
+
+
+def _require_split(source: str | Path, config: Config) -> None:
+    """Refuse to prepare pictures without the parts that the duality gap is measured on."""
+    packed = not is_builtin(source) and is_packed(Path(source))
+    if config.monitor.duality_gap and not packed and 0 in config.data.shares[1:]:
+        raise ConfigError(
+            f"monitor.duality_gap needs a validation and a test part, and data.split {config.data.split} "
+            f"leaves none: add --data.split 0.8,0.1,0.1"
         )
 
 

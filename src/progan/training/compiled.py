@@ -83,7 +83,7 @@ class CompiledGradients(Generic[Batch]):
         used = {
             name: parameter
             for name, parameter in network.named_parameters()
-            if is_used(name, at.level, fading=at.alpha is not None)
+            if is_used(name, at.level, fading=at.alpha is not None and self._objective.G.growth == "fade")
         }
         weights = {f"{self._trained}.{name}": parameter.detach() for name, parameter in used.items()}
         with torch.no_grad(), _many_graphs():

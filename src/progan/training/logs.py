@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from progan.errors import DataError
-from progan.files import storage_errors, write_text
+from progan.files import parse_json, storage_errors, write_text
 from progan.training.run_folder import RunFolder
 
 Stats = dict[str, float | int | str]
@@ -22,6 +22,9 @@ class Logs:
         images_seen: The clock at which the run starts or goes on; later lines are of work that was lost
             and is done again, and are removed.
 
+    Attributes:
+        kept: The log points until then.
+
     Raises:
         StorageError: if the folder cannot be written.
     """
@@ -30,9 +33,9 @@ class Logs:
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
         self._path = folder.stats_file
-        kept = [line for line in read_stats(self._path) if int(line["images_seen"]) <= images_seen]
+        self.kept = [line for line in read_stats(self._path) if int(line["images_seen"]) <= images_seen]
         with storage_errors(self._path):
-            write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+            write_text(self._path, "".join(json.dumps(line) + "\n" for line in self.kept))
             self._events = SummaryWriter(
                 str(folder.tensorboard), purge_step=images_seen + 1 if images_seen else None
             )
@@ -69,9 +72,9 @@ def read_stats(path: Path) -> list[Stats]:
     stats: list[Stats] = []
     for number, line in enumerate(lines, 1):
         try:
-            point = json.loads(line)
+            point = parse_json(line)
             int(point["images_seen"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             if number == len(lines):
                 break
             raise DataError(f"{path}, line {number}: not a log point; delete the line") from None

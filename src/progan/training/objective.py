@@ -36,7 +36,7 @@ class Conditions:
 
     Attributes:
         level: The level that is computed.
-        alpha: 0-d tensor while it fades in, else None.
+        alpha: 0-d tensor while it comes in, else None.
         probability: Of the augmentations, a 0-d tensor; None for none.
         penalize: Whether the penalties of D's gradients are due (they may be computed now and then only).
         scale: What the loss is multiplied by before its backward pass (float16), else 1.

@@ -128,6 +128,22 @@ class Optimizer:
                 moments = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
                 self._adam.state[parameter] = {"step": torch.zeros((), device=self._step_device), **moments}
 
+    @torch.no_grad()
+    def gradient_norm(self) -> Tensor:
+        """Return the norm of the network's gradients as Adam remembers it: 0-d, NaN or infinite if one was.
+
+        It is the root of the sum of Adam's second moments, each divided by its bias correction 1 - beta2^t
+        (Kingma and Ba 2015, section 3): a root mean square over about the last 1 / (1 - beta2) updates, after
+        clipping. 0 before the first update.
+        """
+        total = torch.zeros((), device=self.device)
+        for group in self._adam.param_groups:
+            held = [self._adam.state[p]["exp_avg_sq"] for p in group["params"] if p in self._adam.state]
+            if held and group["steps"]:
+                sums = torch.stack([moment.sum() for moment in held]).sum()
+                total = total + sums / (1 - self._options.beta2 ** group["steps"])
+        return total.sqrt()
+
     def drop_gradients(self) -> None:
         """Drop what `backward` has added up, to begin a step again."""
         self._adam.zero_grad(set_to_none=True)

@@ -13,8 +13,10 @@ from torch.utils.flop_counter import flop_registry
 
 from progan.config import Config, per_level
 from progan.data.batches import DiscriminatorBatch, GeneratorBatch
+from progan.errors import ConfigError
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
+from progan.models.morph import require_morphable
 from progan.training.augment import DRAWS
 from progan.training.objective import Conditions, Terms, discriminator_terms, generator_terms, total
 from progan.training.schedule import Phase, Schedule
@@ -94,9 +96,14 @@ def make_plan(config: Config, spec: ImageSpec, pictures: int) -> Plan:
         config: Resolved configuration.
         spec: Shapes.
         pictures: Pictures that are trained on.
+
+    Raises:
+        ConfigError: if networks cannot grow as the schedule asks, or as in `Schedule`.
     """
     with torch.device("meta"):
         G, D = build_networks(config, spec)
+        if config.schedule.growth == "morph":
+            _require_morphable(config, G, D)
     levels = range(spec.max_level + 1)
     g, d = (sum(p.numel() for p in network.parameters()) for network in (G, D))
     return Plan(
@@ -108,6 +115,16 @@ def make_plan(config: Config, spec: ImageSpec, pictures: int) -> Plan:
         # float32: weights, gradients and two moments of G and D, and the average of G
         state_bytes=4 * (4 * (g + d) + g),
     )
+
+
+def _require_morphable(config: Config, *networks: Generator | Discriminator) -> None:
+    """Check that each level can grow out of the one below, before anything is trained."""
+    for network in networks:
+        for level in range(config.schedule.start_level + 1, network.max_level + 1):
+            try:
+                require_morphable(network, level)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]

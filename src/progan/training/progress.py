@@ -84,7 +84,7 @@ class TerminalReporter(Reporter):
         rate, left = self._speed.rate(), self._left(images_seen)
         self._bar("all", "all phases", images_seen, total, f"{rate:,.0f} images/s, {left} left")
         size = format_resolution(plan.spec.resolution(phase.level))
-        note = f"alpha {point.alpha:.2f}" if point.fading else f"batch {point.batch_size}"
+        note = f"alpha {point.alpha:.2f}" if point.growing else f"batch {point.batch_size}"
         length = max(1, phase.end - phase.start)
         self._bar("phase", f"{size} {phase.kind}", images_seen - phase.start, length, note)
 
@@ -94,15 +94,16 @@ class TerminalReporter(Reporter):
         if self._plan is not None:
             self._speed.add(seen, self._plan.work(seen))
         phase = str(stats["phase"])
-        if phase == "fade":
+        if phase != "stabilise":
             phase += f" {float(stats['alpha']):.2f}"
         probability = stats.get("augment_probability")
         augmented = "" if probability is None else f"  augment {float(probability):.3f}"
         swd = f"  swd {float(stats['swd/mean']):.1f}" if "swd/mean" in stats else ""
+        gap = f"  gap {float(stats['duality_gap/gap']):.3f}" if "duality_gap/gap" in stats else ""
         self._console.print(
             f"{seen / 1000:>9,.1f}  {stats['resolution']:>9}  {phase:<14}"
             f"{_number(stats.get('D/loss')):>9}{_number(stats.get('G/loss')):>9}"
-            f"{float(stats['images_per_second']):>10,.1f}{self._left(seen):>9}{augmented}{swd}",
+            f"{float(stats['images_per_second']):>10,.1f}{self._left(seen):>9}{augmented}{swd}{gap}",
             highlight=False,
             soft_wrap=True,
         )

@@ -20,8 +20,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from progan.config import Config, differing_keys, flatten, make_config, to_yaml
-from progan.errors import CheckpointError, ConfigError
-from progan.files import is_leftover, storage_errors, write_text
+from progan.data.packed import read_manifest
+from progan.errors import CheckpointError, ConfigError, DataError
+from progan.files import is_leftover, parse_json, storage_errors, write_text
 from progan.models.weights import GENERATOR_FILE
 from progan.recipes import read_recipe
 
@@ -39,11 +40,19 @@ FREE_KEYS = (
     "run.keep_checkpoints",
     "run.grid",
     "run.stop_after",
+    "run.on_divergence",
+    "run.max_rollbacks",
+    "run.on_alarm",
     "data.cache",
     "data.in_memory",
     "monitor.metrics",
+    "monitor.duality_gap",
     "monitor.interval_kimg",
     "monitor.num_images",
+    "monitor.gap_steps",
+    "monitor.gap_lr",
+    "monitor.gap_beta1",
+    "monitor.gap_beta2",
     "monitor.extractor",
     "monitor.resize",
     "monitor.normalise",
@@ -147,9 +156,30 @@ class RunFolder:
             CheckpointError: if that file is missing or damaged.
         """
         try:
-            return Dataset(**json.loads(self.dataset_file.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
+            dataset = Dataset(**parse_json(self.dataset_file.read_text(encoding="utf-8")))
+            if not all(isinstance(value, str) for value in asdict(dataset).values()):
+                raise TypeError("expected text")
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{self.dataset_file} cannot be read: {error}") from None
+        return dataset
+
+    def pictures(self) -> Path:
+        """Return the packed set that the run was trained on.
+
+        Raises:
+            DataError: if it is not there any more, or is another one now.
+        """
+        dataset = self.dataset()
+        packed = Path(dataset.packed)
+        try:
+            if read_manifest(packed).fingerprint == dataset.fingerprint:
+                return packed
+            why = f"{packed} holds other pictures now"
+        except DataError as error:
+            why = str(error)
+        raise DataError(
+            f"{self.path}: the pictures it was trained on cannot be used ({why}); give a set with --data"
+        )
 
 
 def require_same(folder: RunFolder, old: Config, new: Config, unless: tuple[str, ...] = ()) -> None:

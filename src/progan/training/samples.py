@@ -21,6 +21,8 @@ PIXELS_AT_ONCE = 1 << 21
 """Pixels of samples computed together (32 pictures of 256x256), so that a step needs more memory."""
 GRID_PIXELS = 8_000_000
 """A sample grid has about this many pixels at most: 8 pictures of 1024x1024, 122 of 256x256."""
+PROBES = 16
+"""Pictures among which variation is measured; fewer of large ones."""
 GAP = 2
 """White pixels between the pictures of a grid."""
 
@@ -62,10 +64,12 @@ class SampleGrid:
         n = rows * columns
         rng = random_generator(seed, "sample grid", 0)
         self._latents = torch.from_numpy(rng.standard_normal((n, G.latent_size), dtype=np.float32))
-        self._labels: Tensor | None = None
+        self._probes = torch.from_numpy(rng.standard_normal((PROBES, G.latent_size), dtype=np.float32))
+        self._labels = self._probe_labels = None
         if G.label_size:
             each = torch.eye(G.label_size) if G.label_form == "class" else G.label_examples.cpu()
             self._labels = each[torch.arange(n) // columns % len(each)]
+            self._probe_labels = each[torch.arange(PROBES) % len(each)]
 
     @torch.inference_mode()
     def draw(self, G: Generator) -> NDArray[np.uint8]:
@@ -78,6 +82,21 @@ class SampleGrid:
             labels = None if self._labels is None else self._labels[i : i + batch].to(device)
             made.append(to_uint8(G(self._latents[i : i + batch].to(device), labels)))
         return np.concatenate(made)
+
+    @torch.no_grad()
+    def variation(self, G: Generator) -> Tensor:
+        """Return how much pictures of a few latents, the same each time, differ: 0 if they are all the same.
+
+        It is D's minibatch standard deviation (section 3) of pixels instead of features: the deviation of
+        each pixel over the pictures, averaged over pixels and channels. 0-d, on the device; pictures are in
+        [-1, 1].
+        """
+        device = next(G.parameters()).device
+        height, width = G.resolution()
+        n = max(4, min(PROBES, PIXELS_AT_ONCE // (height * width)))
+        labels = None if self._probe_labels is None else self._probe_labels[:n].to(device)
+        images: Tensor = G(self._probes[:n].to(device), labels)
+        return images.float().std(dim=0, correction=0).mean()
 
 
 def real_grid(packed: PackedSet, indices: NDArray[np.int64], rows: int, columns: int) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from typing import Literal
 from progan.config import Config, per_level
 from progan.errors import ConfigError
 
-Kind = Literal["stabilise", "fade"]
+Kind = Literal["stabilise", "fade", "morph"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Phase:
 
     Attributes:
         index: Position in the schedule, from 0.
-        level: The level that is trained; a fade brings this level in.
-        kind: 'fade' (alpha rises from 0 to 1, after its delay) or 'stabilise' (alpha is 1).
+        level: The level that is trained; a fade or morph brings this level in.
+        kind: 'fade' or 'morph' (alpha rises from 0 to 1, after its delay) or 'stabilise' (alpha is 1).
         start, end: Images seen at its two ends.
     """
 
@@ -38,7 +38,11 @@ class Phase:
     @property
     def name(self) -> str:
         """What tells it from the other phases of any schedule, such as `fade to level 3`."""
-        return f"fade to level {self.level}" if self.kind == "fade" else f"stabilise level {self.level}"
+        return (
+            f"stabilise level {self.level}"
+            if self.kind == "stabilise"
+            else f"{self.kind} to level {self.level}"
+        )
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Point:
 
     Attributes:
         phase: The phase it lies in.
-        alpha: 0 shows the level below only, 1 this level only.
+        alpha: How far the level has come in: 0 is the function of the level below, 1 this level's own.
         batch_size: Images in a batch.
         g_lr, d_lr: Learning rates.
         update: Index of the update of D that begins here: 0, 1, 2, ... in every phase. All `loss.d_steps`
@@ -66,6 +70,11 @@ class Point:
     def level(self) -> int:
         """The level that is trained."""
         return self.phase.level
+
+    @property
+    def growing(self) -> bool:
+        """Whether alpha counts: a level is coming in."""
+        return self.phase.kind != "stabilise"
 
     @property
     def fading(self) -> bool:
@@ -91,7 +100,7 @@ class Schedule:
         pictures: Pictures that are trained on, which is the length of an epoch.
 
     Raises:
-        ConfigError: if `schedule.fade_delay` and `schedule.fade_fraction` ask for more than a stage.
+        ConfigError: if delay and rise of alpha ask for more than a stage.
 
     Attributes:
         phases: All phases that are reached, in order; the last ends at `total`.
@@ -103,7 +112,8 @@ class Schedule:
         first = max_level if config.schedule.growth == "none" else config.schedule.start_level
         levels = range(first, max_level + 1)
         self._stages = {level: _stage(config, level, pictures, fades=level > first) for level in levels}
-        self.phases, self.total = _phases(self._stages, config.schedule.total_kimg)
+        kind: Kind = "morph" if config.schedule.growth == "morph" else "fade"
+        self.phases, self.total = _phases(self._stages, kind, config.schedule.total_kimg)
         self._entries = _entries(config, self.phases)
 
     def at(self, images_seen: int) -> Point:
@@ -209,7 +219,9 @@ def _stage(config: Config, level: int, pictures: int, *, fades: bool) -> _Stage:
 
     whole = None if options.stage_kimg is None else length(options.stage_kimg, None)
     rise = 0
-    if fades:
+    if fades and options.growth == "morph":
+        rise = length(options.morph_kimg, None)
+    elif fades:
         by_phase = length(options.fade_kimg, options.fade_epochs)
         rise = by_phase if whole is None else round(options.fade_fraction * whole)
     iteration = _iteration(config, level)
@@ -217,22 +229,25 @@ def _stage(config: Config, level: int, pictures: int, *, fades: bool) -> _Stage:
     if whole is None:
         return _Stage(delay, rise, length(options.stabilise_kimg, options.stabilise_epochs))
     if delay + rise > whole:
+        rises = f"schedule.fade_fraction {options.fade_fraction:g}"
+        if options.growth == "morph":
+            rises = f"schedule.morph_kimg {per_level(options.morph_kimg, level):g}"
         raise ConfigError(
             f"schedule.fade_delay {options.fade_delay} (iterations of {iteration:,} images) and "
-            f"schedule.fade_fraction {options.fade_fraction:g} take {delay + rise:,} images of level "
+            f"{rises} take {delay + rise:,} images of level "
             f"{level}, whose schedule.stage_kimg is {whole / 1000:g}: lower one, or lengthen the stage"
         )
     return _Stage(delay, rise, whole - delay - rise)
 
 
-def _phases(stages: dict[int, _Stage], total_kimg: float | None) -> tuple[tuple[Phase, ...], int]:
-    """Lay the phases end to end, and cut or lengthen them to the total."""
+def _phases(stages: dict[int, _Stage], kind: Kind, total_kimg: float | None) -> tuple[tuple[Phase, ...], int]:
+    """Lay the phases end to end, of the given kind where a level comes in; cut or lengthen to the total."""
     phases: list[Phase] = []
     clock = 0
     for level, stage in stages.items():
         if stage.rise:
             end = clock + stage.delay + stage.rise
-            phases.append(Phase(len(phases), level, "fade", clock, end))
+            phases.append(Phase(len(phases), level, kind, clock, end))
             clock = end
         phases.append(Phase(len(phases), level, "stabilise", clock, clock + stage.stabilise))
         clock += stage.stabilise
@@ -246,10 +261,10 @@ def _phases(stages: dict[int, _Stage], total_kimg: float | None) -> tuple[tuple[
 def _opening(phase: Phase) -> int:
     """Return the first value of the clock that belongs to a phase.
 
-    At the very start of a fade alpha would be 0, which is the old level still; so a fade is open at its
+    At the very start of a fade or morph alpha would be 0, which is the old level still; so it is open at its
     start, and a level's own batch size and learning rates apply right after it.
     """
-    return phase.start + 1 if phase.kind == "fade" else phase.start
+    return phase.start if phase.kind == "stabilise" else phase.start + 1
 
 
 def _entries(config: Config, phases: tuple[Phase, ...]) -> list[int]:

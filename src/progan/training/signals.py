@@ -25,7 +25,9 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within this block SIGINT, SIGTERM and SIGHUP set the request; a second SIGINT interrupts at once.
+    """Within this block SIGINT, SIGTERM, SIGHUP and SIGUSR1 set the request; a second SIGINT interrupts.
+
+    SIGUSR1 is what SLURM sends ahead of the end of a job (`sbatch --signal=USR1@60`).
 
     A signal that the process was started to ignore (as `nohup` does with SIGHUP) stays ignored.
 
@@ -41,7 +43,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.signal_number = request.signal_number or number
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # not all of them on every system
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # not all of them on every system
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     old = {number: signal.signal(number, handle) for number in heard}

@@ -53,7 +53,8 @@ class ImageSpec:
 
 def build_networks(config: Config, spec: ImageSpec) -> tuple[Generator, Discriminator]:
     """Return G and D with fresh weights on the current default device."""
-    arguments, model = spec.network_arguments(), config.model
+    growth = "morph" if config.schedule.growth == "morph" else "fade"
+    arguments, model = {**spec.network_arguments(), "growth": growth}, config.model
     return (
         Generator(**arguments, **model.generator.model_dump()),
         Discriminator(**arguments, conditioning=model.conditioning, **model.discriminator.model_dump()),

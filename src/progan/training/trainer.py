@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from progan.config import Config
 from progan.data.packed import PackedSet
-from progan.errors import CheckpointError, DivergenceError, Interrupted, ProganError
+from progan.errors import DivergenceError, Interrupted, ProganError
 from progan.evaluation.choice import ExtractorFile
 from progan.evaluation.monitor import Monitor
 from progan.files import remove_leftovers
 from progan.models import weights
-from progan.training import checkpoint
+from progan.training import checkpoint, divergence
+from progan.training.alarm import Alarm
+from progan.training.divergence import Circumstances
+from progan.training.duality_gap import DualityGap, GapWatch
+from progan.training.interval import Interval
 from progan.training.logs import Logs, Stats
-from progan.training.objective import Terms
 from progan.training.plan import Plan
 from progan.training.precision import needs_loss_scaling
 from progan.training.reporting import Reporter
 from progan.training.run_folder import RunFolder
 from progan.training.samples import SampleGrid, grid_shape, real_grid, write_grid
+from progan.training.saving import Saver
 from progan.training.schedule import Point
 from progan.training.signals import StopRequest
 from progan.training.updates import Updates
-from progan.version import __version__
 
 
 class Trainer:
@@ -48,13 +54,21 @@ class Trainer:
         config = plan.config
         self.plan, self.packed, self.folder, self.reporter = plan, packed, folder, reporter
         self.config, self.schedule, self.device = config, plan.schedule, device
-        self.monitor = make_monitor(config, packed, device)
+        monitor = make_monitor(config, packed, device)
+        self.gap = make_gap_watch(config, packed, device, reporter)
         self.updates = Updates(plan, packed, device, reporter.say)
         self.state = self.updates.state
         self._rows, columns = grid_shape(*config.run.grid, plan.spec.resolution(plan.spec.max_level))
         self.grid = SampleGrid(self._rows, columns, seed=config.run.seed, G=self.state.G)
-        self._sums: Terms = {}
-        self._counts: dict[str, int] = {}
+        self._stop = StopRequest()
+        self._watches: list[Callable[[], dict[str, float]]] = []
+        if monitor is not None:
+            self._watches.append(lambda: monitor.measure(self.state.G_ema))
+        if (gap := self.gap) is not None:
+            self._watches.append(lambda: gap.measure(self.state, lambda: bool(self._stop)))
+        self._saver = Saver(folder, config, packed.fingerprint)
+        self._interval, self._alarm = Interval(), Alarm()
+        self._went_back_to: int | None = None
         self._saved_at = self._logged_at = 0.0
         self._logged = 0
 
@@ -66,18 +80,12 @@ class Trainer:
         """
         for place in (self.folder.path, self.folder.checkpoints, self.folder.samples):
             remove_leftovers(place)
-        found, passed_over = checkpoint.newest(self.folder.checkpoints)
+        record, passed_over = self._saver.restore(self.state)
         for message in passed_over:
             self.reporter.say(f"{message}; using the one before")
-        if found is None:
+        if record is None:
             return
-        record, tensors = found
-        try:
-            self.state.load_tensors(tensors)
-        except (KeyError, RuntimeError) as error:
-            raise CheckpointError(f"{self.folder.path}: the checkpoint does not fit ({error})") from None
-        self.state.images_seen, self.state.phase = record.images_seen, record.phase
-        self.state.set_growth(record.level, record.alpha)
+        self.updates.batches.attempt = record.attempt
         # A kill may have come between the checkpoint and its generator.
         weights.save(self.state.G_ema, self.folder.generator_file)
         self.reporter.say(f"going on from {record.images_seen:,} images")
@@ -90,24 +98,36 @@ class Trainer:
 
         Raises:
             Interrupted: if asked to stop; a checkpoint was written.
-            DivergenceError: if a loss is not finite; the last checkpoint is whole.
+            DivergenceError: if something is not finite, or an alarm stops the run, and going back is not
+                asked for or was of no use; the last checkpoint is whole.
             StorageError: if something cannot be written; the last checkpoint is whole.
         """
-        state = self.state
+        state, self._stop = self.state, stop
         if state.images_seen >= self.schedule.total:
             self.reporter.say(f"{self.folder.path} is complete at {state.images_seen:,} images")
             return
         self.reporter.begin(self.plan, state.images_seen)
+        with self._saver.writer:
+            while True:
+                try:
+                    self._train(stop)
+                    return
+                except DivergenceError as error:
+                    self._go_back(error)
+
+    def _train(self, stop: StopRequest) -> None:
+        """Train from the present state to the end; see `run`."""
+        state = self.state
         with Logs(self.folder, state.images_seen) as logs:
+            self._interval, self._alarm = Interval(), Alarm(logs.kept)
             if state.images_seen == 0:
-                self._write_reals()
+                self._begin()
             self._saved_at = self._logged_at = time.monotonic()
             self._logged = state.images_seen
             while state.images_seen < self.schedule.total:
                 before = state.images_seen
-                point = self.schedule.at(before)
-                for terms in self.updates.iterate(point):
-                    self._note(terms)
+                point = self._point(before)
+                self._iterate(point)
                 after = state.images_seen
                 done = after >= self.schedule.total
                 halt = self.schedule.stops(before, after)
@@ -116,18 +136,83 @@ class Trainer:
                 hurried = stopped_by is not None
                 self._write_what_is_due(logs, before, ending=done or halt or hurried, hurried=hurried)
                 self.reporter.advance(point, after)
-                if stopped_by is not None and not done:
-                    raise Interrupted(
-                        f"stopped at {after:,} images, checkpoint written; to go on: "
-                        f"progan train --resume {self.folder.path}",
-                        stopped_by,
-                    )
-                if halt:
-                    self.reporter.say(
-                        f"{point.phase.name} is done (run.stop_after {self.config.run.stop_after}); the same "
-                        f"command, or progan train --resume {self.folder.path}, goes on with the next"
-                    )
+                if done or halt or hurried:
+                    self._finish(point, halt=halt, stopped_by=None if done else stopped_by)
                     return
+
+    def _begin(self) -> None:
+        """Write what there is before the first update; the state too, if training may go back to it."""
+        pictures = real_grid(self.packed, self.updates.batches.indices, self._rows, self.grid.columns)
+        write_grid(pictures, self.grid.columns, self.folder.samples / "reals.png")
+        if self.config.run.on_divergence == "rollback":
+            self._saver.save(self.state, self.updates.batches.attempt)
+
+    def _iterate(self, point: Point) -> None:
+        """Make one iteration and take note of its terms."""
+        self._saver.writer.check()
+        begun = clock = self.state.images_seen
+        for terms in self.updates.iterate(point):
+            if "G/loss" in terms:
+                clock = begun  # G's batch is that of the iteration's first update
+            self._interval.add(clock, terms)
+            if self.device.type == "cpu":
+                self._require_finite(terms, point, clock)
+            clock += point.batch_size
+
+    def _finish(self, point: Point, *, halt: bool, stopped_by: int | None) -> None:
+        """Wait until everything is written, and say why training ends."""
+        if self.gap is not None:
+            self.reporter.say(self.gap.summary())
+        self._saver.writer.wait()
+        if stopped_by is not None:
+            raise Interrupted(
+                f"stopped at {self.state.images_seen:,} images, checkpoint written; to go on: "
+                f"progan train --resume {self.folder.path}",
+                stopped_by,
+            )
+        if halt:
+            self.reporter.say(
+                f"{point.phase.name} is done (run.stop_after {self.config.run.stop_after}); the same "
+                f"command, or progan train --resume {self.folder.path}, goes on with the next"
+            )
+
+    def _go_back(self, error: DivergenceError) -> None:
+        """Go back to the last checkpoint, from where other batches are drawn.
+
+        If no checkpoint has been written since the last time, that one was too late, and the one before is
+        taken, as far as there is one.
+
+        Raises:
+            DivergenceError: the one given, if going back is not asked for, or has been done too often.
+        """
+        options, batches = self.config.run, self.updates.batches
+        self._saver.writer.wait()
+        if options.on_divergence == "stop":
+            raise error
+        attempt = batches.attempt + 1
+        if attempt > options.max_rollbacks:
+            raise DivergenceError(
+                f"{error}. It has gone back {batches.attempt} times (run.max_rollbacks)"
+            ) from error
+        record = None
+        if self._went_back_to is not None:
+            record, _ = self._saver.restore(self.state, self._went_back_to)
+        if record is None:
+            record, _ = self._saver.restore(self.state)
+        if record is None:
+            raise error
+        batches.attempt, self._went_back_to = attempt, record.images_seen
+        factor = options.rollback_lr**attempt
+        self.reporter.say(
+            f"{error}\nback at {record.images_seen:,} images with other batches and learning rates times "
+            f"{factor:g} (rollback {attempt} of {options.max_rollbacks})"
+        )
+
+    def _point(self, clock: int) -> Point:
+        """Return what the schedule says, with the learning rates that are left after going back."""
+        point = self.schedule.at(clock)
+        factor = self.config.run.rollback_lr**self.updates.batches.attempt
+        return replace(point, g_lr=point.g_lr * factor, d_lr=point.d_lr * factor)
 
     def _write_what_is_due(self, logs: Logs, before: int, *, ending: bool, hurried: bool) -> None:
         """Write log point, sample grid and checkpoint after an iteration, each where it is due.
@@ -140,50 +225,91 @@ class Trainer:
         """
         schedule, after = self.schedule, self.state.images_seen
         # Not because of a signal: who sent it waits a few seconds for the checkpoint, not for metrics.
-        measured = self.monitor is not None and schedule.is_measured(before, after) and not hurried
+        measured = bool(self._watches) and schedule.is_measured(before, after) and not hurried
         if ending or measured or schedule.is_log(before, after):
             rate = (after - self._logged) / max(time.monotonic() - self._logged_at, 1e-9)
-            self._log(logs, schedule.at(before), rate, measured=measured)
+            self._log(logs, self._point(before), rate, measured=measured)
             self._logged, self._logged_at = after, time.monotonic()
-        if ending or schedule.is_snapshot(before, after):
-            self._write_samples()
         due = schedule.is_checkpoint(before, after) or schedule.phase_ends(before, after)
         overdue = time.monotonic() - self._saved_at >= 60 * self.config.run.checkpoint_minutes
-        if ending or due or overdue:
-            self._save()
-            self._saved_at = time.monotonic()
+        if hurried:
+            self._save(before)  # it is written while the pictures are drawn
+        if ending or schedule.is_snapshot(before, after):
+            self._write_samples()
+        if not hurried and (ending or due or overdue):
+            self._save(before)
 
-    def _note(self, terms: Terms) -> None:
-        """Add to the sums of the log interval; they stay on the device until a log point reads them."""
-        for name, value in terms.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
-        if self.device.type == "cpu":
-            self._check_finite(terms)
+    def _require_finite(self, terms: Mapping[str, Tensor | float], point: Point, clock: int) -> None:
+        """Stop at a number that is not finite, before anything is saved.
 
-    def _check_finite(self, terms: Terms) -> None:
-        """Stop at a loss that is not finite, before anything is saved."""
+        Args:
+            terms: What must be finite.
+            point: What the schedule said.
+            clock: Images seen before the update that they come from.
+        """
         wrong = [name for name, value in terms.items() if not math.isfinite(float(value))]
         if wrong:
-            what = f"{', '.join(wrong)} became NaN or infinite before {self.state.images_seen:,} images"
-            if not checkpoint.paths(self.folder.checkpoints):
-                raise DivergenceError(
-                    f"{what} ({self.state.phase}). Nothing had been saved yet: begin again in a new run "
-                    f"folder, first of all with lower rates: --optimizer.g-lr ... --optimizer.d-lr ..."
-                )
+            raise self._diverged(wrong, point, clock)
+
+    def _diverged(self, wrong: list[str], point: Point, clock: int) -> DivergenceError:
+        """Return the error for numbers that are not finite, with everything that the update was made of."""
+        self._saver.writer.wait()
+        batches = self.updates.batches
+        at = Circumstances(
+            images_seen=clock,
+            phase=point.phase.name,
+            alpha=point.alpha,
+            batch_size=point.batch_size,
+            g_lr=point.g_lr,
+            d_lr=point.d_lr,
+            seed=self.config.run.seed,
+            attempt=batches.attempt,
+            pictures=tuple(batches.chosen(clock, point.batch_size).tolist()),
+        )
+        return divergence.not_finite(wrong, at, self.folder.path, saved=self._has_saved())
+
+    def _means(self, before: int) -> dict[str, float]:
+        """Return the means of the terms since the last log point, all of which were finite.
+
+        Args:
+            before: The clock before the last update.
+        """
+        means, first = self._interval.means(), self._interval.first_not_finite()
+        at = before if first is None else first
+        self._require_finite(means, self._point(at), at)
+        return means
+
+    def _has_saved(self) -> bool:
+        """Whether there is a checkpoint."""
+        return bool(checkpoint.paths(self.folder.checkpoints))
+
+    def _heed(self, stats: Stats) -> None:
+        """Say what the alarm makes of a log point, or stop.
+
+        Raises:
+            DivergenceError: if it has gone off and `run.on_alarm` is stop.
+        """
+        told = self._alarm.observe(stats)
+        if told and self.config.run.on_alarm == "stop":
+            self._saver.writer.wait()
             raise DivergenceError(
-                f"{what} ({self.state.phase}). Nothing of it was saved: the last checkpoint in "
-                f"{self.folder.checkpoints} is whole. Try lower learning rates from there: "
-                f"progan train --resume {self.folder.path} --optimizer.g-lr ... --optimizer.d-lr ...; "
-                f"if it diverges at once again, delete the newest file there to go further back"
+                f"at {self.state.images_seen:,} images {'; '.join(told)}. "
+                f"{divergence.advice(self.folder.path, self._has_saved())}"
             )
+        for message in told:
+            self.reporter.say(f"warning: at {self.state.images_seen:,} images {message}")
 
     def _log(self, logs: Logs, point: Point, rate: float, *, measured: bool) -> None:
         """Write a log point: means over the updates since the last one, and metrics if they are due."""
-        means = {name: value / self._counts[name] for name, value in self._sums.items()}
-        self._check_finite(means)
+        seen = self.state.images_seen
+        norms = {
+            "D/gradient_norm": float(self.state.d_optimizer.gradient_norm()),
+            "G/gradient_norm": float(self.state.g_optimizer.gradient_norm()),
+        }
+        means = self._means(seen - point.batch_size)
+        self._require_finite(norms, point, seen - point.batch_size)
         stats: Stats = {
-            "images_seen": self.state.images_seen,
+            "images_seen": seen,
             "level": point.level,
             "resolution": "x".join(map(str, self.state.G.resolution(point.level))),
             "phase": point.phase.kind,
@@ -193,22 +319,26 @@ class Trainer:
             "d_lr": point.d_lr,
             "images_per_second": round(rate, 3),
             **self._gauges(),
-            **{name: float(value) for name, value in means.items()},
+            **means,
+            **norms,
+            "G/variation": float(self.grid.variation(self.state.G)),
         }
+        self._heed(stats)
         if measured:
             stats |= self._measure()
-        self._sums, self._counts = {}, {}
+        self._interval = Interval()
         logs.write(stats)
         self.reporter.tick(stats)
 
     def _measure(self) -> Stats:
-        """Return the metrics; if they cannot be had that is said, and does not end the training."""
-        assert self.monitor is not None
-        try:
-            return dict(self.monitor.measure(self.state.G_ema))
-        except ProganError as error:
-            self.reporter.say(f"not measured at {self.state.images_seen:,} images: {error}")
-            return {}
+        """Return metrics and duality gap; if they cannot be had that is said, and ends no training."""
+        stats: Stats = {}
+        for watch in self._watches:
+            try:
+                stats.update(watch())
+            except ProganError as error:
+                self.reporter.say(f"not measured at {self.state.images_seen:,} images: {error}")
+        return stats
 
     def _gauges(self) -> Stats:
         """Return what adjusts itself during training, where it does."""
@@ -225,24 +355,30 @@ class Trainer:
         name = f"{self.state.images_seen:09d}_{height}x{width}.png"
         write_grid(self.grid.draw(self.state.G_ema), self.grid.columns, self.folder.samples / name)
 
-    def _write_reals(self) -> None:
-        pictures = real_grid(self.packed, self.updates.batches.indices, self._rows, self.grid.columns)
-        write_grid(pictures, self.grid.columns, self.folder.samples / "reals.png")
+    def _save(self, before: int) -> None:
+        """Begin to write a checkpoint and the averaged generator.
 
-    def _save(self) -> None:
-        """Write a checkpoint and the averaged generator."""
-        state = self.state
-        record = checkpoint.Record(
-            images_seen=state.images_seen,
-            phase=state.phase,
-            level=state.G.level,
-            alpha=state.G.alpha,
-            config=self.config.model_dump(mode="json"),
-            fingerprint=self.packed.fingerprint,
-            versions={"progan": __version__, "torch": str(torch.__version__)},
-        )
-        checkpoint.save(self.folder.checkpoints, record, state.tensors(), self.config.run.keep_checkpoints)
-        weights.save(state.G_ema, self.folder.generator_file)
+        Args:
+            before: The clock before the iteration.
+
+        Raises:
+            DivergenceError: if the state is not finite; nothing of it is written then.
+        """
+        self._means(before)
+        wrong = checkpoint.not_finite(self.state.tensors())
+        if wrong:
+            raise self._diverged(wrong, self._point(before), before)
+        self._saver.save(self.state, self.updates.batches.attempt)
+        self._saved_at, self._went_back_to = time.monotonic(), None
+
+
+def make_gap_watch(
+    config: Config, packed: PackedSet, device: torch.device, reporter: Reporter
+) -> GapWatch | None:
+    """Return what measures the duality gap during a run, or None if that is not asked for."""
+    if not config.monitor.duality_gap:
+        return None
+    return GapWatch(DualityGap(config, packed, device, say=reporter.say))
 
 
 def make_monitor(config: Config, packed: PackedSet, device: torch.device) -> Monitor | None:

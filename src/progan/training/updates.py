@@ -10,6 +10,7 @@ from torch import Tensor
 from progan.config import Config
 from progan.data.batches import Batches, random_generator
 from progan.data.packed import PackedSet
+from progan.models import morph
 from progan.models.generator import LABEL_EXAMPLES
 from progan.training.augment import DRAWS
 from progan.training.compiled import CompiledGradients
@@ -42,6 +43,7 @@ class Updates:
         config = plan.config
         self.plan = plan
         self._config, self._schedule, self._device = config, plan.schedule, device
+        self._say = say
         self._parts = PartSizes(config, say)
         self.state = TrainState.create(config, plan.spec, device, label_examples(packed, config))
         networks = (self.state.G, self.state.D)
@@ -76,7 +78,7 @@ class Updates:
         self._enter(point)
         noted = [self._update_discriminator(point) for _ in range(config.loss.d_steps)]
         at = self._conditions(point, state.g_optimizer)
-        batch = self.batches.generator(clock, n, point.level, at.alpha)
+        batch = self.batches.generator(clock, n, point.level, at.alpha if point.fading else None)
 
         def update(largest: int) -> Terms:
             return generator_step(
@@ -86,12 +88,25 @@ class Updates:
         terms = self._parts.fit(update, state.g_optimizer, point.level, n)
         return [*noted, {f"G/{name}": value for name, value in terms.items()}]
 
+    def _morph(self, level: int) -> None:
+        """Compute all levels up to this one from what is trained, in the networks and in the average."""
+        state = self.state
+        for new in range(state.G.level + 1, level + 1):
+            g, d = morph.grow(state.G, new), morph.grow(state.D, new)
+            morph.grow(state.G_ema, new)
+            self._say(
+                f"level {new} grows out of level {new - 1}: condition of toRGB {g.old:.1f} and of its new "
+                f"factors {max(g.rgb, g.middle):.1f}, of fromRGB {d.old:.1f} and {max(d.rgb, d.middle):.1f}"
+            )
+
     def _update_discriminator(self, point: Point) -> Terms:
         """Show D one batch, update it, and move the average and the clock on."""
         state, config, n = self.state, self._config, point.batch_size
         networks = (state.G, state.D)
         at = self._conditions(point, state.d_optimizer)
-        batch = self.batches.discriminator(state.images_seen, n, point.level, at.alpha)
+        # A level that is morphed in judges whole images from the start: of them it sees no more than before.
+        faded = at.alpha if point.fading else None
+        batch = self.batches.discriminator(state.images_seen, n, point.level, faded)
 
         def update(largest: int) -> Terms:
             return discriminator_step(
@@ -110,16 +125,18 @@ class Updates:
         update = self._schedule.at(self.state.images_seen).update
         return Conditions(
             level=point.level,
-            alpha=torch.full((), point.alpha, device=self._device) if point.fading else None,
+            alpha=torch.full((), point.alpha, device=self._device) if point.growing else None,
             probability=self.state.augmenter.probability,
             penalize=update % self._config.loss.penalty_interval == 0,
             scale=optimizer.scale,
         )
 
     def _enter(self, point: Point) -> None:
-        """Take note of where the networks stand; reset the optimizers where the schedule asks for it."""
+        """Let the networks grow, and reset the optimizers, where the schedule asks for it."""
         state = self.state
         grew = point.level > state.G.level
+        if grew and self._config.schedule.growth == "morph":
+            self._morph(point.level)
         state.set_growth(point.level, point.alpha)
         self.batches.enter(point.level)
         if point.phase.name == state.phase:

@@ -96,7 +96,7 @@ def _progress(config: Config, dataset: Dataset, record: checkpoint.Record) -> st
     schedule = Schedule(config, max_level, pictures)
     point = schedule.at(record.images_seen)
     size = format_resolution(level_resolution(shape, point.level))
-    where = f"{point.phase.kind} {point.alpha:.2f}" if point.fading else point.phase.kind
+    where = f"{point.phase.kind} {point.alpha:.2f}" if point.growing else point.phase.kind
     done = min(record.images_seen, schedule.total)
     # Rounded down, so that 100% is the end; the last batch may go beyond it.
     return (

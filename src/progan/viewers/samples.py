@@ -12,7 +12,7 @@ from progan.config import format_resolution
 from progan.errors import ConfigError
 from progan.evaluation.labels import Label, written_label
 from progan.evaluation.sampling import Progress, digest, generate, level_of, reported, whole
-from progan.files import write_text
+from progan.files import parse_json, write_text
 from progan.models.generator import Generator
 from progan.viewers.grids import check_grid, check_picture_channels, save_grid
 from progan.viewers.writers import (
@@ -121,7 +121,7 @@ def _resume(folder: Path, n: int, manifest: dict[str, Any]) -> int:
     if not folder.is_dir() or not any(folder.glob("*.png")):
         return 0
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = parse_json((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise ConfigError(
             f"{folder} holds pictures of another origin; give a new or an empty folder"

@@ -1,0 +1,164 @@
+"""The duality gap of a run on disk, from its newest checkpoint, as a result that is written down once."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from progan.config import Config, format_resolution, per_level
+from progan.data.packed import PackedSet
+from progan.errors import CheckpointError, ConfigError, DataError
+from progan.evaluation.results import Result, append_result, find_result, require_appendable, software
+from progan.evaluation.sampling import whole
+from progan.training import checkpoint
+from progan.training.checks import restrict
+from progan.training.duality_gap import NAME, VERSION, DualityGap, require_parts
+from progan.training.precision import settings
+from progan.training.run_folder import RunFolder
+from progan.training.state import ImageSpec, TrainState
+
+
+def duality_gap(
+    run: str | Path,
+    data: str | Path | None = None,
+    *,
+    num_images: int | None = None,
+    seed: int = 0,
+    device: torch.device | None = None,
+    out: Path | None = None,
+    force: bool = False,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Result:
+    """Measure the duality gap of a run where its newest checkpoint has it.
+
+    With the seed of the run, and nothing else given, the numbers are those that the run's monitor logs at
+    that clock.
+
+    Args:
+        run: The run folder. A generator alone will not do: the gap is of G and D.
+        data: A packed set with a validation and a test part; None: the one that the run was trained on.
+        num_images: Test pictures that are scored, at most; None: `monitor.num_images` of the run.
+        seed: Of everything that is drawn.
+        device: Where to compute; None for the CPU.
+        out: File of results: what is in it is not computed again, what is computed is appended.
+        force: Compute and append again what is in the file.
+        progress: Called with (updates done, updates in all).
+
+    Raises:
+        ConfigError, DataError, CheckpointError: if the run has no checkpoint, or the pictures are not split.
+        DivergenceError: if a value is not finite.
+        StorageError: if the result cannot be written.
+    """
+    folder, device = RunFolder(run), device or torch.device("cpu")
+    if not folder.exists():
+        raise ConfigError(
+            f"{run} is no run folder, and {NAME} is of a generator with its discriminator, which only the "
+            f"checkpoints of a run hold: progan evaluate RUN --metrics {NAME}"
+        )
+    config = folder.config()
+    packed = restrict(PackedSet.open(folder.pictures() if data is None else data), config)
+    newest = _Found.of(folder)
+    level = newest.record.level
+    require_parts(config, packed, per_level(config.schedule.batch_size, level))
+    gap = DualityGap(config, packed, device, seed=whole("seed", seed), num_images=num_images)
+    wanted = _blank(folder, newest, config, packed, gap.count(level), seed)
+    known = None if force else find_result(out, wanted)
+    if known is not None:
+        return known
+    if out is not None:
+        require_appendable(out)
+    state = newest.state(config, packed, device)
+    start = time.monotonic()
+    with settings(config.run, device):
+        found = gap.measure(state, progress=progress)
+    assert found is not None, "nothing asked it to stop"
+    result = replace(wanted, numbers=found.numbers(), seconds=time.monotonic() - start)
+    if out is not None:
+        append_result(out, result)
+    return result
+
+
+def definition(config: Config) -> dict[str, Any]:
+    """Return everything that decides a duality gap besides networks, pictures and seed."""
+    monitor, loss = config.monitor, config.loss
+    return {
+        "value": f"-discriminator_loss({loss.adversarial}) on the test part, without penalties",
+        "worst": "copies trained on the validation part: D with its penalties, G with its own loss",
+        "steps": monitor.gap_steps,
+        "optimizer": {"name": "adam", "lr": monitor.gap_lr, "betas": [monitor.gap_beta1, monitor.gap_beta2]},
+        "batch_size": list(config.schedule.batch_size),
+        "loss": loss.model_dump(mode="json"),
+        "augment": config.augment.model_dump(mode="json"),
+        "mirror": config.data.mirror,
+        "precision": config.run.precision,
+    }
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The newest checkpoint that can be read, and why newer ones cannot."""
+
+    path: Path
+    record: checkpoint.Record
+    tensors: dict[str, Tensor]
+    passed_over: tuple[str, ...]
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> _Found:
+        found, passed_over = checkpoint.newest(folder.checkpoints)
+        if found is None:
+            raise CheckpointError(
+                f"{folder.path}: holds no checkpoint, and {NAME} needs D, which is in no other file"
+            )
+        path = checkpoint.paths(folder.checkpoints)[-1 - len(passed_over)]
+        return cls(path, *found, tuple(passed_over))
+
+    def state(self, config: Config, packed: PackedSet, device: torch.device) -> TrainState:
+        """Return the state it holds; `packed` decides the shapes."""
+        spec = ImageSpec(
+            packed.channels, packed.base_shape, packed.max_level, packed.label_names, packed.label_form
+        )
+        try:
+            state = TrainState.create(config, spec, device)
+            state.load_tensors(self.tensors)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"{self.path} does not fit pictures like those of {packed.path}: {str(error).splitlines()[0]}"
+            ) from None
+        state.images_seen, state.phase = self.record.images_seen, self.record.phase
+        state.set_growth(self.record.level, self.record.alpha)
+        return state
+
+
+def _blank(
+    folder: RunFolder, found: _Found, config: Config, packed: PackedSet, count: int, seed: int
+) -> Result:
+    """Return the result that is to be measured, still without numbers."""
+    record = found.record
+    with found.path.open("rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    size = format_resolution(packed.resolution(record.level))
+    return Result(
+        metric=NAME,
+        version=VERSION,
+        numbers={},
+        definition=definition(config),
+        num_images=count,
+        num_reals=count,
+        seed=seed,
+        images={"kind": "checkpoint", "weights": weights, "resolution": size, "alpha": record.alpha},
+        reals={"kind": "packed", "fingerprint": packed.fingerprint, "parts": ["validation", "test"]},
+        about={
+            "images": {"path": str(folder.path), "images_seen": record.images_seen},
+            "reals": {"path": str(packed.path)},
+        },
+        notes=found.passed_over,
+        software=software(),
+    )

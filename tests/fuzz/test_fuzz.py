@@ -1,0 +1,48 @@
+"""The short form of the fuzzing: some hundred inputs for each reader. The long form is `make fuzz`."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from fuzz.campaign import input_of, run
+from fuzz.readers import Reader, all_readers
+from progan.errors import DataError
+
+INPUTS = 150
+NAMES = (
+    "weights", "hub folder", "checkpoint", "packed manifest", "packed arrays", "picture", "targa picture",
+    "zip", "label file", "document .yaml", "document .json", "document .toml", "original pickle",
+    "torch file", "array", "run dataset",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", name="readers")
+def every_reader(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
+    return all_readers(tmp_path_factory.mktemp("fuzz"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_but_errors_in_words(readers: dict[str, Reader], name: str) -> None:
+    assert set(readers) == set(NAMES)
+    result = run(readers[name], range(INPUTS))
+    assert not result.findings, "\n".join(what for _, what in result.findings.values())
+    assert result.inputs == INPUTS
+    assert result.refused > INPUTS / 10
+    assert len({input_of(readers[name], number) for number in range(20)}) > 10
+
+
+def test_findings_are_found() -> None:
+    def read(data: bytes) -> None:
+        if data[0] % 3 == 0:
+            raise DataError("in words")
+        if data[0] % 3 == 1:
+            raise ZeroDivisionError
+
+    reader = Reader("bad", lambda rng: bytes([rng.randrange(9)]), read)
+    result = run(reader, range(100))
+    assert 0 < result.refused < 100
+    ((where, (number, _)),) = result.findings.items()
+    assert where.startswith("ZeroDivisionError in read")
+    assert Random(f"bad {number}").randrange(9) % 3 == 1
