@@ -4,21 +4,22 @@
                                 [--kimg 1.0] [--plot docs/images/growth.png]
 
 Trains the networks of the quickstart recipe to 32x32 on one core (36 kimg; `--kimg 0.5` halves all lengths):
-each level for as many images either way, of which a fade takes half and a morph 0.75 kimg. A run goes on
-where it stopped. Measured is the sliced Wasserstein distance (x 1e3) of 1,024 samples of the averaged
-generator at 16x16 and 32x32, after every kimg. A table is printed, and the curves are drawn.
+each level for as many images either way, of which a fade takes half, a morph 0.75 kimg, and a slow morph 3. A
+run goes on where it stopped. Measured is the sliced Wasserstein distance (x 1e3) of 1,024 samples of the
+averaged generator at 16x16 and 32x32, after every kimg. A table is printed, and the curves are drawn.
 
 glyphs: the embedded set. crops: 6,000 crops of six photographs that ship with scikit-image, halved to 32x32.
---factors: also with other weights to factor the old map into: hardly more than the map itself ('map only'),
-and features in pairs of opposite signs ('pairs').
+--factors: also with other weights to factor the old map into, with the short morph: hardly more than the map
+itself ('map only'), and features in pairs of opposite signs ('pairs').
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 from unittest.mock import patch
 
@@ -26,6 +27,7 @@ import numpy as np
 import skimage.data
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -41,8 +43,9 @@ from progan.training.run_folder import RunFolder
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina")
 STAGES = (2.0, 6.0, 12.0, 16.0)
 """Images of each level, in kimg."""
-MORPH = 0.75
-GROWTHS = ("fade", "morph")
+MORPHS = {"morph": 0.75, "slow morph": 3.0}
+"""Lengths of a morph, in kimg; other variants have the first."""
+GROWTHS = ("fade", *MORPHS)
 FACTORS = ("map only", "pairs")
 Curve = dict[float, float]
 """Distance by images seen, in kimg."""
@@ -59,10 +62,8 @@ def crops(folder: Path, count: int = 6000, side: int = 64) -> Path:
     for i in range(count):
         picture = photographs[i % len(photographs)]
         top, left = (int(rng.integers(length - side + 1)) for length in (picture.height, picture.width))
-        crop = picture.crop((left, top, left + side, top + side)).resize(
-            (side // 2, side // 2), Image.Resampling.BOX
-        )
-        crop.save(target / f"{i:05d}.png")
+        crop = picture.crop((left, top, left + side, top + side))
+        crop.resize((side // 2, side // 2), Image.Resampling.BOX).save(target / f"{i:05d}.png")
     return target
 
 
@@ -79,29 +80,35 @@ def grow_from(weights: str) -> Callable[[Generator | Discriminator, int], morph.
 
     @torch.no_grad()
     def grow(network: Generator | Discriminator, level: int) -> morph.Condition:
-        generator, block = isinstance(network, Generator), network.blocks[level - 1]
-        if weights == "map only":
-            for parameter in block.parameters():
-                parameter.mul_(0.03)
-        else:
-            state = network.state_dict()
-            names = (
-                ("conv1.weight", "conv0_up.weight") if generator else ("conv0.weight", "conv1_down.weight")
-            )
-            rgb, near, far = (
-                state[name]
-                for name in (
-                    f"{'to' if generator else 'from'}_rgb.{level}.weight",
-                    *(f"blocks.{level - 1}.{name}" for name in names),
-                )
-            )
-            inner, outer = (1, 0) if generator else (0, 1)
-            rgb.copy_(halved(rgb, inner))
-            near.copy_(halved(halved(near, 0), 1))
-            far.copy_(halved(far, outer))
+        inwards = isinstance(network, Discriminator)
+        side, names = ("from", ("conv0", "conv1_down")) if inwards else ("to", ("conv1", "conv0_up"))
+        state = network.state_dict()
+        rgb = state[f"{side}_rgb.{level}.weight"]
+        near, far = (state[f"blocks.{level - 1}.{name}.weight"] for name in names)
+        change = map_only if weights == "map only" else paired
+        change(*((weight.transpose(0, 1) if inwards else weight) for weight in (rgb, near, far)))
         return original(network, level)
 
     return grow
+
+
+def map_only(rgb: torch.Tensor, near: torch.Tensor, far: torch.Tensor) -> None:
+    """Leave of random weights what images pass through, at its size, and a hundredth of all else.
+
+    So the three maps share the old one evenly, as when its singular values are dealt to them.
+    """
+    matrix, centre = rgb[:, :, 0, 0], near.shape[-1] // 2
+    seen = torch.linalg.pinv(matrix) @ matrix @ near[:, :, centre, centre]
+    near.mul_(0.01)
+    near[:, :, centre, centre] += seen
+    far.mul_(0.01)
+
+
+def paired(rgb: torch.Tensor, near: torch.Tensor, far: torch.Tensor) -> None:
+    """Make the second half of the features the negative of the first, and read their difference."""
+    rgb.copy_(halved(rgb, 1))
+    near.copy_(halved(halved(near, 0), 1))
+    far.copy_(halved(far, 0))
 
 
 def halved(weight: torch.Tensor, axis: int) -> torch.Tensor:
@@ -113,14 +120,11 @@ def halved(weight: torch.Tensor, axis: int) -> torch.Tensor:
 def schedule(growth: str, scale: float) -> dict[str, Any]:
     if growth == "fade":
         half = [scale * length / 2 for length in STAGES]
-        return {
-            "growth": growth,
-            "stabilise_kimg": [scale * STAGES[0], *half[1:]],
-            "fade_kimg": [0.0, *half[1:]],
-        }
-    morph = MORPH * scale
-    rest = [scale * STAGES[0], *(scale * length - morph for length in STAGES[1:])]
-    return {"growth": "morph", "morph_kimg": morph, "stabilise_kimg": rest}
+        rest = [scale * STAGES[0], *half[1:]]
+        return {"growth": "fade", "stabilise_kimg": rest, "fade_kimg": [0.0, *half[1:]]}
+    length = scale * MORPHS.get(growth, MORPHS["morph"])
+    rest = [scale * STAGES[0], *(scale * stage - length for stage in STAGES[1:])]
+    return {"growth": "morph", "morph_kimg": length, "stabilise_kimg": rest}
 
 
 def train(folder: Path, source: str | Path, name: str, growth: str, seed: int, scale: float) -> Curve:
@@ -137,47 +141,51 @@ def train(folder: Path, source: str | Path, name: str, growth: str, seed: int, s
     with TerminalReporter(console) as reporter, patch.object(morph, "grow", grow):
         out = folder / f"{name}-{growth.replace(' ', '-')}-{seed}"
         run = progan.train(source, out, recipe="quickstart", options=options, reporter=reporter)
-    lines = read_stats(RunFolder(run).stats_file)
-    return {
-        float(line["images_seen"]) / 1000: float(line["swd/mean"]) for line in lines if "swd/mean" in line
-    }
+    lines = [line for line in read_stats(RunFolder(run).stats_file) if "swd/mean" in line]
+    return {float(line["images_seen"]) / 1000: float(line["swd/mean"]) for line in lines}
 
 
-def starts(scale: float) -> list[float]:
-    """Where 16x16 and 32x32 begin."""
-    return [scale * sum(STAGES[:level]) for level in (2, 3)]
+def levels(scale: float) -> dict[str, tuple[float, float]]:
+    """Return where the measured levels begin and end, in kimg."""
+    bounds = [scale * sum(STAGES[:level]) for level in (2, 3, 4)]
+    return dict(zip(("16x16", "32x32"), pairwise(bounds), strict=True))
+
+
+def moments(start: float, end: float, scale: float) -> list[float]:
+    """Return the moments of a level at which its variants are compared."""
+    return [start + k * scale for k in range(1, round((end - start) / scale) + 1)]
+
+
+def at(curve: Curve, clock: float) -> float:
+    """Return the distance at a moment, between the measurements beside it."""
+    return float(np.interp(clock, list(curve), list(curve.values())))
 
 
 def facts(curve: Curve, scale: float) -> dict[str, float]:
-    """Distances one kimg after each growth that is measured, at the end of each level, and at the best."""
-    first, second = starts(scale)
-    after = [min(clock for clock in curve if clock >= start + 0.9 * scale) for start in (first, second)]
-    before = max(clock for clock in curve if clock <= second + 0.1 * scale)
-    return {
-        "16x16, 1 kimg in": curve[after[0]],
-        "16x16, end": curve[before],
-        "32x32, 1 kimg in": curve[after[1]],
-        "32x32, end": curve[max(curve)],
-    }
-
-
-def saved(fade: Curve, morph: Curve, scale: float) -> dict[str, float]:
-    """Images of a level, in kimg, that morphing needs less to reach where fading ends; negative if more."""
+    """Distances just after each growth, half through, at the end (median of three), and on average."""
     result = {}
-    for name, start, end in zip(
-        ("16x16", "32x32"), starts(scale), [*starts(scale)[1:], scale * sum(STAGES)], strict=True
-    ):
-        inside = [clock for clock in sorted(fade) if start < clock <= end + 0.1 * scale]
-        goal = fade[inside[-1]]
-        reached = [
-            clock for clock in sorted(morph) if start < clock <= end + 0.1 * scale and morph[clock] <= goal
-        ]
-        result[name] = inside[-1] - reached[0] if reached else float("nan")
+    for name, (start, end) in levels(scale).items():
+        inside = moments(start, end, scale)
+        values = [at(curve, clock) for clock in inside]
+        result[f"{name}, 1 kimg in"] = values[0]
+        result[f"{name}, 3 kimg in"] = values[2]
+        result[f"{name}, half through"] = values[len(values) // 2 - 1]
+        result[f"{name}, end"] = median(values[-3:])
+        result[f"{name}, mean"] = mean(values)
     return result
 
 
+def reached(curve: Curve, goal: float, start: float, end: float, scale: float) -> float | None:
+    """Return when three measurements in a row have a median of at most the goal; None if never."""
+    inside = moments(start, end, scale)
+    for i in range(len(inside) - 2):
+        if median(at(curve, clock) for clock in inside[i : i + 3]) <= goal:
+            return inside[i]
+    return None
+
+
 def report(console: Console, name: str, curves: dict[tuple[str, int], Curve], scale: float) -> None:
-    """Print the mean over the seeds, and each seed's number."""
+    """Print the mean over the seeds with each seed's number, and how many images each way needs."""
     seeds = sorted({seed for _, seed in curves})
     growths = list(dict.fromkeys(growth for growth, _ in curves))
     table = Table("distance x 1e3", *growths, title=name)
@@ -188,41 +196,44 @@ def report(console: Console, name: str, curves: dict[tuple[str, int], Curve], sc
             values = [found[growth, seed][row] for seed in seeds]
             cells.append(f"{mean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})")
         table.add_row(row, *cells)
+    for level, (start, end) in levels(scale).items():
+        goals = {seed: 1.05 * found["fade", seed][f"{level}, end"] for seed in seeds}
+        cells = []
+        for growth in growths:
+            clocks = [reached(curves[growth, seed], goals[seed], start, end, scale) for seed in seeds]
+            cells.append(", ".join("never" if clock is None else f"{clock - start:.0f}" for clock in clocks))
+        table.add_row(f"{level}, kimg until 1.05 x fade's end", *cells)
     console.print(table)
-    for level in ("16x16", "32x32"):
-        less = [saved(curves["fade", seed], curves["morph", seed], scale)[level] for seed in seeds]
-        sooner = ", ".join(f"{kimg:.1f}" for kimg in less)
-        console.print(f"{level}: morphing is where fading ends this many kimg sooner: {sooner}")
 
 
 def plot(path: Path, curves: dict[str, dict[tuple[str, int], Curve]], scale: float) -> None:
     """Draw one panel a set: every seed thin, the mean thick, the growths as lines."""
-    figure = Figure(figsize=(5.2 * len(curves), 3.8), layout="constrained")
+    figure = Figure(figsize=(5.6 * len(curves), 4.0), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(curves)))
     for axes, (name, runs) in zip(panels, curves.items(), strict=True):
-        for growth, colour in zip(GROWTHS, ("tab:blue", "tab:orange"), strict=True):
+        growths = list(dict.fromkeys(growth for growth, _ in runs))
+        for i, growth in enumerate(growths):
             mine = [curve for (kind, _), curve in runs.items() if kind == growth]
             for curve in mine:
-                axes.plot(list(curve), list(curve.values()), color=colour, linewidth=0.7, alpha=0.5)
-            clocks = sorted(set.intersection(*(set(curve) for curve in mine)))
-            means = [mean(curve[clock] for curve in mine) for clock in clocks]
-            axes.plot(clocks, means, color=colour, linewidth=2.2, label=growth)
-        for start, size in zip(starts(scale), ("16x16", "32x32"), strict=True):
+                axes.plot(list(curve), list(curve.values()), color=f"C{i}", linewidth=0.7, alpha=0.4)
+            clocks = [clock for bounds in levels(scale).values() for clock in moments(*bounds, scale)]
+            means = [mean(at(curve, clock) for curve in mine) for clock in clocks]
+            axes.plot(clocks, means, color=f"C{i}", linewidth=2.2, label=growth)
+        for size, (start, _) in levels(scale).items():
             axes.axvline(start, color="0.6", linewidth=0.8, linestyle="--")
-            axes.annotate(
-                f" {size}", (start, 0.98), xycoords=("data", "axes fraction"), va="top", color="0.4"
-            )
-        axes.set(
-            title=name, xlabel="images seen (kimg)", ylabel="sliced Wasserstein distance x 1e3", yscale="log"
-        )
-        axes.legend()
+            place = (start, 0.98)
+            axes.annotate(f" {size}", place, xycoords=("data", "axes fraction"), va="top", color="0.4")
+        axes.set(title=name, xlabel="images seen (kimg)", ylabel="sliced Wasserstein distance x 1e3")
+        axes.set_yscale("log")
+        for axis_of in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            axis_of(FuncFormatter(lambda value, _: f"{value:.0f}"))
+        axes.legend(loc="upper right")
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, default=Path("runs/growth"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sets", nargs="+", choices=("glyphs", "crops"), default=["glyphs", "crops"])

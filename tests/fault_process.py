@@ -272,9 +272,15 @@ class Process:
         return Outcome(code, text, clock, (last, before), seconds, self._events)
 
 
-def random_fault(dice: random.Random, events: list[str]) -> Fault:
-    """Choose where to kill: mostly where files change, networks grow, or the run ends."""
+def random_fault(dice: random.Random, events: list[str], left: float) -> Fault:
+    """Choose where to kill: mostly where files change, networks grow, or the run ends.
+
+    Args:
+        dice: What chooses.
+        events: Those of a whole run.
+        left: Share of the run that is to come.
+    """
     event = dice.choice(("checkpoint", "checkpoint", "growth", "end", "log"))
-    there = max(1, events.count(event))
+    there = max(1, round(left * events.count(event)))
     delay = None if dice.random() < 0.5 else dice.expovariate(1 / 0.003)
     return Fault("kill", event, dice.randrange(there), delay)

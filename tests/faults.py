@@ -98,10 +98,10 @@ class Matrix:
         run = self.folder / f"killed-{self._count}"
         outcome, expected = None, 0
         for _ in range(kills):
-            fault: Fault | None = random_fault(self.dice, model.events)
+            fault: Fault | None = random_fault(self.dice, model.events, left=1 - expected / model.clock)
             after = None
             if self.dice.random() < 0.25:
-                fault, after = None, self.dice.uniform(0, model.seconds)
+                fault, after = None, self.dice.uniform(0, model.seconds * (1 - expected / model.clock))
             outcome = self.start(self.words(variant, run), fault).end(after)
             require(outcome.code in (-signal.SIGKILL, 0), outcome.text)
             self._check_beginning(outcome, expected)
@@ -143,7 +143,9 @@ class Matrix:
         last, before = max(last, begun), max(before, begun)
         if outcome.clock > 0:
             # Either the last checkpoint is there, or it was just being written and the one before is.
-            longest = INTERVAL + 16
+            # (A checkpoint that is due shortly before a phase ends gives way to the one at its end.)
+            d_steps = int(VARIANTS[variant].get("loss", {}).get("d_steps", 1))
+            longest = INTERVAL * 3 // 2 + 16 * d_steps
             require(newest in (last, before), f"{newest}, begun at {begun}: {outcome}")
             require(outcome.clock - last <= longest and last - newest <= longest, f"{newest}: {outcome}")
             self.figures.repeated.append(outcome.clock - newest)

@@ -100,7 +100,9 @@ def test_intervals(blobs: PackedSet, tmp_path: Path) -> None:
 
 
 def test_no_growth(blobs: PackedSet, tmp_path: Path) -> None:
-    run = train(blobs, tmp_path / "run", schedule={"growth": "none", "total_kimg": 0.032})
+    tree = options(schedule={"growth": "none", "total_kimg": 0.032})
+    del tree["schedule"]["fade_kimg"]
+    run = progan.train(blobs.path, tmp_path / "run", options=tree)
     stats = read_stats(RunFolder(run).stats_file)
     assert {(line["resolution"], line["phase"]) for line in stats} == {("16x16", "stabilise")}
 

@@ -54,11 +54,11 @@ def configs(draw: st.DrawFn) -> tuple[Config, int]:
     if form == "stage":
         # Room for the longest delay: 3 iterations of 3 batches of 64.
         options["stage_kimg"] = [0.6 + length for length in draw(lengths(3000))]
-        if growth != "morph":
+        if growth == "fade":
             options["fade_fraction"] = draw(st.floats(0, 0.04))
     else:
         factor = 1 if form == "kimg" else 1000 / PICTURES
-        for kind in ("stabilise",) if growth == "morph" else ("stabilise", "fade"):
+        for kind in ("stabilise", "fade") if growth == "fade" else ("stabilise",):
             options[f"{kind}_{form}"] = [factor * length for length in draw(lengths(400))]
     if growth == "morph":
         options["morph_kimg"] = draw(lengths(24))
@@ -133,8 +133,11 @@ def test_lengths_are_those_asked_for(made: tuple[Config, int]) -> None:
                 assert length == delay + rise
         elif phase.kind == "morph":
             assert length == delay + round(1000 * per_level(options.morph_kimg, level))
-        elif options.fade_epochs is not None and options.stabilise_epochs is not None:
-            epochs = options.fade_epochs if phase.kind == "fade" else options.stabilise_epochs
+        elif options.stabilise_epochs is not None:
+            epochs = options.stabilise_epochs
+            if phase.kind == "fade":
+                assert options.fade_epochs is not None
+                epochs = options.fade_epochs
             assert length == round(PICTURES * per_level(epochs, level)) + delay * (phase.kind == "fade")
         else:
             kimg = options.fade_kimg if phase.kind == "fade" else options.stabilise_kimg
@@ -334,7 +337,7 @@ def test_total_cuts_a_fade_without_changing_its_speed() -> None:
 
 
 def test_without_growth_the_last_level_is_the_only_one() -> None:
-    options = {"growth": "none", "stabilise_kimg": [9, 9, 0.3], "fade_kimg": 7, "batch_size": [16, 8, 4]}
+    options = {"growth": "none", "stabilise_kimg": [9, 9, 0.3], "batch_size": [16, 8, 4]}
     schedule = make(2, schedule=options, optimizer={"g_lr": [1, 1, 0.5], "d_lr": [1, 1, 0.25]})
     assert shape(schedule) == [(2, "stabilise", 0, 300)]
     assert schedule.phases[0].name == "stabilise level 2"

@@ -114,16 +114,16 @@ def _check_labels(config: Config) -> None:
 def _check_idle(config: Config) -> None:
     """Refuse a value that would do nothing, because what it belongs to is off."""
     augment, loss, D = config.augment, config.loss, config.model.discriminator
-    schedule, morphs = config.schedule, config.schedule.growth == "morph"
-    fading = "schedule.growth fade (morph has schedule.morph_kimg)"
+    schedule, growth = config.schedule, config.schedule.growth
+    fading = "schedule.growth fade"
     rules: list[tuple[str, object, object, bool, str]] = [
         ("augment.probability", augment.probability, None, bool(augment.policy), "an augment.policy"),
         ("augment.target", augment.target, 0.8, augment.adaptive, "augment.adaptive"),
         ("augment.adapt_kimg", augment.adapt_kimg, 500.0, augment.adaptive, "augment.adaptive"),
-        ("schedule.morph_kimg", schedule.morph_kimg, (20.0,), morphs, "schedule.growth morph"),
-        ("schedule.fade_kimg", schedule.fade_kimg, (600.0,), not morphs, fading),
-        ("schedule.fade_epochs", schedule.fade_epochs, None, not morphs, fading),
-        ("schedule.fade_fraction", schedule.fade_fraction, 0.5, not morphs, fading),
+        ("schedule.morph_kimg", schedule.morph_kimg, (20.0,), growth == "morph", "schedule.growth morph"),
+        ("schedule.fade_kimg", schedule.fade_kimg, (600.0,), growth == "fade", fading),
+        ("schedule.fade_epochs", schedule.fade_epochs, None, growth == "fade", fading),
+        ("schedule.fade_fraction", schedule.fade_fraction, 0.5, growth == "fade", fading),
         ("loss.gp_target", loss.gp_target, 1.0, loss.gp_lambda > 0, "loss.gp_lambda above 0"),
         ("loss.gp_sides", loss.gp_sides, "two", loss.gp_lambda > 0, "loss.gp_lambda above 0"),
         ("loss.target_noise_per", loss.target_noise_per, "batch", loss.target_noise > 0, "loss.target_noise"),

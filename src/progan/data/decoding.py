@@ -84,8 +84,8 @@ def decode(source: Source, name: str, channels: int) -> Image.Image:
         _refuse_endless_scans(image)
         # Loading before turning: some formats turn themselves when loaded.
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        return to_channels(to_8_bit(upright, alpha), channels)
+        ImageOps.exif_transpose(image, in_place=True)  # a copy of the largest picture takes a third of a GiB
+        return to_channels(to_8_bit(image, alpha), channels)
 
 
 @contextmanager

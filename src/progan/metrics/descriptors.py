@@ -25,7 +25,7 @@ PATCH = 7
 BLOCK = 16
 """Images whose patches are drawn together; part of the definition of `SeededDraws`, so not to be tuned."""
 
-VALUES_AT_ONCE = 2**19
+VALUES_AT_ONCE = 2**20
 """Pixel values that are filtered together; whole blocks of large images fall out of the caches, which takes
 three times as long."""
 
@@ -162,7 +162,7 @@ class LevelPatches:
     Args:
         shape: (C, H, W) of the images.
         patches: Patches of each.
-        device: Where all is kept.
+        device: Where all is kept; None for the host, where alone patches can be put.
     """
 
     def __init__(self, shape: tuple[int, int, int], patches: int, device: torch.device | None = None) -> None:
@@ -179,8 +179,8 @@ class LevelPatches:
         channels = self.shape[0]
         each = self.shape if self._cut_later else (self.patches, channels, PATCH, PATCH)
         while PART * len(self._kept) < count:
-            self._kept.append(torch.empty(PART, *each, device=self.device))
-            self._starts.append(torch.empty(PART, self.patches, dtype=torch.int32, device=self.device))
+            self._kept.append(torch.empty(PART, *each))
+            self._starts.append(torch.empty(PART, self.patches, dtype=torch.int32))
             self._sums.append(torch.empty(PART, 2, channels, dtype=torch.float64))
 
     def put(self, place: int, images: Tensor, starts: Tensor) -> None:
@@ -279,25 +279,29 @@ class Descriptors:
             if not self._offsets:
                 # What is near 0 is summed and projected without loss. A number fixed by the first image, and
                 # whole, so that taking it off costs no precision either.
-                bands = self._pyramid(images[:1])
+                bands = laplacian_pyramid(self._on_device(images[:1]), len(self.levels))
                 self._offsets = [band[0].mean((1, 2), keepdim=True).round() for band in bands]  # [C, 1, 1]
             workers.map(lambda a: self._add_within_block(first + a[0], images[slice(*a)]), pairwise(edges))
 
     def _add_within_block(self, place: int, images: NDArray[np.uint8]) -> None:
         """Take the patches of images [n, C, H, W] from a place on, all of one block."""
         block, row = divmod(place, BLOCK)
-        for index, (level, band) in enumerate(zip(self.levels, self._pyramid(images), strict=True)):
-            shape, sides = (BLOCK, self.patches), (level.shape[1], level.shape[2])
-            centres = self.draws.centres(self.name, index, block, shape, sides)
-            x, y = (torch.from_numpy(c[row : row + len(images)].copy()) for c in centres)
-            level.put(place, band - self._offsets[index], corners(x, y, level.shape))
+        starts = [self._starts(index, block)[row : row + len(images)] for index in range(len(self.levels))]
+        few = max(1, VALUES_AT_ONCE // images[0].size)
+        for first in range(0, len(images), few):
+            bands = laplacian_pyramid(self._on_device(images[first : first + few]), len(self.levels))
+            for level, band, offset, begin in zip(self.levels, bands, self._offsets, starts, strict=True):
+                level.put(place + first, band.sub_(offset), begin[first : first + few])
 
-    def _pyramid(self, pixels: NDArray[np.uint8]) -> list[Tensor]:
-        """Return `laplacian_pyramid`, made of few images at a time."""
-        images = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
-        few = max(1, VALUES_AT_ONCE // images[0].numel())
-        pyramids = [laplacian_pyramid(some, len(self.levels)) for some in torch.split(images, few)]
-        return [torch.cat(bands) for bands in zip(*pyramids, strict=True)]
+    def _starts(self, level: int, block: int) -> Tensor:
+        """Return the `corners` of the patches of a block of images at one level [`BLOCK`, P]."""
+        shape = self.levels[level].shape
+        drawn = self.draws.centres(self.name, level, block, (BLOCK, self.patches), (shape[1], shape[2]))
+        x, y = (torch.from_numpy(np.ascontiguousarray(centres)) for centres in drawn)
+        return corners(x, y, shape)
+
+    def _on_device(self, pixels: NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
 
 
 class NormalisedSet:

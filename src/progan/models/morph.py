@@ -12,12 +12,13 @@ fresh one does. Two things are asked for besides:
 
 - Images end. A kernel of 5x5 that two kernels of 3x3 make together is not the one wanted at the border, where
   zeros are padded in between. So the taps around the central one are invisible to the maps beyond them: they
-  lie in the null space of toRGB (of fromRGB), and of toRGB and the second convolution together.
+  lie in the null space of toRGB (of fromRGB), and of toRGB and the second convolution together. With as many
+  filters as channels there is no such space, and these taps begin at zero.
 - A network and its average are to grow alike: what lies at the image's side does not depend on the old map.
 
-Two other ways were tried, with the figures in docs/growth.md: weights that hold little but the old map, as a
-factoring by singular values gives them; and features in pairs of opposite signs, which let the function live
-through the blending, too.
+Two other ways were tried, with the figures in docs/growth.md: weights that hold hardly more than the old map,
+dealt evenly to the three, as a factoring by singular values does; and features in pairs of opposite signs,
+which let the function live through the blending, too.
 """
 
 from __future__ import annotations
@@ -34,17 +35,21 @@ from progan.models.layers import EqualizedLayer, strided_padding
 
 @dataclass(frozen=True)
 class Condition:
-    """Condition numbers (largest over smallest singular value) of what an old map was factored into.
+    """Condition numbers of the new layers: largest over smallest singular value of [out, in * k * k].
 
     Attributes:
-        rgb: Of the new toRGB or fromRGB.
-        middle: Of it and the convolution beside it together, at the image's side.
-        old: Of the old toRGB or fromRGB, which is given.
+        rgb: Of toRGB or fromRGB.
+        near, far: Of the convolution beside it, and of the one beyond.
     """
 
     rgb: float
-    middle: float
-    old: float
+    near: float
+    far: float
+
+    @property
+    def worst(self) -> float:
+        """The largest of the three."""
+        return max(self.rgb, self.near, self.far)
 
 
 @dataclass(frozen=True)
@@ -89,16 +94,16 @@ def grow(network: Generator | Discriminator, level: int) -> Condition:
     """Compute the weights of a new level from those of the level below, in place.
 
     With growth 'morph' and alpha 0, G then makes what it made at the level below, each pixel repeated; D
-    judges images as it judged their 2x2 means there. The result depends on the weights alone: the random ones
-    that the level was made with, and those trained below. The convolution beside toRGB and toRGB itself do
-    not depend on the trained ones, so a network and its average agree in them.
+    judges images as it judged their 2x2 means there. The result depends on the weights alone: those that the
+    level has (random ones, unless it was trained before), and those trained below. The convolution beside
+    toRGB and toRGB itself do not depend on the trained ones, so a network and its average agree in them.
 
     Args:
         network: Its level `level - 1` is trained; changed in place.
         level: The new level, at least 1.
 
     Returns:
-        The condition of the factors.
+        The condition of the new layers.
 
     Raises:
         ValueError: as in `require_morphable`, or if there is no such level.
@@ -109,16 +114,17 @@ def grow(network: Generator | Discriminator, level: int) -> Condition:
     site = _site(network, level)
     old, rgb = (site.read(layer)[:, :, 0, 0] for layer in (site.old, site.rgb))
     near, far = site.read(site.near), site.read(site.far)
-    rgb, near, far, condition = _factor(old, rgb, near, far, site.near_taps, site.far_taps)
+    rgb, near, far = _factor(old, rgb, near, far, site.near_taps, site.far_taps)
     site.write(site.rgb, rgb[:, :, None, None])
     site.write(site.near, near)
     site.write(site.far, far)
-    for layer in (site.rgb, site.near, site.far):
+    layers = (site.rgb, site.near, site.far)
+    for layer in layers:
         if layer.bias is not None:
             layer.bias.zero_()
     if site.heir.bias is not None and site.old.bias is not None:
         site.heir.bias.copy_(site.old.bias)
-    return condition
+    return Condition(*(float(torch.linalg.cond(layer.weight.flatten(1).double())) for layer in layers))
 
 
 def require_morphable(network: Generator | Discriminator, level: int) -> None:
@@ -159,12 +165,12 @@ def _layer(module: nn.Module) -> EqualizedLayer:
 
 def _factor(
     old: Tensor, rgb: Tensor, near: Tensor, far: Tensor, near_taps: Tensor, far_taps: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Condition]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Move three maps so that together they are `old` at the wanted taps and nothing at all others.
 
     rgb near[d] = near_taps[d] middle for each tap d, and middle far[d] = far_taps[d] old; rgb and middle have
     orthogonal rows, so that no inverse is ill-conditioned. Each correction is the smallest one (Frobenius
-    norm), which is where iterated least squares would end.
+    norm): the solution of least squares that is nearest to what is there.
 
     Args:
         old: [c, I].
@@ -172,14 +178,14 @@ def _factor(
         near_taps, far_taps: [k, k].
 
     Returns:
-        The three maps, and the condition of the factors.
+        The three maps.
     """
     rgb = _orthogonal(rgb)
     present = torch.einsum("cp,poyx,yx->co", rgb, near, near_taps) / near_taps.square().sum()
     middle = _orthogonal(present)  # [c, O]
     near = near + _smallest(rgb, near, middle, near_taps)
     far = far + _smallest(middle, far, old, far_taps)
-    return rgb, near, far, Condition(*(float(torch.linalg.cond(matrix)) for matrix in (rgb, middle, old)))
+    return rgb, near, far
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:

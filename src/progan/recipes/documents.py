@@ -111,6 +111,9 @@ def _parse_yaml(text: str) -> Any:
         raise _Problem(mark.line + 1 if mark else 1, f"not valid YAML ({error.problem})") from None
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+    except (IndexError, KeyError, TypeError, AttributeError):
+        # The constructors of explicit tags do not look at what they are given: `!!int ""`, `!!set x`.
+        raise ValueError("a tag (!!name) that does not fit its value") from None
 
 
 def _parse_json(text: str) -> Any:

@@ -58,7 +58,7 @@ FREE_KEYS = (
     "monitor.normalise",
 )
 """Options that may differ whenever a run goes on: they do not change what is computed."""
-FIXED_BRANCHES = ("data.", "model.", "run.seed")
+FIXED_BRANCHES = ("data.", "model.", "run.seed", "schedule.growth")
 """Options that may never change within a run."""
 
 
@@ -213,7 +213,8 @@ def require_resumable(folder: RunFolder, old: Config, new: Config) -> None:
     if keys:
         raise ConfigError(
             f"{folder.path} cannot go on with these changes:\n{_differences(old, new, keys)}\n"
-            f"Options of data, model and run.seed are fixed for a run; begin a new one with another --out."
+            f"Options of data and model, run.seed and schedule.growth are fixed for a run; begin a new one "
+            f"with another --out."
         )
 
 

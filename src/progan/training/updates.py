@@ -95,8 +95,8 @@ class Updates:
             g, d = morph.grow(state.G, new), morph.grow(state.D, new)
             morph.grow(state.G_ema, new)
             self._say(
-                f"level {new} grows out of level {new - 1}: condition of toRGB {g.old:.1f} and of its new "
-                f"factors {max(g.rgb, g.middle):.1f}, of fromRGB {d.old:.1f} and {max(d.rgb, d.middle):.1f}"
+                f"level {new} grows out of level {new - 1} (condition of the new filters: G {g.worst:.1f}, "
+                f"D {d.worst:.1f})"
             )
 
     def _update_discriminator(self, point: Point) -> Terms:

@@ -154,7 +154,7 @@ def _weights(path: Path) -> Facts:
         "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
     }
     if alpha < 1:
-        facts["fading in"] = f"alpha {alpha:.2f}"
+        facts["coming in"] = f"alpha {alpha:.2f}"
     if network.label_size:
         facts["labels"] = describe_labels(network.label_form, network.label_names, network.label_size)
     known = {
