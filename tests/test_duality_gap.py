@@ -24,6 +24,7 @@ from progan.training.checks import resolve
 from progan.training.duality_gap import DualityGap, GapWatch
 from progan.training.gap_of_run import duality_gap
 from progan.training.logs import read_stats
+from progan.training.optimizer import Optimizer
 from progan.training.plan import make_plan
 from progan.training.run import resume, train
 from progan.training.run_folder import RunFolder
@@ -235,8 +236,43 @@ def test_it_can_be_given_up(split: PackedSet) -> None:
 
 def test_values_that_are_not_finite(split: PackedSet) -> None:
     config, state = begun(split, monitor={**QUICK, "gap_lr": 1e30})
-    with pytest.raises(DivergenceError, match=r"monitor\.gap_lr"):
+    with pytest.raises(DivergenceError, match=r"worst D ran away .*monitor\.gap_lr .*--gap-lr"):
         DualityGap(config, split, CPU).measure(state)
+    with torch.no_grad():
+        next(state.G.parameters()).fill_(torch.nan)
+    with pytest.raises(DivergenceError, match="G and D as they are the value is nan") as caught:
+        DualityGap(config, split, CPU).measure(state)
+    assert "gap_lr" not in str(caught.value), "it is no copy that ran away"
+
+
+def test_a_worst_generator_that_is_not_finite(split: PackedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, state = begun(split)
+    made = iter([0.0, 1.0, -np.inf])
+    monkeypatch.setattr(DualityGap, "_value", lambda *_: next(made))
+    with pytest.raises(DivergenceError, match="worst G ran away"):
+        DualityGap(config, split, CPU).measure(state)
+
+
+@pytest.mark.parametrize("copied", ["Discriminator", "Generator"])
+def test_copies_that_overflow_float16(split: PackedSet, monkeypatch: pytest.MonkeyPatch, copied: str) -> None:
+    """What is told is of the copy; the advice for a run that overflows, an earlier checkpoint, is not."""
+    enough = {**QUICK, "gap_steps": 60}  # the scale is halved 40 times, from 2^16 to 2^-24
+    config, state = begun(split, monitor=enough, run={"precision": "float16"})
+
+    def overflow(networks: Any, optimizer: Optimizer, *_: object) -> dict[str, torch.Tensor]:
+        network = next(network for network in networks if type(network).__name__ == copied)
+        for parameter in network.parameters():
+            parameter.grad = torch.full_like(parameter, torch.inf)
+        optimizer.backward(torch.zeros((), requires_grad=True))
+        optimizer.step(0.001)
+        return {}
+
+    for name in ("Discriminator", "Generator"):
+        step = f"progan.training.duality_gap.{name.lower()}_step"
+        monkeypatch.setattr(step, overflow if name == copied else lambda *_: {})
+    with pytest.raises(DivergenceError, match=rf"a copy of {copied} overflow float16 .*gap_lr") as caught:
+        DualityGap(config, split, CPU).measure(state)
+    assert "checkpoint" not in str(caught.value)
 
 
 def test_no_memory_for_copies(split: PackedSet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +289,7 @@ def test_training_is_untouched_and_goes_on(split: PackedSet, tmp_path: Path) -> 
     """Bit by bit, with the gauge on or off, in one piece or in five, and so are the gauge's numbers."""
     watched = {**QUICK, "interval_kimg": 0.048}
     adaptive = {"policy": ["color"], "adaptive": True, "probability": 0.5, "adapt_kimg": 0.4}
-    tree = options(loss={"adversarial": "logistic"}, augment=adaptive, run={"log_kimg": 0.016})
+    tree = options(loss={"adversarial": "logistic"}, augment=adaptive, run={"log_kimg": 0.016, "seed": 3})
     plain = train(split.path, tmp_path / "plain", options=tree)
     listener = Listener()
     run = train(split.path, tmp_path / "run", options={**tree, "monitor": watched}, reporter=listener)
@@ -269,7 +305,8 @@ def test_training_is_untouched_and_goes_on(split: PackedSet, tmp_path: Path) -> 
         if piece == 1:  # a fade, so that alpha counts
             ended = measured(other)[-1]
             expected = {name: ended[name] for name in NAMES}
-            assert duality_gap(other).numbers == expected, "evaluate says what the monitor said"
+            found = duality_gap(other)
+            assert (found.numbers, found.seed) == (expected, 3), "evaluate says what the monitor said"
     require_equal(last_tensors(other)[1], last_tensors(plain)[1])
     assert [numbers(line) for line in measured(other)] == [numbers(line) for line in lines]
 
@@ -348,6 +385,11 @@ class TestEvaluate:
         assert gap.reals is not None
         assert gap.reals["fingerprint"] == split.fingerprint
         assert gap.about["images"] == {"path": str(run), "images_seen": last_tensors(run)[0].images_seen}
+        assert "among" not in out.splitlines()[1], "reals have no duality gap"
+        newest = last_tensors(run)[0]
+        said = " ".join(out.split())
+        assert f"of G and D at 16x16, alpha 1, after {newest.images_seen} images;" in said
+        assert "copies trained for 2 updates at 0.001; seed 0" in said
         again = rows(done(capsys, *words))
         assert again["duality_gap/gap"][-1] == "known"
 
@@ -367,11 +409,54 @@ class TestEvaluate:
         assert len(read_results(out)) == 4
 
     def test_other_pictures(self, run: Path, blobs: PackedSet, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="validation part has no pictures"):
+        with pytest.raises(DataError, match="validation part has no pictures") as caught:
             duality_gap(run, blobs.path)
+        assert "--data OTHER.packed" in str(caught.value), "the run is over: nothing of it can be split"
+        assert "progan train" not in str(caught.value)
         gray = synthetic(tmp_path / "gray", count=96, resolution=16, channels=1, split=(0.4, 0.3, 0.3))
         with pytest.raises(DataError, match=r"does not fit pictures like those of .*gray"):
             duality_gap(run, gray.path)
+
+    @pytest.mark.parametrize("part", ["all", "test"])
+    def test_a_run_that_was_trained_on_other_parts(self, split: PackedSet, tmp_path: Path, part: str) -> None:
+        tree = options(monitor={"gap_steps": 2}, data={"part": part}, schedule={"total_kimg": 0.032})
+        run = train(split.path, tmp_path / "run", options=tree)
+        for same in (None, split.path):
+            with pytest.raises(ConfigError, match=rf"data\.part {part} of .*--data OTHER\.packed"):
+                duality_gap(run, same)
+        other = synthetic(
+            tmp_path / "other", count=96, resolution=16, seed=1, labelled=True, split=(0.4, 0.3, 0.3)
+        )
+        assert set(duality_gap(run, other.path).numbers) == NAMES
+
+    def test_how_the_copies_are_trained(
+        self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "results.jsonl"
+        words = ("evaluate", run, "--metrics", "duality_gap", "--device", "cpu", "--out", out)
+        done(capsys, *words)
+        done(capsys, *words, "--gap-steps", 3)
+        said = done(capsys, *words, "--gap-lr", 0.01)
+        assert "2 updates at 0.01" in " ".join(said.split())
+        usual, longer, faster = read_results(out)
+        assert (longer.definition["steps"], faster.definition["optimizer"]["lr"]) == (3, 0.01)
+        assert longer.numbers["duality_gap/value"] == usual.numbers["duality_gap/value"]
+        assert len({found.numbers["duality_gap/gap"] for found in (usual, longer, faster)}) == 3
+        assert "monitor.gap_lr: -1.0 is not allowed" in mistake(capsys, *words, "--gap-lr", "-1")
+        assert "gap_steps" in mistake(capsys, *words, "--gap-steps", 0)
+        message = mistake(capsys, "evaluate", run, "--gap-steps", 3)
+        assert "add it to --metrics" in message
+
+    def test_what_other_metrics_miss_is_found_before_it(
+        self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(DualityGap, "measure", lambda *_, **__: pytest.fail("it takes minutes"))
+        copied = tmp_path / "run"
+        shutil.copytree(run, copied)
+        words = ("evaluate", copied, "--force", "--metrics", "duality_gap")
+        assert "none.pt" in mistake(capsys, *words, "fid", "--extractor", tmp_path / "none.pt")
+        RunFolder(copied).generator_file.unlink()
+        assert "generator.safetensors" in mistake(capsys, *words, "ms_ssim")
 
     def test_what_has_no_discriminator(
         self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

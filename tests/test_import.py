@@ -284,6 +284,17 @@ def test_archives_that_are_none(tmp_path: Path, G: Generator, change: Any, metho
         import_weights(path)
 
 
+def test_encrypted_archives_are_refused(tmp_path: Path, G: Generator) -> None:
+    path = tmp_path / "g.pt"
+    torch.save(G.state_dict(), path)
+    rewrite(path, lambda _, data: data)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # of the first entry, which is the pickle
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"its entry 'data\.pkl' cannot be read .*encrypted"):
+        import_weights(path)
+
+
 def test_whole_modules_and_older_forms_are_refused_in_words(tmp_path: Path, G: Generator) -> None:
     torch.save(G, tmp_path / "module.pt")
     with pytest.raises(CheckpointError, match=r"asks for 'progan\.models\.generator\.Generator'"):

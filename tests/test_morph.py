@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +89,13 @@ def test_the_function_stays(dtype: torch.dtype, limit: float, case: dict[str, An
         for level in (1, 2):
             images = torch.randn(4, case["channels"], *G.resolution(level), dtype=dtype)
             made, judged = G(z, labels, level=level - 1), D(downscale2d(images), labels, level=level - 1)
-            condition = [morph.grow(network, level) for network in (G, D)]
+            for network in (G, D):
+                morph.grow(network, level)
             grown = G(z, labels, level=level, alpha=0.0)
             assert (grown - upscale2d(made)).abs().max() < limit
             for new, old in zip(D(images, labels, level=level, alpha=0.0), judged, strict=True):
                 if old.numel():
                     assert (new - old).abs().max() < limit
-            assert all(math.isfinite(found.worst) for found in condition)
 
 
 def test_the_condition_of_the_new_layers() -> None:

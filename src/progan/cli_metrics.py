@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from progan.evaluation.images import ImageSet
     from progan.evaluation.measure import Stages
     from progan.evaluation.results import Result
+    from progan.metrics.extractor_files import Inception
     from progan.metrics.extractors import Extractor
     from progan.training.run_folder import RunFolder
 
@@ -49,7 +51,12 @@ class Measuring:
         Parameter(help="Images to measure; default: 16,384, or fewer if a set has fewer."),
     ] = None
     num_reals: Annotated[int | None, Parameter(help="Images to compare with; default: as many.")] = None
-    seed: Annotated[int, Parameter(help="Of samples, the choice of images, and the metrics.")] = 0
+    seed: Annotated[
+        int | None,
+        Parameter(
+            help="Of samples, the choice of images, and the metrics; default: 0, for duality_gap the run's."
+        ),
+    ] = None
     resolution: Annotated[
         str | None,
         Parameter(
@@ -81,6 +88,11 @@ class Measuring:
         """(height, width) to measure at, or None."""
         return None if self.resolution is None else parse_resolution(self.resolution)
 
+    @property
+    def seed_of_images(self) -> int:
+        """Seed of everything but the duality gap."""
+        return 0 if self.seed is None else self.seed
+
     def place(self) -> torch.device:
         """Return the device to compute on."""
         from progan.training.checks import choose_device
@@ -94,7 +106,22 @@ class Measuring:
         return ExtractorFile(self.extractor, self.resize, self.normalise, self.download)
 
 
-AS_USUAL = Measuring()
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class GapTraining:
+    """How the copies of the duality gap are trained, where that differs from the run's configuration."""
+
+    gap_steps: Annotated[
+        int | None,
+        Parameter(help="Of duality_gap: updates of each copy; default: monitor.gap_steps of the run."),
+    ] = None
+    gap_lr: Annotated[
+        float | None,
+        Parameter(help="Of duality_gap: learning rate of the copies; default: monitor.gap_lr of the run."),
+    ] = None
+
+
+AS_USUAL, GAP_AS_USUAL = Measuring(), GapTraining()
 
 
 def evaluate(
@@ -106,6 +133,7 @@ def evaluate(
     mirror: Annotated[bool | None, Parameter(negative="--no-mirror")] = None,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
     neighbours: Path | None = None,
+    copies: GapTraining = GAP_AS_USUAL,
     measuring: Measuring = AS_USUAL,
 ) -> None:
     """Measure a generator against real pictures; a number that is known already is not computed again.
@@ -132,31 +160,31 @@ def evaluate(
     from progan.evaluation.results import FILE
     from progan.training.run_folder import RunFolder
 
-    run, place, seed = RunFolder(path), measuring.place(), measuring.seed
-    if GAP in measuring.metrics:
-        others = {"label": label, "part": part, "mirror": mirror, "resolution": measuring.resolution}
-        measuring = _evaluate_gap(path, data, measuring, out, {**others, "num-reals": measuring.num_reals})
-        if not measuring.metrics and neighbours is None:
-            return
+    run, place, seed = RunFolder(path), measuring.place(), measuring.seed_of_images
+    others = {"label": label, "part": part, "mirror": mirror, "resolution": measuring.resolution}
+    gap = _gap_of(path, data, out, measuring, copies, {**others, "num-reals": measuring.num_reals})
+    measuring = replace(measuring, metrics=tuple(name for name in measuring.metrics if name != GAP))
+    if gap is not None and not measuring.metrics and neighbours is None:
+        gap()
+        return
     images = _open_generator(path, measuring, label)
     if run.exists():
-        trained = run.config().data
         images.about["images_seen"] = _images_seen(run)
-        out, data, part = out or run.path / FILE, data or run.pictures(), part or trained.part
-        mirror = trained.mirror if mirror is None else mirror
+        out = out or run.path / FILE
+        data, part, mirror = _as_trained(run, data, part, mirror)
     size = (images.shape[1], images.shape[2])
     reals = None
     if data is not None:
         part = part or "train"
         reals = open_images(data, size=size, part=part, mirror=bool(mirror), seed=seed + 1, device=place)
     if neighbours is None:
-        _measure(images, reals, measuring, out, measuring.network())
+        _measure(images, reals, measuring, out, _network(measuring, gap), gap)
         return
     if data is None or neighbours.suffix.lower() != ".png":
         raise ConfigError(f"--neighbours {neighbours}: give reals to look at (--data), and a name with .png")
     # Not mirrored: a copy of a picture would not be found near its mirror image.
     plain = open_images(data, size=size, part=part or "train", seed=seed + 1, device=place)
-    _with_neighbours(images, reals, measuring, out, (plain, neighbours))
+    _with_neighbours(images, reals, measuring, out, (plain, neighbours), gap)
 
 
 def compare(
@@ -189,7 +217,7 @@ def compare(
         raise ConfigError(
             f"{GAP} is of the two networks of a run, not of two sets: progan evaluate RUN --metrics {GAP}"
         )
-    place, size, seed = measuring.place(), measuring.size, measuring.seed
+    place, size, seed = measuring.place(), measuring.size, measuring.seed_of_images
     images = open_images(b, size=size, part=part, seed=seed, device=place)
     # Another seed, so that two generators share no latents.
     reals = open_images(a, size=size, part=part, mirror=mirror, seed=seed + 1, device=place)
@@ -200,7 +228,9 @@ def _open_generator(path: Path, options: Measuring, label: str | None) -> ImageS
     """Return the samples of what must be a generator."""
     from progan.evaluation.places import open_images
 
-    images = open_images(path, size=options.size, seed=options.seed, label=label, device=options.place())
+    images = open_images(
+        path, size=options.size, seed=options.seed_of_images, label=label, device=options.place()
+    )
     if images.count is not None:
         raise ConfigError(
             f"{path} is no generator; `progan compare` measures one set of images against another"
@@ -208,43 +238,103 @@ def _open_generator(path: Path, options: Measuring, label: str | None) -> ImageS
     return images
 
 
-def _evaluate_gap(
-    run: Path, data: Path | None, options: Measuring, out: Path | None, others: Mapping[str, object]
-) -> Measuring:
-    """Measure the duality gap of a run, and print it; returns the options with the other metrics left."""
-    from progan.evaluation.choice import check_names
-    from progan.evaluation.results import FILE
-    from progan.training.gap_of_run import duality_gap
+def _as_trained(
+    run: RunFolder, data: Path | None, part: str | None, mirror: bool | None
+) -> tuple[Path, str, bool]:
+    """Return the pictures, their part and whether to flip them as the run was trained, unless told else."""
+    trained = run.config().data
+    return data or run.pictures(), part or trained.part, trained.mirror if mirror is None else mirror
 
-    rest = tuple(name for name in options.metrics if name != GAP)
-    check_names(rest)
+
+def _gap_of(
+    run: Path,
+    data: Path | None,
+    out: Path | None,
+    options: Measuring,
+    copies: GapTraining,
+    others: Mapping[str, object],
+) -> Callable[[], None] | None:
+    """Return what measures the duality gap of a run and prints it, or None if that was not asked for.
+
+    Raises:
+        ConfigError: if another metric has no such name, or an option does not belong to what is measured.
+    """
+    from progan.evaluation.choice import check_names
+
+    if GAP not in options.metrics:
+        if copies != GAP_AS_USUAL:
+            raise ConfigError(
+                f"--gap-steps and --gap-lr are of {GAP}: add it to --metrics, or leave them out"
+            )
+        return None
+    check_names([name for name in options.metrics if name != GAP])
     if given := [f"--{name}" for name, value in others.items() if value is not None]:
         raise ConfigError(
             f"{GAP} is of G and D as they were trained, on the validation and the test part: leave out "
             f"{', '.join(given)}, or measure it by itself"
         )
+    return partial(_evaluate_gap, run, data, out, options, copies)
+
+
+def _evaluate_gap(
+    run: Path, data: Path | None, out: Path | None, options: Measuring, copies: GapTraining
+) -> None:
+    """Measure the duality gap of a run, and print it."""
+    from progan.evaluation.results import FILE
+    from progan.training.gap_of_run import duality_gap
+
     out = out or run / FILE
     with _interruptible(out) as progress:
         result = duality_gap(
-            run, data, num_images=options.num_images, seed=options.seed, device=options.place(), out=out,
-            force=options.force, progress=lambda done, total: progress(GAP, done, total),
+            run, data, num_images=options.num_images, seed=options.seed, steps=copies.gap_steps,
+            lr=copies.gap_lr, device=options.place(), out=out, force=options.force,
+            progress=lambda done, total: progress(GAP, done, total),
         )  # fmt: skip
     console = Console()
     print_results(console, [result])
+    state, how, adam = result.images, result.definition, result.definition["optimizer"]
+    say(
+        console,
+        f"{GAP}: of G and D at {state['resolution']}, alpha {state['alpha']:g}, after "
+        f"{result.about['images']['images_seen']:,} images; copies trained for {how['steps']} updates at "
+        f"{adam['lr']:g}; seed {result.seed}",
+    )
     say(console, f"results: {out}")
-    return replace(options, metrics=rest)
+
+
+def _network(options: Measuring, gap: Callable[[], None] | None) -> Extractors:
+    """Return the extractor, loaded if it will be used after the gap: what is missing is found before that."""
+    from progan.evaluation.choice import needs_extractor
+
+    early = gap is not None and needs_extractor(options.metrics)
+    return _load(options) if early else options.network()
+
+
+def _load(options: Measuring) -> Inception:
+    """Load the extractor."""
+    with _interruptible(None) as progress:
+        return options.network().load(
+            options.place(), lambda done, total: progress("downloading the extractor", done, total)
+        )
 
 
 def _measure(
-    images: ImageSet, reals: ImageSet | None, options: Measuring, out: Path | None, network: Extractors
+    images: ImageSet,
+    reals: ImageSet | None,
+    options: Measuring,
+    out: Path | None,
+    network: Extractors,
+    gap: Callable[[], None] | None = None,
 ) -> None:
-    """Measure, and print a table."""
+    """Measure, the duality gap first, and print a table."""
     from progan.evaluation import measure
 
+    if gap is not None:
+        gap()
     with _interruptible(out) as progress:
         results = measure.evaluate(
             images, reals, options.metrics, n=options.num_images, num_reals=options.num_reals,
-            seed=options.seed, device=options.place(), extractor=network, out=out,
+            seed=options.seed_of_images, device=options.place(), extractor=network, out=out,
             force=options.force, progress=progress,
         )  # fmt: skip
     console = Console()
@@ -256,18 +346,19 @@ def print_results(console: Console, results: Sequence[Result]) -> None:
     """Print results as a table, the same numbers of the reals among themselves beside them, then notes."""
     table = Table(box=box.SIMPLE)
     table.add_column("metric", no_wrap=True)
-    for title in ("number", "among reals", "images", "reals"):
+    pairs = [{name: _beside(result, name) for name in result.numbers} for result in results]
+    among = any(other is not None for beside in pairs for other in beside.values())
+    for title in ("number", *(["among reals"] if among else []), "images", "reals"):
         table.add_column(title, justify="right")
     table.add_column("")
-    for result in results:
-        beside = {name: _beside(result, name) for name in result.numbers}
+    for result, beside in zip(results, pairs, strict=True):
         for name, other in beside.items():
             if name in beside.values() or name.endswith("/images"):
                 continue
             table.add_row(
                 name,
                 f"{result.numbers[name]:.4f}",
-                "" if other is None else f"{result.numbers[other]:.4f}",
+                *(["" if other is None else f"{result.numbers[other]:.4f}"] if among else []),
                 f"{result.num_images:,}",
                 "" if result.num_reals is None else f"{result.num_reals:,}",
                 "known" if result.cached else "",
@@ -304,18 +395,18 @@ def _with_neighbours(
     options: Measuring,
     out: Path | None,
     neighbours: tuple[ImageSet, Path],
+    gap: Callable[[], None] | None,
 ) -> None:
     """Measure, then write a picture of the samples and their nearest among other reals to a file."""
     from progan.evaluation.neighbours import require_enough
 
     # What would hinder the picture is to be known before anything is measured.
     require_enough(images, neighbours[0])
-    with _interruptible(None) as progress:
-        network = options.network().load(
-            options.place(), lambda done, total: progress("downloading the extractor", done, total)
-        )
+    network = _load(options)
     if options.metrics:
-        _measure(images, reals, options, out, network)
+        _measure(images, reals, options, out, network, gap)
+    elif gap is not None:
+        gap()
     _write_neighbours(images, neighbours[0], network.features, neighbours[1])
 
 

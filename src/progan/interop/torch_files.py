@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def read_torch(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             return _Archive(archive, path.stat().st_size).read()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, ValueError, LookupError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, ArithmeticError, struct.error) as error:
         raise Refused(f"it is a damaged archive ({error})") from None
 
 
@@ -102,8 +102,11 @@ class _Archive:
         info = self._infos.get(self._prefix + name)
         if info is None:
             raise Refused(f"it lacks the entry {name!r}")
-        with self._archive.open(info) as stream:
-            return stream.read()
+        try:
+            with self._archive.open(info) as stream:
+                return stream.read()
+        except Exception as error:  # of damaged or encrypted entries zipfile raises anything
+            raise Refused(f"its entry {name!r} cannot be read ({error})") from None
 
     def _storage(self, told: Any) -> Tensor:
         """Return a storage, [n], as `('storage', type, key, device, n)` names it."""

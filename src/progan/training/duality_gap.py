@@ -40,7 +40,11 @@ SPLIT = (
     "Split the pictures when they are prepared: progan prepare PICTURES DESTINATION --split 0.8,0.1,0.1; of "
     "a folder, .zip or builtin: set, progan train does it with --data.split 0.8,0.1,0.1"
 )
-"""What to do about pictures that are not split, or into parts that are too small."""
+"""What to do before training about pictures that are not split, or into parts that are too small."""
+GENTLER = (
+    "lower the rate or the number of the copies' updates (monitor.gap_lr and monitor.gap_steps, or --gap-lr "
+    "and --gap-steps of progan evaluate)"
+)
 VERSION = 1
 """Raised whenever the definition changes, so that numbers of the old one are not taken for new ones."""
 
@@ -141,25 +145,19 @@ class DualityGap:
             The gap, or None if it was given up.
 
         Raises:
-            DivergenceError: if a value is not finite.
+            DivergenceError: if a value is not finite, or the gradients of a copy overflow float16.
             ConfigError: if memory does not hold the copies.
         """
         try:
-            found = self._measure(state, stop, progress)
+            return self._measure(state, stop, progress)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             raise ConfigError(
                 f"memory does not hold a second copy of the networks for the duality gap "
-                f"({str(error).split('. ')[0]}); leave monitor.duality_gap out, or give "
-                f"run.micro_batch smaller parts"
+                f"({str(error).split('. ')[0]}); leave it out, or measure it where there is more: progan "
+                f"evaluate RUN --metrics {NAME} --device cpu"
             ) from None
-        if found is not None and not all(map(math.isfinite, found.numbers().values())):
-            raise DivergenceError(
-                f"the duality gap is not finite (minmax {found.minmax}, maxmin {found.maxmin}): a worst D "
-                f"or G ran away; lower monitor.gap_lr or monitor.gap_steps"
-            )
-        return found
 
     def _measure(self, state: TrainState, stop: Stop, progress: Callable[[int, int], None]) -> Gap | None:
         G, D = state.G, state.D
@@ -171,22 +169,31 @@ class DualityGap:
         )
         steps = self._config.monitor.gap_steps
         value = self._value((G, D), at)
+        if not math.isfinite(value):
+            raise DivergenceError(
+                f"the duality gap cannot be measured: of G and D as they are the value is {value}, so one of "
+                f"them has run away itself; an earlier checkpoint may be sound"
+            )
         worst_D = copy.deepcopy(D)
         answer = self._discriminator_step((G, worst_D), at, state.images_seen)
         if not self._train(worst_D, answer, stop, lambda done: progress(done, 2 * steps)):
             return None
-        minmax = self._value((G, worst_D), at)
+        minmax = _finite(self._value((G, worst_D), at), "D")
         del worst_D, answer  # their memory is for the next
         worst_G = copy.deepcopy(G)
         answer = self._generator_step((worst_G, D), at, state.images_seen)
         if not self._train(worst_G, answer, stop, lambda done: progress(steps + done, 2 * steps)):
             return None
-        return Gap(value=value, minmax=minmax, maxmin=self._value((worst_G, D), at))
+        return Gap(value=value, minmax=minmax, maxmin=_finite(self._value((worst_G, D), at), "G"))
 
     def _train(
         self, network: Generator | Discriminator, step: Step, stop: Stop, progress: Callable[[int], None]
     ) -> bool:
-        """Train a copy; returns whether that came to its end."""
+        """Train a copy; returns whether that came to its end.
+
+        Raises:
+            DivergenceError: if its gradients overflow float16 at every loss scale.
+        """
         monitor, level = self._config.monitor, network.level
         options = OptimizerOptions(beta1=monitor.gap_beta1, beta2=monitor.gap_beta2)
         scaling = needs_loss_scaling(self._config.run.precision)
@@ -195,7 +202,14 @@ class DualityGap:
         for k in range(monitor.gap_steps):
             if stop():
                 return False
-            self._parts.fit(partial(step, optimizer, k), optimizer, level, n)
+            try:
+                self._parts.fit(partial(step, optimizer, k), optimizer, level, n)
+            except DivergenceError:  # its advice is for the run, which is well
+                raise DivergenceError(
+                    f"the duality gap cannot be measured: the gradients of a copy of "
+                    f"{type(network).__name__} overflow float16 after {k} updates, however small the loss is "
+                    f"scaled; {GENTLER}"
+                ) from None
             progress(k + 1)
         return True
 
@@ -270,6 +284,15 @@ class DualityGap:
         return config, batches
 
 
+def _finite(value: float, copied: str) -> float:
+    """Return the value that a copy of G or D reaches, if it is a number."""
+    if math.isfinite(value):
+        return value
+    raise DivergenceError(
+        f"the duality gap is not finite: the worst {copied} ran away (its value is {value}); {GENTLER}"
+    )
+
+
 def _faded(G: Generator, at: Conditions) -> Tensor | None:
     """Return the alpha that reals are cross-faded with; those of a level that is morphed in are whole."""
     return at.alpha if G.growth == "fade" else None
@@ -314,7 +337,7 @@ class GapWatch:
 
 
 def require_parts(config: Config, packed: PackedSet, largest: int) -> None:
-    """Refuse pictures whose parts do not allow the duality gap to be measured, in words.
+    """Refuse a run whose pictures do not allow the duality gap to be measured while it trains, in words.
 
     Args:
         config: Resolved configuration.
@@ -330,10 +353,24 @@ def require_parts(config: Config, packed: PackedSet, largest: int) -> None:
             f"monitor.duality_gap is measured on pictures that are not trained on, and data.part "
             f"{config.data.part} trains on other parts than train; leave one of the two out"
         )
+    require_sizes(packed, largest, SPLIT)
+
+
+def require_sizes(packed: PackedSet, largest: int, advice: str) -> None:
+    """Refuse pictures whose validation or test part is smaller than a batch.
+
+    Args:
+        packed: The pictures.
+        largest: Images in the batch.
+        advice: What to do, as the end of the message.
+
+    Raises:
+        DataError: if so.
+    """
     for part in ("validation", "test"):
         held = len(packed.indices(part))
         if held < largest:
             has = f"{held:,} pictures, fewer than a batch of {largest}" if held else "no pictures"
             raise DataError(
-                f"{packed.path}: the {part} part has {has}, and the duality gap needs both. {SPLIT}"
+                f"{packed.path}: the {part} part has {has}, and the duality gap needs both. {advice}"
             )

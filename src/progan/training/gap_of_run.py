@@ -12,17 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from progan.config import Config, format_resolution, per_level
+from progan.config import Config, format_resolution, make_config, per_level
 from progan.data.packed import PackedSet
 from progan.errors import CheckpointError, ConfigError, DataError
 from progan.evaluation.results import Result, append_result, find_result, require_appendable, software
 from progan.evaluation.sampling import whole
 from progan.training import checkpoint
 from progan.training.checks import restrict
-from progan.training.duality_gap import NAME, VERSION, DualityGap, require_parts
+from progan.training.duality_gap import NAME, VERSION, DualityGap, require_sizes
 from progan.training.precision import settings
 from progan.training.run_folder import RunFolder
 from progan.training.state import ImageSpec, TrainState
+
+OTHERS = (
+    "Give others, which the run was not trained on, with --data OTHER.packed; they are prepared with progan "
+    "prepare PICTURES OTHER.packed --split 0.8,0.1,0.1"
+)
+"""What to do about a run that is trained and left no pictures to measure it with."""
 
 
 def duality_gap(
@@ -30,7 +36,9 @@ def duality_gap(
     data: str | Path | None = None,
     *,
     num_images: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
+    steps: int | None = None,
+    lr: float | None = None,
     device: torch.device | None = None,
     out: Path | None = None,
     force: bool = False,
@@ -38,22 +46,24 @@ def duality_gap(
 ) -> Result:
     """Measure the duality gap of a run where its newest checkpoint has it.
 
-    With the seed of the run, and nothing else given, the numbers are those that the run's monitor logs at
-    that clock.
+    With nothing else given, the numbers are those that the run's monitor logs at that clock.
 
     Args:
         run: The run folder. A generator alone will not do: the gap is of G and D.
         data: A packed set with a validation and a test part; None: the one that the run was trained on.
         num_images: Test pictures that are scored, at most; None: `monitor.num_images` of the run.
-        seed: Of everything that is drawn.
+        seed: Of everything that is drawn; None: that of the run.
+        steps: Updates of each copy; None: `monitor.gap_steps` of the run.
+        lr: Learning rate of the copies; None: `monitor.gap_lr` of the run.
         device: Where to compute; None for the CPU.
         out: File of results: what is in it is not computed again, what is computed is appended.
         force: Compute and append again what is in the file.
         progress: Called with (updates done, updates in all).
 
     Raises:
-        ConfigError, DataError, CheckpointError: if the run has no checkpoint, or the pictures are not split.
-        DivergenceError: if a value is not finite.
+        ConfigError, DataError, CheckpointError: if the run has no checkpoint, the pictures are not split or
+            were trained on, or a number is out of range.
+        DivergenceError: as `DualityGap.measure`.
         StorageError: if the result cannot be written.
     """
     folder, device = RunFolder(run), device or torch.device("cpu")
@@ -62,12 +72,14 @@ def duality_gap(
             f"{run} is no run folder, and {NAME} is of a generator with its discriminator, which only the "
             f"checkpoints of a run hold: progan evaluate RUN --metrics {NAME}"
         )
-    config = folder.config()
+    config = _changed(folder.config(), {"gap_steps": steps, "gap_lr": lr})
+    seed = config.run.seed if seed is None else whole("seed", seed)
     packed = restrict(PackedSet.open(folder.pictures() if data is None else data), config)
     newest = _Found.of(folder)
     level = newest.record.level
-    require_parts(config, packed, per_level(config.schedule.batch_size, level))
-    gap = DualityGap(config, packed, device, seed=whole("seed", seed), num_images=num_images)
+    _require_unseen(folder, config, packed)
+    require_sizes(packed, per_level(config.schedule.batch_size, level), OTHERS)
+    gap = DualityGap(config, packed, device, seed=seed, num_images=num_images)
     wanted = _blank(folder, newest, config, packed, gap.count(level), seed)
     known = None if force else find_result(out, wanted)
     if known is not None:
@@ -99,6 +111,21 @@ def definition(config: Config) -> dict[str, Any]:
         "mirror": config.data.mirror,
         "precision": config.run.precision,
     }
+
+
+def _changed(config: Config, monitor: dict[str, float | None]) -> Config:
+    """Return the configuration with those options of the monitor that are given, checked like any other."""
+    given = {name: value for name, value in monitor.items() if value is not None}
+    return make_config(config.model_dump(), {"monitor": given})
+
+
+def _require_unseen(folder: RunFolder, config: Config, packed: PackedSet) -> None:
+    """Refuse the run's own pictures, by whatever path, if it was trained on parts other than train."""
+    if config.data.part != "train" and packed.fingerprint == folder.dataset().fingerprint:
+        raise ConfigError(
+            f"{NAME} is measured on pictures that were not trained on, and {folder.path} was trained with "
+            f"data.part {config.data.part} of {packed.path}. {OTHERS}"
+        )
 
 
 @dataclass(frozen=True)
