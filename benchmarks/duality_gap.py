@@ -39,7 +39,7 @@ from progan.training.state import ImageSpec
 from progan.training.updates import Updates
 
 LOSSES: dict[str, dict[str, Any]] = {
-    # With the usual R1 of 10, networks and pictures this small were left with noise.
+    # With the usual R1 of 10 networks this small learn more slowly.
     "logistic": {"adversarial": "logistic", "r1_gamma": 1.0},
     "wgan": {"adversarial": "wgan"},
 }
