@@ -235,7 +235,7 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
     """Convert L, LA, RGB or RGBA to the mode with `channels` channels, laying lost alpha on white."""
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
     if image.mode in {"LA", "RGBA"} and channels in {1, 3}:
-        rgba = image.convert("RGBA")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, rgba).convert("RGB")
     return image if image.mode == mode else image.convert(mode)
