@@ -312,6 +312,26 @@ def test_manifest_that_does_not_fit_is_refused(
         PackedSet.open(packed.path)
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "names.json"])
+def test_json_nested_nearly_without_end_is_refused(packed: PackedSet, name: str) -> None:
+    (packed.path / name).write_text("[" * 100_000)
+    with pytest.raises(DataError, match="nested too deeply"):
+        PackedSet.open(packed.path).names()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b"'|u1'", b"'|u1&"), (b"(40,)", b"(4**9"), (b"(40,)", b"(99,)"), (b"\x93NUMPY", b"\x93NUMPX")],
+)
+def test_headers_of_arrays_are_not_trusted(packed: PackedSet, old: bytes, new: bytes) -> None:
+    file = packed.path / "split.npy"
+    whole = file.read_bytes()
+    assert whole.count(old) == 1
+    file.write_bytes(whole.replace(old, new))
+    with pytest.raises(DataError, match=r"split\.npy: cannot be read"):
+        PackedSet.open(packed.path)
+
+
 def test_damaged_files_are_refused(packed: PackedSet) -> None:
     level = packed.path / "level_2_16x24.u8"
     whole = level.read_bytes()

@@ -193,6 +193,20 @@ def test_links_in_archives_are_not_followed(tmp_path: Path) -> None:
     assert "a link" in reasons(path)["link.png"]
 
 
+def test_damaged_directories_of_archives_are_errors_in_words(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "set.zip", {"ä.png": b"x", "2.png": b"x"})
+    whole = path.read_bytes()
+    start = whole.index(b"PK\x01\x02")
+    empty = bytearray(whole)
+    empty[start + 28 : start + 30] = (
+        b"\0\0"  # the length of the first name; what follows is out of place then
+    )
+    for data in (bytes(empty), whole[:start] + whole[start:].replace("ä".encode(), b"\xff\xff")):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=r"cannot be read as a \.zip file"):
+            names(path)
+
+
 def test_damaged_entry_is_a_reason(tmp_path: Path) -> None:
     data = save(tmp_path / "1.png").read_bytes()
     path = make_zip(tmp_path / "set.zip", {"1.png": data})
