@@ -29,6 +29,7 @@ from progan.recipes import read_recipe
 FREE_KEYS = (
     "run.device",
     "run.compile",
+    "run.cuda_graphs",
     "run.deterministic",
     "run.threads",
     "run.micro_batch",
