@@ -46,6 +46,7 @@ FREE_KEYS = (
     "run.on_alarm",
     "data.cache",
     "data.in_memory",
+    "data.on_device",
     "monitor.metrics",
     "monitor.duality_gap",
     "monitor.interval_kimg",
