@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from progan.config import NetworkOptions
 from progan.models.activations import hidden_gain
+from progan.models.convolution import convolve
 
 
 def feature_maps(level: int, *, fmap_base: int, fmap_decay: float, fmap_max: int) -> int:
@@ -181,8 +182,8 @@ def conv2d_downscale2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
     """
     padding = weight.shape[-1] // 2
     if fused:
-        return F.conv2d(x, fused_kernel(weight, divisor=4), bias, stride=2, padding=padding)
-    return add_bias(downscale2d(F.conv2d(x, weight, padding=padding)), bias)
+        return convolve(x, fused_kernel(weight, divisor=4), bias, stride=2, padding=padding)
+    return add_bias(downscale2d(convolve(x, weight, padding=padding)), bias)
 
 
 def strided_padding(kernel: int) -> tuple[int, int]:
@@ -223,7 +224,7 @@ def strided_down(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
         [N, O, H/2, W/2].
     """
     padding = strided_padding(weight.shape[-1])
-    return F.conv2d(F.pad(x, padding * 2), weight, bias, stride=2)
+    return convolve(F.pad(x, padding * 2), weight, bias, stride=2)
 
 
 class EqualizedLayer(nn.Module):
@@ -280,7 +281,7 @@ class EqualizedConv2d(EqualizedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in, H, W] to [N, out, H, W]."""
-        return F.conv2d(x, self.scaled_weight(), self.bias, padding=self.padding)
+        return convolve(x, self.scaled_weight(), self.bias, padding=self.padding)
 
 
 class EqualizedLinear(EqualizedLayer):
