@@ -160,7 +160,7 @@ def settings(options: RunOptions, device: torch.device) -> Iterator[None]:
 
 
 def _set_deterministic(mode: bool, *, warn_only: bool) -> None:
-    """Switch deterministic algorithms, only where that changes anything: PyTorch loads its compiler for it."""
+    """Switch deterministic algorithms where that changes anything: PyTorch loads its compiler for it."""
     now = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if now != (mode, warn_only):
         torch.use_deterministic_algorithms(mode, warn_only=warn_only)
