@@ -34,8 +34,8 @@ class Logs:
 
         self._path = folder.stats_file
         self.kept = [line for line in read_stats(self._path) if int(line["images_seen"]) <= images_seen]
-        with storage_errors(self._path):
-            write_text(self._path, "".join(json.dumps(line) + "\n" for line in self.kept))
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in self.kept))
+        with storage_errors(folder.tensorboard):
             self._events = SummaryWriter(
                 str(folder.tensorboard), purge_step=images_seen + 1 if images_seen else None
             )
