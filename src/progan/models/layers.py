@@ -245,7 +245,7 @@ class EqualizedLayer(nn.Module):
     ) -> None:
         super().__init__()
         deviation = (hidden_gain(options) if gain is None else gain) / math.sqrt(math.prod(shape[1:]))
-        weight = torch.randn(shape) if options.weight_init != "truncated" else truncated_normal(shape)
+        weight = _drawn(shape, options)
         self.scale = deviation if options.equalized_lr else None
         self.weight = nn.Parameter(weight if options.equalized_lr else weight * deviation)
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias and options.bias else None
@@ -253,6 +253,14 @@ class EqualizedLayer(nn.Module):
     def scaled_weight(self) -> Tensor:
         """Return the weight as it is used."""
         return self.weight if self.scale is None else self.weight * self.scale
+
+
+def _drawn(shape: tuple[int, ...], options: NetworkOptions) -> Tensor:
+    """Return a new weight of unit variance, on the default device."""
+    empty = torch.empty(shape)
+    if empty.is_meta:  # there is nothing to draw, and PyTorch would load parts of its compiler to do so
+        return empty
+    return torch.randn(shape) if options.weight_init != "truncated" else truncated_normal(shape)
 
 
 def truncated_normal(shape: tuple[int, ...]) -> Tensor:
