@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -129,11 +130,9 @@ def main() -> int:
     print("{:>8} {:>10} {:>8} {:>8} {:>10}".format("minutes", "RSS MiB", "handles", "threads", "speed"))
     soak = Soak(minutes)
     with tempfile.TemporaryDirectory() as folder:
-        try:
+        with suppress(Interrupted):  # it ends itself
             progan.train("builtin:synthetic", Path(folder) / "run", recipe="quickstart", options=OPTIONS,
                          reporter=soak)  # fmt: skip
-        except Interrupted as end:
-            print(end)
     judged = soak.rows[len(soak.rows) // 3 :]
     flat = [is_flat(name, judged) for name in LIMITS]  # each of them prints
     return 0 if all(flat) else 1
