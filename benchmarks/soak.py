@@ -129,10 +129,9 @@ def main() -> int:
     torch.set_num_threads(1)
     print("{:>8} {:>10} {:>8} {:>8} {:>10}".format("minutes", "RSS MiB", "handles", "threads", "speed"))
     soak = Soak(minutes)
-    with tempfile.TemporaryDirectory() as folder:
-        with suppress(Interrupted):  # it ends itself
-            progan.train("builtin:synthetic", Path(folder) / "run", recipe="quickstart", options=OPTIONS,
-                         reporter=soak)  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder, suppress(Interrupted):  # it ends itself
+        progan.train("builtin:synthetic", Path(folder) / "run", recipe="quickstart", options=OPTIONS,
+                     reporter=soak)  # fmt: skip
     judged = soak.rows[len(soak.rows) // 3 :]
     flat = [is_flat(name, judged) for name in LIMITS]  # each of them prints
     return 0 if all(flat) else 1
