@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from progan.config.fields import (
     Branch,
@@ -302,6 +302,11 @@ class OptimizerOptions(Branch):
         return self
 
 
+def _in_words(value: object) -> object:
+    """Read true and false, which files may hold, as the words that stand for them."""
+    return {True: "always", False: "never"}[value] if isinstance(value, bool) else value
+
+
 class RunOptions(Branch):
     """How a run is carried out: seed, device, precision, memory, and what is written when."""
 
@@ -323,9 +328,16 @@ class RunOptions(Branch):
         "'float16' products with float32 weights.",
         json_schema_extra=seen("TF1", "Flax"),
     )
-    compile: bool = Field(
-        False,
-        description="Compile the updates with torch.compile instead of eager.",
+    compile: Annotated[Literal["auto", "always", "never"], BeforeValidator(_in_words)] = Field(
+        "auto",
+        description="Compile the updates with torch.compile; 'auto' does so on CUDA, in phases that are long "
+        "enough to regain the time it takes.",
+        json_schema_extra=seen(),
+    )
+    cuda_graphs: bool = Field(
+        True,
+        description="On CUDA, record each kind of update once and replay it, so that starting its operations "
+        "costs nothing.",
         json_schema_extra=seen(),
     )
     deterministic: bool = Field(

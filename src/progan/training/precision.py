@@ -54,7 +54,7 @@ def check_settings(options: RunOptions, device: torch.device) -> None:
         )
     with settings(options, device):
         check_precision(options.precision, device)
-        if options.compile:
+        if options.compile == "always":
             check_compiler(device)
 
 

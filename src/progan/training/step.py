@@ -16,7 +16,7 @@ from progan.data.batches import DiscriminatorBatch, GeneratorBatch, micro_batche
 from progan.errors import ConfigError
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.training.compiled import CompiledGradients
+from progan.training.gradients import Found, Function
 from progan.training.objective import Conditions, Terms, discriminator_terms, generator_terms, total
 from progan.training.optimizer import Optimizer
 from progan.training.precision import autocast
@@ -32,7 +32,7 @@ def discriminator_step(
     config: Config,
     lr: float,
     largest: int | None = None,
-    compiled: CompiledGradients[DiscriminatorBatch] | None = None,
+    function: Function[DiscriminatorBatch] | None = None,
 ) -> Terms:
     """Update D once; G makes the fakes and is not changed.
 
@@ -44,7 +44,7 @@ def discriminator_step(
         config: Losses and precision.
         lr: Learning rate.
         largest: Most samples that are computed at once; None for all.
-        compiled: Computes the gradients; None computes them operation by operation.
+        function: Computes the gradients of a part; None for the plain way, operation by operation.
 
     Returns:
         The mean of each term over the batch, and of the `loss`: 0-d tensors on the device, detached. Nothing
@@ -53,8 +53,8 @@ def discriminator_step(
     G, D = networks
 
     def gradients(part: DiscriminatorBatch) -> Terms:
-        if compiled is not None:
-            return compiled(part, at, len(batch))
+        if function is not None:
+            return _add(function(part, at, len(batch)), optimizer)
         return _backward(lambda: discriminator_terms(G, D, part, at, config), optimizer, config, len(batch))
 
     return _update(gradients, optimizer, batch, D.stddev_group, lr, largest)
@@ -68,14 +68,14 @@ def generator_step(
     config: Config,
     lr: float,
     largest: int | None = None,
-    compiled: CompiledGradients[GeneratorBatch] | None = None,
+    function: Function[GeneratorBatch] | None = None,
 ) -> Terms:
     """Update G once; D is not changed, and its weights get no gradients. See `discriminator_step`."""
     G, D = networks
 
     def gradients(part: GeneratorBatch) -> Terms:
-        if compiled is not None:
-            return compiled(part, at, len(batch))
+        if function is not None:
+            return _add(function(part, at, len(batch)), optimizer)
         return _backward(lambda: generator_terms(G, D, part, at, config), optimizer, config, len(batch))
 
     D.requires_grad_(False)
@@ -92,6 +92,13 @@ def _backward(terms_of: Callable[[], Terms], optimizer: Optimizer, config: Confi
         losses = total(terms, config)
     optimizer.backward(losses.sum() / n)
     return {**terms, "loss": losses}
+
+
+def _add(found: Found, optimizer: Optimizer) -> Terms:
+    """Add gradients that a function has found to those of the parts before; returns the terms."""
+    gradients, terms = found
+    optimizer.add(gradients)
+    return terms
 
 
 def _update(
