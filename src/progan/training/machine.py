@@ -47,7 +47,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class Sizes:
     """Side of the matrices; images, channels and side of the convolution; elements of the copy."""
 
     matrix: int
@@ -57,18 +57,23 @@ class _Sizes:
     elements: int
 
 
-SIZES = {"cuda": _Sizes(8192, 32, 512, 64, 2**28)}
-USUAL = _Sizes(1024, 16, 128, 32, 2**25)
+SIZES = {"cuda": Sizes(8192, 32, 512, 64, 2**28)}
+USUAL = Sizes(1024, 16, 128, 32, 2**25)
 """Too large for caches, and yet done within a fraction of a second on one CPU core."""
 
 
-def measure_rates(options: RunOptions, device: torch.device, sizes: _Sizes | None = None) -> Rates:
-    """Measure what a device can do in the precision of a run, with its number of threads.
+def measure_products(
+    options: RunOptions, device: torch.device, sizes: Sizes | None = None
+) -> tuple[float, float]:
+    """Measure products in the precision of a run, with its number of threads.
 
     Args:
         options: Precision and threads.
         device: What to measure.
         sizes: How large the operands are; default: by the kind of device.
+
+    Returns:
+        Floating-point operations a second of a matrix product and of a convolution.
     """
     sizes = sizes or SIZES.get(device.type, USUAL)
     dtype = SMALL_TYPES.get(options.precision, torch.float32)
@@ -82,11 +87,16 @@ def measure_rates(options: RunOptions, device: torch.device, sizes: _Sizes | Non
             x = x.contiguous(memory_format=torch.channels_last)
             weight = weight.contiguous(memory_format=torch.channels_last)
         work = 2 * sizes.images * channels**2 * 9 * side**2
-        convolution = work / _fastest(lambda: F.conv2d(x, weight, padding=1), device)
-        source = torch.ones(sizes.elements, device=device)
+        return product, work / _fastest(lambda: F.conv2d(x, weight, padding=1), device)
+
+
+def measure_copy(options: RunOptions, device: torch.device, sizes: Sizes | None = None) -> float:
+    """Measure a copy, with the number of threads of a run: bytes a second, read and written."""
+    elements = (sizes or SIZES.get(device.type, USUAL)).elements
+    with settings(options, device), torch.inference_mode():
+        source = torch.ones(elements, device=device)
         target = torch.empty_like(source)
-        copy = 2 * source.nbytes / _fastest(lambda: target.copy_(source), device)
-    return Rates(product, convolution, copy)
+        return 2 * source.nbytes / _fastest(lambda: target.copy_(source), device)
 
 
 def synchronize(device: torch.device) -> None:
@@ -116,7 +126,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
     if device.type == "cuda":
         facts["name"] = torch.cuda.get_device_name(device)
-        facts["cuda"], facts["cudnn"] = torch.version.cuda, torch.backends.cudnn.version()
+        facts["cuda"], facts["cudnn"] = torch.version.cuda, torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     return facts
 
 
