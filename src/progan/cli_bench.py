@@ -16,6 +16,7 @@ from progan.errors import ConfigError
 from progan.files import write_text
 
 AtLeastOne = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+Positive = Annotated[float, Parameter(validator=validators.Number(gt=0))]
 
 
 def bench(
@@ -23,13 +24,13 @@ def bench(
     recipe: str = "quickstart",
     config: Path | None = None,
     levels: tuple[int, ...] | None = None,
-    variants: tuple[str, ...] = ("plain", "default"),
+    variants: Annotated[tuple[str, ...], Parameter(show_default=" ".join)] = ("plain", "default"),
     rounds: AtLeastOne = 10,
     resolution: str | None = None,
     device: str | None = None,
-    ceiling: tuple[float, float] | None = None,
+    ceiling: tuple[Positive, Positive] | None = None,
     count_only: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
-    memory: float | None = None,
+    memory: Positive | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     options: Tree = None,
 ) -> None:
@@ -73,6 +74,8 @@ def bench(
         raise ConfigError("--count-only measures nothing, so it needs --ceiling TFLOP/s GB/s")
     if memory is not None and not count_only:
         raise ConfigError("--memory belongs to --count-only: what is measured has the memory it has")
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}; make it first")
     top = None if ceiling is None else Ceiling(ceiling[0] * 1e12, ceiling[1] * 1e9)
     console = Console()
     if count_only:

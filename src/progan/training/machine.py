@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -133,10 +134,10 @@ def describe(device: torch.device) -> dict[str, Any]:
 def _fastest(work: Callable[[], object], device: torch.device) -> float:
     """Return the seconds of the fastest of some repetitions, after one that does not count."""
     work()
-    times = [seconds(work, device)]
-    while sum(times) < MEASURED_FOR or len(times) < 3:
-        times.append(seconds(work, device))
-    return min(times)
+    end, best, count = time.perf_counter() + MEASURED_FOR, math.inf, 0
+    while count < 3 or time.perf_counter() < end:
+        best, count = min(best, seconds(work, device)), count + 1
+    return best
 
 
 def _cpu_name() -> str:

@@ -24,6 +24,9 @@ from progan.training.variants import Variant
 WARM_UP = 3
 """Rounds before those that count: algorithms are chosen in them, updates recorded and compiled."""
 
+WORTH_SAYING = 10.0
+"""Seconds of a first round, with what is compiled and chosen in it, from which they are mentioned."""
+
 BURST_SECONDS = 0.2
 """Where a device computes while the program goes on, a round takes at least so long."""
 
@@ -124,6 +127,8 @@ class Runner:
             # Rounds are paired: the ratio of neighbours in time is steadier than that of the medians.
             ratio = median(a / b for a, b in zip(reference, self.times, strict=True))
         timed = Timed(median(self.times), ratio, None, self._first, self._peak)
+        if self._first is not None and self._first > WORTH_SAYING:
+            self._notes.append(f"the first round took {self._first:.0f} s")
         try:
             with settings(self._plan.config.run, self._device):
                 timed = replace(timed, parts=measure_parts(self._updates, self._point, rounds))
