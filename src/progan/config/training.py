@@ -19,7 +19,7 @@ from progan.config.fields import (
 from progan.config.systems import seen
 
 Adversarial = Literal["wgan", "least_squares", "logistic", "hinge", "relativistic"]
-Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 
 PENALTIES: dict[str, dict[str, float]] = {
     "wgan": {"gp_lambda": 10.0, "drift": 0.001},
@@ -324,8 +324,9 @@ class RunOptions(Branch):
     )
     precision: Precision = Field(
         "tf32",
-        description="'float32'; 'tf32' (float32, with TF32 products where CUDA has them); or 'bfloat16' or "
-        "'float16' products with float32 weights.",
+        description="'float32'; 'tf32' (float32, with TF32 products where CUDA has them); 'bfloat16' or "
+        "'float16' products with float32 weights; or 'auto': bfloat16 where the device is made for it, else "
+        "tf32.",
         json_schema_extra=seen("TF1", "Flax"),
     )
     compile: Annotated[Literal["auto", "always", "never"], BeforeValidator(_in_words)] = Field(
