@@ -115,10 +115,15 @@ class Costs:
 
     def __init__(self, config: Config, spec: ImageSpec) -> None:
         self._config = config
-        # Mixed precision casts what is on a device; `meta` is none, but a fake tensor says that it is.
-        self._fake = FakeTensorMode() if config.run.precision in SMALL_TYPES else None
-        with self._shapes_only():
+        with torch.device("meta"):
             self.G, self.D = build_networks(config, spec)
+        self._fake: FakeTensorMode | None = None
+        if config.run.precision in SMALL_TYPES:
+            # Mixed precision casts what is on a device; `meta` is none, but a fake tensor says that it is.
+            self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+            with self._fake:
+                self.G.to_empty(device="cpu")
+                self.D.to_empty(device="cpu")
         self._counted = lru_cache(maxsize=None)(self._count)
 
     def iteration(self, level: int, *, fading: bool) -> IterationCost:
