@@ -131,7 +131,7 @@ def test_the_command_measures_and_writes_everything(
         assert one["parts"]["g"] > 0
         assert one["peak_memory"] is None, "it cannot be measured here"
     assert found[0]["ratio"] == 1
-    assert found[2]["floor_seconds"] < found[1]["floor_seconds"], "bfloat16 moves half the bytes"
+    assert found[2]["floor_seconds"] < found[0]["floor_seconds"], "bfloat16 moves half the bytes"
     times = tree["schedule"]["projections"]["default"]["phases"]
     assert [each["measured"] for each in times] == [False, True, True]
 
@@ -212,6 +212,16 @@ def test_parts_are_shares_of_their_sum() -> None:
     assert one.timed.parts is not None
     assert one.timed.parts.penalty == 0
     assert sum(one.timed.parts.shares()) == pytest.approx(1)
+
+
+def test_automatic_precision_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("progan.training.checks.choose_precision", lambda *_: "bfloat16")
+    report = measured(
+        configuration({"run": {"precision": "auto"}}), variants=("plain", "default"), levels=[0]
+    )
+    plain, default = report.measurements
+    assert report.config.run.precision == "bfloat16"
+    assert default.cost.g.least_bytes == plain.cost.g.least_bytes / 2
 
 
 def test_labels_of_a_file_are_replaced() -> None:

@@ -63,7 +63,7 @@ def bench(
         Write everything that was found into this file, too.
     """
     from progan.training import bench as benches
-    from progan.training.checks import choose_device
+    from progan.training.checks import choose_device, settle
     from progan.training.costs import Ceiling
     from progan.viewers.bench import print_counts, print_measurements
 
@@ -77,13 +77,12 @@ def bench(
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}; make it first")
     top = None if ceiling is None else Ceiling(ceiling[0] * 1e12, ceiling[1] * 1e9)
-    console = Console()
+    console, place = Console(), choose_device(made.run.device)
     if count_only:
         assert top is not None
-        report = benches.count(made, top, levels, None if memory is None else memory * 1e9)
+        report = benches.count(settle(made, place), top, levels, None if memory is None else memory * 1e9)
         print_counts(console, report)
     else:
-        place = choose_device(made.run.device)
         with stages() as show:
             report = benches.bench(
                 made, place, levels=levels, variants=variants, rounds=rounds, ceiling=top, progress=show

@@ -14,6 +14,7 @@ from progan.config import Config, format_resolution, make_config, merge, parse_r
 from progan.data.builtin import synthetic
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
+from progan.training.checks import settle
 from progan.training.costs import Ceiling, Costs, IterationCost
 from progan.training.machine import Rates, describe, measure_copy, measure_products
 from progan.training.plan import WORKSPACE, make_plan
@@ -131,7 +132,7 @@ def count(
     """Count what iterations ask for, and measure nothing.
 
     Args:
-        config: What to train.
+        config: What to train, its precision settled.
         ceiling: What a machine can do at most.
         levels: Which; None for all of the schedule.
         memory: Bytes of a device; None for any number. `plan.WORKSPACE` of them are for more than is counted.
@@ -180,6 +181,7 @@ def bench(
     """
     if config.data.labels not in ("none", "folders"):
         config = make_config(merge(config.model_dump(mode="json"), NO_LABELS_OF_FILES))
+    config = settle(config, device)
     chosen, spec = choose_variants(variants, config, device), shapes(config)
     schedule = _schedule(config, spec)
     phases = choose_phases(schedule, levels)

@@ -89,7 +89,8 @@ def _print_level(console: Console, report: Report, found: list[Measured]) -> Non
         console, f"level {level}: {size}, {found[0].cost.images} images an iteration", HEAD, rows, 2, 6
     )
     for kind, same in groupby(found, key=lambda one: one.phase.kind):
-        _say(console, f"{kind}: {_counted(next(same))}")
+        first = next(same)
+        _say(console, f"{kind}, {first.variant}: {_counted(first)}")
     for one in found:
         for note in one.timed.notes if one.timed else ():
             _say(console, f"{one.phase.kind}, {one.variant}: {note}")
