@@ -384,6 +384,10 @@ def test_messages_of_the_process_itself(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_a_path_that_the_system_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "File name too long; look at that path" in mistake(capsys, "info", "a" * 300)
+
+
 def test_nothing_heavy_is_imported_for_help() -> None:
     code = (
         "import sys, progan\n"

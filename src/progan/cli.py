@@ -20,7 +20,7 @@ from progan.cli_config import Tree, config_app, given, recipes, say
 from progan.cli_import import import_file
 from progan.cli_metrics import compare, evaluate
 from progan.config import Options, PictureOptions, explain, merge, parse_resolution, split_resolution
-from progan.errors import ConfigError, Interrupted, ProganError
+from progan.errors import ConfigError, Interrupted, ProganError, StorageError
 from progan.recipes import DEFAULT_RECIPE
 from progan.recipes.documents import read_document
 from progan.streams import patient
@@ -338,6 +338,11 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(_explain_command(error), ConfigError.exit_code)
     except ValidationError as error:
         _fail(explain(error), ConfigError.exit_code)
+    except OSError as error:
+        # Of a path that nothing more particular was said about: too long a name, a disk that fails.
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; look at that path", StorageError.exit_code)
     except KeyboardInterrupt:
         _interrupted()
 
