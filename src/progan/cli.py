@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter, Token, validators
 from rich.console import Console
 
+from progan.cli_bench import bench
 from progan.cli_config import Tree, config_app, given, recipes, say
 from progan.cli_import import import_file
 from progan.cli_metrics import compare, evaluate
@@ -39,6 +40,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` says it in words
 )
 app.command(config_app)
+app.command(bench)
 app.command(evaluate)
 app.command(compare)
 app.command(import_file, name="import")

@@ -35,6 +35,7 @@ class Updates:
         plan: As given.
         state: Everything that training changes.
         batches: What each update uses.
+        functions: What computes the gradients of the iteration that was made last.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Updates:
         self.state = TrainState.create(config, plan.spec, device, label_examples(packed, config))
         networks = (self.state.G, self.state.D)
         self._acceleration = Acceleration(networks, config, device, say)
-        self._functions = Functions()
+        self.functions = Functions()
         self.batches = Batches(
             packed,
             config,
@@ -74,14 +75,14 @@ class Updates:
         networks = (state.G, state.D)
         clock = state.images_seen
         self._enter(point)
-        self._functions = self._acceleration.functions(point, clock)
+        self.functions = self._acceleration.functions(point, clock)
         noted = [self._update_discriminator(point) for _ in range(config.loss.d_steps)]
         at = self._conditions(point, state.g_optimizer, penalize=False)
         batch = self.batches.generator(clock, n, point.level, at.alpha if point.fading else None)
 
         def step(largest: int) -> Terms:
             return generator_step(
-                networks, state.g_optimizer, batch, at, config, point.g_lr, largest, self._functions.G
+                networks, state.g_optimizer, batch, at, config, point.g_lr, largest, self.functions.G
             )
 
         terms = self._parts.fit(step, state.g_optimizer, point.level, n)
@@ -110,7 +111,7 @@ class Updates:
 
         def step(largest: int) -> Terms:
             return discriminator_step(
-                networks, state.d_optimizer, batch, at, config, point.d_lr, largest, self._functions.D
+                networks, state.d_optimizer, batch, at, config, point.d_lr, largest, self.functions.D
             )
 
         terms = self._parts.fit(step, state.d_optimizer, point.level, n)
