@@ -211,7 +211,8 @@ class Costs:
             )
             with autocast(config.run.precision, torch.device("cpu")):
                 losses = total(self._d_terms(n, at) if kind == "D" else self._g_terms(n, at), config)
-            torch.autograd.backward(losses.sum() / n)
+            trained = self.D if kind == "D" else self.G
+            torch.autograd.backward(losses.sum() / n, inputs=list(trained.parameters()))
             self.G.zero_grad()
             self.D.zero_grad()
         return Counted(counter.work, counter.peak)
