@@ -60,8 +60,8 @@ docs: install
 	$(BIN)/python -m progan.config.docs docs
 
 bench: install
-	$(BIN)/progan bench --config benchmarks/light-32.yaml --levels 3 --variants plain default bfloat16
-	$(BIN)/progan bench --config benchmarks/light-64.yaml --levels 4 --variants plain default bfloat16
+	$(BIN)/progan bench --config benchmarks/light-32.yaml --levels 3 --variants plain float32 bfloat16
+	$(BIN)/progan bench --config benchmarks/light-64.yaml --levels 4 --variants plain float32 bfloat16
 	$(BIN)/python benchmarks/prepare.py
 	$(BIN)/python benchmarks/start.py
 
