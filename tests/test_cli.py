@@ -437,7 +437,7 @@ def test_a_full_disk_is_a_message_with_exit_code_2(packed: Path, tmp_path: Path)
         text=True,
         env=environment(),
         timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, largest - 1)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 64, largest - 64)),
     )
     assert result.returncode == 2, result.stderr
     assert result.stderr.startswith("error: cannot write")
