@@ -1,4 +1,4 @@
-"""The command with faults, for processes that torchrun starts: `torchrun rank_fault.py FOLDER FAULT ... -- WORDS`.
+"""The command with faults, for torchrun: `rank_fault.py FOLDER FAULT ... -- WORDS`.
 
 A fault is `kind:event:rank:count`: at the event of that number (from 0) the process of that rank kills itself
 (`kill`), stands still without a sign of life (`stop`) or with one (`sleep`), or fails (`raise`). Each happens
@@ -18,7 +18,7 @@ from typing import Any
 
 from progan.cli import main
 from progan.errors import StorageError
-from progan.models import tensor_file
+from progan.models import morph, tensor_file
 from progan.training import updates
 
 COUNTS: Counter[str] = Counter()
@@ -59,7 +59,7 @@ def start() -> None:
     faults = sys.argv[2:middle]
     replace = {
         "step": (updates, "generator_step"),
-        "growth": (updates.morph, "grow"),
+        "growth": (morph, "grow"),
         "checkpoint": (tensor_file, "save_file"),
     }
     for event, (place, name) in replace.items():

@@ -1,4 +1,4 @@
-"""Where each process of a run is, told to the others twice a second; and the end of all when one is lost.
+"""Where each process of a run is, told to the others all the time; and the end of all when one is lost.
 
 A process that waits for another inside PyTorch sees nothing itself, so threads see for it. Each process
 writes its place into the store that torchrun has for the run. The first reads all places and the others read
@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from progan.errors import RankError, ToldElsewhere
 from progan.files import parse_json
 
-PERIOD = 0.5
+PERIOD = 0.25
 """Seconds between two signs of life."""
 SILENT = 3.0
 """Seconds without a sign after which a process counts as lost, once a connection to one has broken."""
