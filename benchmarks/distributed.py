@@ -60,6 +60,7 @@ class Variant:
     processes: list[subprocess.Popen[str]]
     turns: list[float] = field(default_factory=list)
     reduces: list[float] = field(default_factory=list)
+    work: list[float] = field(default_factory=list)
     others: dict[str, list[float]] = field(default_factory=dict)
 
     def take(self, what: str = "iterate") -> list[list[float]]:
@@ -115,11 +116,11 @@ class Worker:
         self.ranks.__dict__["reduce"] = timed
 
     def iterate(self) -> list[float]:
-        """Return the seconds of some iterations, and those spent in adding up, waiting included."""
-        self.reducing, begun = 0.0, time.perf_counter()
+        """Return the seconds of some iterations, those in adding up, with waiting, and those of the cores."""
+        self.reducing, begun, work = 0.0, time.perf_counter(), time.process_time()
         for _ in range(ITERATIONS):
             self.updates.iterate(self.point)
-        return [time.perf_counter() - begun, self.reducing]
+        return [time.perf_counter() - begun, self.reducing, time.process_time() - work]
 
     def flat(self) -> list[float]:
         """Return the seconds of a backward pass of D and one flat reduction."""
@@ -170,17 +171,21 @@ def measure(level: int, rounds: int) -> None:
         ]
         for turn in range(rounds + 1):
             for variant in variants:
-                took = max(variant.take())
+                took = variant.take()
                 if turn:  # the first warms up
-                    variant.turns.append(took[0])
-                    variant.reduces.append(took[1])
+                    variant.turns.append(max(took)[0])
+                    variant.reduces.append(max(took)[1])
+                    variant.work.append(sum(each[2] for each in took))
             for way in ("flat", "ddp"):
                 seconds = max(variants[-1].take(way))[0]
                 if turn:
                     variants[-1].others.setdefault(way, []).append(seconds)
-        for variant in variants:
-            for process in variant.processes:
-                process.communicate()
+        processes = [process for variant in variants for process in variant.processes]
+        for process in processes:  # first all: they leave together
+            assert process.stdin is not None
+            process.stdin.close()
+        for process in processes:
+            process.wait()
     report(level, variants)
 
 
@@ -189,7 +194,7 @@ def report(level: int, variants: Sequence[Variant]) -> None:
     table = Table(
         title=f"{4 << level}x{4 << level}, batch 16, load {os.getloadavg()[0]:.1f}", box=box.SIMPLE_HEAD
     )
-    for column in ("variant", "images/s", "of one process", "efficiency", "adding up, with waiting"):
+    for column in ("variant", "images/s", "of one process", "core seconds", "of one", "adding up, waiting"):
         table.add_column(column)
     one = variants[0]
     for variant in variants:
@@ -199,7 +204,8 @@ def report(level: int, variants: Sequence[Variant]) -> None:
             variant.name,
             f"{16 * ITERATIONS / statistics.median(variant.turns):.1f}",
             f"{ratio:.2f}",
-            f"{ratio / 2:.0%}" if variant is not one else "",
+            f"{statistics.median(variant.work):.2f}",
+            f"{statistics.median(a / b for a, b in zip(one.work, variant.work, strict=True)):.0%}",
             f"{share:.1%}",
         )
     Console().print(table)

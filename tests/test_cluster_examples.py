@@ -16,7 +16,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 SLURM = DOCS / "slurm" / "train.sbatch"
 COMMANDS = {
     "srun": 'printf "%s\\n" "$@" > "$OUT/srun.words"',
-    "scontrol": 'printf "%s\\n" "$@" >> "$OUT/scontrol.words"; [[ $1 == show ]] && printf "node1\\nnode2\\n"; true',
+    "scontrol": 'echo "$@" >> "$OUT/scontrol.words"; [[ $1 != show ]] || printf "node1\\nnode2\\n"',
     "scancel": 'printf "%s\\n" "$@" > "$OUT/scancel.words"',
 }
 """What stands for SLURM's commands."""

@@ -130,7 +130,7 @@ ELSEWHERE: dict[str, str] = {
     "run.threads": "test_precision.py::test_settings_are_set_and_put_back",
     "run.micro_batch": "test_step.py::test_micro_batches_per_level",
     "run.memory_fraction": "test_run_options.py::test_what_the_device_cannot_do_is_refused",
-    "run.timeout_minutes": "test_torchrun.py::test_a_process_that_stands_still",
+    "run.timeout_minutes": "test_watch.py::test_nobody_moves",
     "run.log_kimg": "test_run_options.py::test_intervals",
     "run.snapshot_kimg": "test_run_options.py::test_intervals",
     "run.checkpoint_kimg": "test_run_options.py::test_intervals",

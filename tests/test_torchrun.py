@@ -15,7 +15,9 @@ import torch
 
 from progan.config import merge
 from progan.data.packed import PackedSet
+from progan.models.weights import load
 from progan.training import checkpoint
+from progan.viewers.samples import save_samples
 from rank_process import free_port, variables
 from tiny import OPTIONS, command, environment, last_tensors, options, progan, require_equal, words
 
@@ -133,6 +135,7 @@ def test_processes_that_differ_are_refused(blobs: PackedSet, tmp_path: Path) -> 
     assert not (tmp_path / "run" / "config.yaml").exists(), "nothing was begun"
 
 
+@pytest.mark.slow
 def test_a_process_that_stands_still(blobs: PackedSet, tmp_path: Path) -> None:
     """One waits for ever: after run.timeout_minutes both end and say where each of them was."""
     tree = options(run={"timeout_minutes": 0.2})
@@ -142,6 +145,20 @@ def test_a_process_that_stands_still(blobs: PackedSet, tmp_path: Path) -> None:
     assert (code, other_code) == (1, 1), said
     assert "no process has moved for" in said
     assert "rank 1: the update of G at 16 images (stabilise level 0)" in said
+
+
+def test_pictures_are_made_together(two: Path, tmp_path: Path) -> None:
+    """The same bytes as one process makes, and a folder that is completed."""
+    G = load(two)
+    for count in (9, 21):
+        save_samples(G, tmp_path / "one", count, seed=5, batch_size=4)
+        asked = ["generate", two, "--n", count, "--out", tmp_path / "both", "--batch-size", 4, "--seed", 5]
+        code, said = finish(start(torchrun("--nproc-per-node", 2, "-m", "--", "progan", *asked)))
+        assert code == 0, said
+        assert said.count(f"{count} pictures: ") == 1
+        one, both = ({p.name: p.read_bytes() for p in (tmp_path / x).glob("*")} for x in ("one", "both"))
+        assert one == both
+        assert len(one) == count + 1
 
 
 @pytest.mark.slow

@@ -243,7 +243,7 @@ def generate(
     batch_size: int | None = None,
     device: str = "auto",
 ) -> None:
-    """Make pictures with a trained generator.
+    """Make pictures with a trained generator; under torchrun, with several processes.
 
     Parameters
     ----------
@@ -267,15 +267,19 @@ def generate(
         auto, cpu, cuda, mps, ...
     """
     from progan.evaluation.sampling import level_of
+    from progan.training.checks import choose_device
+    from progan.training.distributed import join
     from progan.viewers.samples import save_samples
 
-    G = _load(path, device)
-    level = level_of(G, level, resolution)
-    with _progress("generating") as progress:
-        made = save_samples(
-            G, out, n, seed=seed, label=label, level=level, batch_size=batch_size, progress=progress
-        )
-    say(Console(), f"{n} pictures: {made}")
+    with join() as ranks:
+        G = _load(path, str(ranks.device(choose_device(device))))
+        level = level_of(G, level, resolution)
+        with _progress("generating") as progress:
+            made = save_samples(
+                G, out, n, seed=seed, label=label, level=level, batch_size=batch_size, progress=progress,
+                ranks=ranks,
+            )  # fmt: skip
+    say(_console_of_training(), f"{n} pictures: {made}")
 
 
 @app.command

@@ -194,6 +194,19 @@ class Ranks:
                 dist.broadcast(received[name], 0)
         return received
 
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """Return the tensors of all processes, of one shape and on the CPU, on the first; none on the others.
+
+        Raises:
+            RankError, ToldElsewhere: if a process is lost or has failed.
+        """
+        if self._link is None:
+            return [tensor]
+        gathered = [torch.empty_like(tensor) for _ in range(self.size)] if self.first else []
+        with self._connected():
+            dist.gather(tensor, gathered or None, 0)
+        return gathered
+
     def compare(self, what: str, digest: int) -> None:
         """Compare a number over all processes. The first waits for the others, which learn of it later.
 
