@@ -1,4 +1,4 @@
-"""The processes of a run, as torchrun starts them; all of `torch.distributed` is used here.
+"""The processes of a run, as torchrun starts them; `torch.distributed` is used here and in `rendezvous`.
 
 Each process holds the whole state and makes the same updates; what is shared is the work of the batch. So
 they add up gradients (`Ranks.reduce`), agree on what depends on time and signals (`Ranks.vote`), and take the
@@ -10,30 +10,22 @@ from __future__ import annotations
 import json
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
-from torch.distributed.rendezvous import rendezvous
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from progan.errors import ConfigError, ProganError, RankError, ToldElsewhere
+from progan.training.rendezvous import POLL, connect
 from progan.training.watch import Watch
 
 T = TypeVar("T")
 
-BACKSTOP = timedelta(days=7)
-"""When PyTorch gives up waiting. `Watch` does so earlier, and can say where each process is."""
-JOIN_SECONDS = 300.0
-"""How long processes wait for each other at the start."""
-POLL = 0.05
-"""Seconds between two looks into the store."""
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells each process."""
 
@@ -386,7 +378,7 @@ def join() -> Iterator[Ranks]:
     if dist.is_initialized():
         raise ConfigError("torch.distributed is in use in this process already: end that first")
     rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    link = _connect(rank, size)
+    link = _Link(*connect(rank, size))
     ranks = Ranks(rank, size, local_rank, link)
     try:
         yield ranks
@@ -400,64 +392,3 @@ def join() -> Iterator[Ranks]:
         raise
     link.watch.end()
     dist.destroy_process_group()
-
-
-def _connect(rank: int, size: int) -> _Link:
-    """Connect with the other processes.
-
-    The store of an elastic run outlives its processes, so each start has names of its own in it.
-    """
-    try:
-        store, watched = _open_store(rank, size), _open_store(rank, size)
-        name = uuid.uuid4().hex if rank == 0 else _ask_name(store, rank)
-        watch = Watch(PrefixStore(name, watched), rank, size)
-        _arrive(store, name, rank, size)
-        watch.start()
-        nccl = torch.cuda.is_available() and dist.is_nccl_available()
-        store, backend = PrefixStore(name, store), "cpu:gloo,cuda:nccl" if nccl else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=BACKSTOP)
-    except RuntimeError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RankError(f"rank {rank} cannot reach the other processes of the run ({reason})") from None
-    return _Link(store, watch)
-
-
-def _open_store(rank: int, size: int) -> Store:
-    """Return a connection to the store of the run; threads cannot share one."""
-    store, _, _ = next(rendezvous("env://", rank, size, timeout=timedelta(seconds=JOIN_SECONDS)))
-    return cast(Store, store)
-
-
-def _ask_name(store: Store, rank: int) -> str:
-    """Return the name that the first process has given to this start.
-
-    Asked under a number that nobody had before, so that the answer is of this start, not of one that failed.
-
-    Raises:
-        RankError: if there is no answer.
-    """
-    own, deadline = uuid.uuid4().hex, time.monotonic() + JOIN_SECONDS
-    store.set(f"ask/{rank}", own)
-    while not store.check([f"answer/{own}"]):
-        if time.monotonic() > deadline:
-            raise RankError(f"rank {rank} waited {JOIN_SECONDS:.0f} s in vain for rank 0")
-        time.sleep(POLL)
-    return bytes(store.get(f"answer/{own}")).decode()
-
-
-def _arrive(store: Store, name: str, rank: int, size: int) -> None:
-    """Say that this process is there; the first answers who asks, and waits until all are.
-
-    Raises:
-        RankError: if processes do not come.
-    """
-    store.set(f"there/{name}/{rank}", "")
-    deadline = time.monotonic() + JOIN_SECONDS
-    others = range(1, size) if rank == 0 else range(0)
-    while absent := [other for other in others if not store.check([f"there/{name}/{other}"])]:
-        for other in absent:
-            if store.check([f"ask/{other}"]):
-                store.set(f"answer/{store.get(f'ask/{other}').decode()}", name)
-        if time.monotonic() > deadline:
-            raise RankError(f"ranks {', '.join(map(str, absent))} did not come within {JOIN_SECONDS:.0f} s")
-        time.sleep(POLL)
