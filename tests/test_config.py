@@ -175,7 +175,7 @@ def test_yaml_round_trip_of_unusual_values(tmp_path: Path) -> None:
         ({"run": {"seed": -1}}, ["run.seed: -1", "a whole number, at least 0 and below 2^63"]),
         ({"run": {"memory_fraction": 2}}, ["run.memory_fraction: 2", "a number, above 0 and at most 1"]),
         ({"run": {"grid": 3}}, ["run.grid: 3", "2 values, each a whole number, at least 1"]),
-        ({"run": {"compile": "perhaps"}}, ["run.compile: 'perhaps'", "expected true or false"]),
+        ({"run": {"compile": "perhaps"}}, ["run.compile: 'perhaps'", "expected 'auto', 'always' or 'never'"]),
         ({"run": {"device": 3}}, ["run.device: 3 is not allowed; expected text"]),
         ({"data": {"cache": 3}}, ["data.cache: 3 is not allowed; expected a path"]),
         ({"augment": {"target": 1.5}}, ["augment.target: 1.5", "expected a number from 0 to 1"]),

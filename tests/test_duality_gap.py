@@ -62,7 +62,7 @@ def scores(pictures: PackedSet, state: TrainState) -> tuple[NDArray[np.float64],
     """Score the first test pictures, and as many samples of a generator that always makes the same image."""
     G, D = state.G, state.D
     chosen = pictures.indices("test")
-    reals = to_float(pictures.read(G.level, chosen), torch.float32, CPU)
+    reals = to_float(pictures.read(G.level, chosen))
     alpha = torch.tensor(G.alpha)
     if G.growth == "fade" and G.alpha < 1:
         reals = fade_reals(reals, alpha)

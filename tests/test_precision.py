@@ -104,6 +104,22 @@ def test_a_precision_that_the_device_has_not_is_refused(
         precision.check_precision(kind, CPU)
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_auto_is_what_the_device_is_made_for(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = "bfloat16" if fast else "tf32"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: fast)
+    assert precision.choose_precision("auto", torch.device("cuda")) == expected
+    for name in precision.BFLOAT16_PROCESSORS:
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    monkeypatch.setattr(torch.cpu, precision.BFLOAT16_PROCESSORS[1], lambda: fast, raising=False)
+    assert precision.choose_precision("auto", CPU) == expected
+    assert precision.choose_precision("auto", torch.device("mps")) == "tf32"
+    assert precision.choose_precision("float16", CPU) == "float16"
+    for name in precision.BFLOAT16_PROCESSORS:
+        monkeypatch.delattr(torch.cpu, name)
+    assert precision.choose_precision("auto", CPU) == "tf32", "an older PyTorch does not tell"
+
+
 def test_a_limit_of_memory_is_for_cuda() -> None:
     with pytest.raises(ConfigError, match=r"run.memory_fraction 0.5 .* CUDA .* cpu; leave it out"):
         precision.check_settings(RunOptions(memory_fraction=0.5), CPU)

@@ -17,7 +17,7 @@ from rich.console import Console
 import progan
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError, DataError, ProganError
-from progan.training import checkpoint
+from progan.training import checkpoint, checks
 from progan.training.logs import read_stats
 from progan.training.progress import TerminalReporter
 from progan.training.run_folder import RunFolder
@@ -86,6 +86,23 @@ def test_each_level_as_a_process_of_its_own(blobs: PackedSet, tmp_path: Path) ->
         seen.append((record.level, record.images_seen))
     assert [level for level, _ in seen] == [0, 1, 2]
     assert seen[-1][1] == TOTAL
+
+
+def test_a_run_keeps_the_precision_that_auto_meant(
+    blobs: PackedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it goes on, on a machine for which it would mean another."""
+    meant = {"auto": "bfloat16"}
+    monkeypatch.setattr(checks, "choose_precision", lambda asked, _: meant.get(asked, asked))
+    auto = {"precision": "auto"}
+    run = train(blobs, tmp_path / "run", run={**auto, "stop_after": "phase"})
+    assert RunFolder(run).config().run.precision == "bfloat16"
+    train(blobs, run, run={**auto, "stop_after": "phase"})
+    meant["auto"] = "tf32"
+    progan.resume(run)
+    assert RunFolder(run).config().run.precision == "bfloat16"
+    with pytest.raises(ConfigError, match=r"run\.precision"):
+        train(blobs, run, run=auto)
 
 
 def test_intervals(blobs: PackedSet, tmp_path: Path) -> None:

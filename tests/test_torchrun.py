@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -166,19 +168,29 @@ def test_two_machines_one_of_which_leaves(blobs: PackedSet, tmp_path: Path) -> N
     """Two agents on the loopback; one is killed with its process, and the other goes on alone."""
     run, port = tmp_path / "run", free_port()
     tree = merge(OPTIONS, {"schedule": {"stabilise_kimg": [4.0]}, "run": {"stop_after": "phase"}})
-    agents = [
-        start(
-            torchrun("--nnodes", "1:2", "--nproc-per-node", 1, "--max-restarts", 3, "--rdzv-backend", "c10d",
-                     "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test", "--local-addr", "127.0.0.1",
-                     "-m", "progan", "train", blobs.path, "--out", run, *words(merge(tree, LOG)))
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    while not checkpoint.paths(run / "checkpoints"):
-        assert all(agent.poll() is None for agent in agents)
+    asked = torchrun(
+        "--nnodes", "1:2", "--nproc-per-node", 1, "--max-restarts", 3, "--rdzv-backend", "c10d",
+        "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test", "--local-addr", "127.0.0.1",
+        "-m", "progan", "train", blobs.path, "--out", run, *words(merge(tree, LOG)),
+    )  # fmt: skip
+    stays = start(asked)
+    while not is_open(port):  # the first holds the store of the rendezvous
         time.sleep(0.05)
-    agents[1].kill()
-    code, said = finish(agents[0])
+    leaves = start(asked)
+    while not checkpoint.paths(run / "checkpoints"):
+        assert stays.poll() is None
+        assert leaves.poll() is None
+        time.sleep(0.05)
+    for process in (*psutil.Process(leaves.pid).children(recursive=True), leaves):
+        process.kill()
+    code, said = finish(stays)
     assert code == 0, said
+    assert "was lost" in said
     assert "going on from " in said
     assert logged(run)[-1]["images_seen"] >= 4000
+
+
+def is_open(port: int) -> bool:
+    """Whether somebody listens on a port of this machine."""
+    with socket.socket() as found:
+        return found.connect_ex(("127.0.0.1", port)) == 0

@@ -355,8 +355,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Words of the command; None for those of the process.
     """
-    # When other processes use the cores too, threads that spin while they wait slow PyTorch many times.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    _wait_politely()
     # A broken connection is told in words; PyTorch would add a page of addresses.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from pydantic import ValidationError
@@ -374,6 +373,17 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(explain(error), ConfigError.exit_code)
     except KeyboardInterrupt:
         _interrupted()
+
+
+def _wait_politely() -> None:
+    """Have PyTorch's threads spin for some microseconds while they wait for each other, then sleep.
+
+    By default they spin on, and slow each other down many times when other processes use the cores, too.
+    Those that sleep at once are slow when no other process does. OMP_WAIT_POLICY, if set, decides instead.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read by GNU's OpenMP, which wins over the policy
 
 
 def _interrupted() -> None:

@@ -97,6 +97,12 @@ class DataOptions(PictureOptions):
         description="Read a level of the packed set into memory when its training begins.",
         json_schema_extra=seen(),
     )
+    on_device: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Keep a level on the device that trains on it; 'auto' does so on CUDA, if it takes at "
+        "most an eighth of the memory.",
+        json_schema_extra=seen(),
+    )
     cache: Path | None = Field(
         None, description="Where the packed set goes; default: beside the source.", json_schema_extra=seen()
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from progan.config.fields import (
     Branch,
@@ -19,7 +19,7 @@ from progan.config.fields import (
 from progan.config.systems import seen
 
 Adversarial = Literal["wgan", "least_squares", "logistic", "hinge", "relativistic"]
-Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 
 PENALTIES: dict[str, dict[str, float]] = {
     "wgan": {"gp_lambda": 10.0, "drift": 0.001},
@@ -302,6 +302,11 @@ class OptimizerOptions(Branch):
         return self
 
 
+def _in_words(value: object) -> object:
+    """Read true and false, which files may hold, as the words that stand for them."""
+    return {True: "always", False: "never"}[value] if isinstance(value, bool) else value
+
+
 class RunOptions(Branch):
     """How a run is carried out: seed, device, precision, memory, and what is written when."""
 
@@ -319,13 +324,21 @@ class RunOptions(Branch):
     )
     precision: Precision = Field(
         "tf32",
-        description="'float32'; 'tf32' (float32, with TF32 products where CUDA has them); or 'bfloat16' or "
-        "'float16' products with float32 weights.",
+        description="'float32'; 'tf32' (float32, with TF32 products where CUDA has them); 'bfloat16' or "
+        "'float16' products with float32 weights; or 'auto': bfloat16 where the device is made for it, else "
+        "tf32.",
         json_schema_extra=seen("TF1", "Flax"),
     )
-    compile: bool = Field(
-        False,
-        description="Compile the updates with torch.compile instead of eager.",
+    compile: Annotated[Literal["auto", "always", "never"], BeforeValidator(_in_words)] = Field(
+        "auto",
+        description="Compile the updates with torch.compile; 'auto' does so on CUDA, in phases that are long "
+        "enough to regain the time it takes.",
+        json_schema_extra=seen(),
+    )
+    cuda_graphs: bool = Field(
+        True,
+        description="On CUDA, record each kind of update once and replay it, so that starting its operations "
+        "costs nothing.",
         json_schema_extra=seen(),
     )
     deterministic: bool = Field(

@@ -8,7 +8,7 @@ draws the numbers of the whole batch, and takes to its device those of its share
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Self
 
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from progan.config import Config
+from progan.data.ahead import Ahead
 from progan.data.packed import PackedSet
-from progan.data.pixels import fade_reals, to_float
+from progan.data.pixels import fade_reals, ready, send, to_float
+from progan.data.resident import ResidentLevel, resident_level
 
 
 def random_generator(seed: int, purpose: str, clock: int, attempt: int = 0) -> np.random.Generator:
@@ -166,6 +168,16 @@ class GeneratorBatch(_Batch):
     augment_fake: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """What decides which pictures a batch shows."""
+
+    clock: int
+    n: int
+    level: int
+    attempt: int
+
+
 class Batches:
     """Makes the batches of a run, or what a process computes of them.
 
@@ -207,11 +219,24 @@ class Batches:
         self._draws = draws
         self._group, self._rank, self._ranks = config.model.discriminator.stddev_group, rank, ranks
         self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self._entered: int | None = None
+        self._resident: ResidentLevel | None = None
+        self._pixels: Ahead[_Shown, Tensor] = Ahead(self._read)
 
     def enter(self, level: int) -> None:
-        """Get ready for a level: read it into memory, if that is configured."""
+        """Get ready for a level: read it into memory, or send it to the device, as is configured."""
+        if level == self._entered:
+            return
+        self.rest()
         if self._data.in_memory:
             self.packed.hold(level)
+        self._resident = None  # its memory may be needed for the next
+        self._resident = resident_level(self.packed, level, self.device, self._data.on_device)
+        self._entered = level
+
+    def rest(self) -> None:
+        """Read nothing ahead until the next batch is asked for."""
+        self._pixels.forget()
 
     def discriminator(self, clock: int, n: int, level: int, alpha: Tensor | None) -> DiscriminatorBatch:
         """Return this process's share of the batch of the D update at `clock` images seen.
@@ -229,7 +254,7 @@ class Batches:
             drawn = self._rng("target noise", clock).standard_normal((rows, 2), dtype=np.float32)
             noise = self._move(np.repeat(drawn * self._loss.target_noise, n // rows, axis=0)[mine])
         return DiscriminatorBatch(
-            reals=self._reals(chosen, mine, clock, level, alpha),
+            reals=self._reals(_Shown(clock, n, level, self.attempt), alpha, go_on=True),
             labels=self._move(self.packed.label_vectors(chosen[mine])),
             latents=self._latents("latents D", clock, n, mine),
             mixing=self._move(self._rng("mixing", clock).random(n, dtype=np.float32)[mine]),
@@ -246,7 +271,7 @@ class Batches:
         reals, mine = None, self._mine(n)
         if self._loss.adversarial == "relativistic":
             chosen = self.chosen(clock, n)
-            reals = self._reals(chosen, mine, clock, level, alpha)
+            reals = self._reals(_Shown(clock, n, level, self.attempt), alpha, go_on=False)
         else:
             chosen = self.indices[self._rng("labels G", clock).integers(len(self.indices), size=n)]
         return GeneratorBatch(
@@ -270,21 +295,43 @@ class Batches:
         """Return the positions of this process's share of a batch."""
         return deal(n, self._group, self._rank, self._ranks)
 
-    def _reals(
-        self,
-        chosen: NDArray[np.int64],
-        mine: NDArray[np.int64],
-        clock: int,
-        level: int,
-        alpha: Tensor | None,
-    ) -> Tensor:
-        """Return the real images of a share, mirrored and cross-faded: [M, C, H, W] in [-1, 1]."""
-        pixels = self.packed.read(level, chosen[mine])
-        if self._data.mirror:
-            flipped = self._rng("flip", clock).random(len(chosen))[mine] < 0.5
-            pixels[flipped] = pixels[flipped, ..., ::-1]
-        reals = to_float(pixels, self.dtype, self.device).contiguous(memory_format=self._format)
+    def _shown(self, shown: _Shown) -> NDArray[np.int64]:
+        """Return the positions in the packed set of the pictures of a share: [M]."""
+        return self.chosen(shown.clock, shown.n)[self._mine(shown.n)]
+
+    def _reals(self, shown: _Shown, alpha: Tensor | None, *, go_on: bool) -> Tensor:
+        """Return the real images of a share, mirrored and cross-faded: [M, C, H, W] in [-1, 1].
+
+        Args:
+            shown: Which.
+            alpha: As in `discriminator`.
+            go_on: The next ones that are asked for are probably those that follow.
+        """
+        if self._resident is not None and self._resident.level == shown.level:
+            flipped = self._flipped(shown)
+            mask = None if flipped is None else send(flipped, self.device)
+            pixels = self._resident.take(send(self._shown(shown), self.device), mask)
+        elif go_on:
+            following = replace(shown, clock=shown.clock + shown.n)
+            pixels = self._pixels.get(shown, following).to(self.device, non_blocking=True)
+        else:
+            pixels = self._read(shown).to(self.device, non_blocking=True)
+        reals = to_float(pixels, self.dtype).contiguous(memory_format=self._format)
         return reals if alpha is None else fade_reals(reals, alpha)
+
+    def _read(self, shown: _Shown) -> Tensor:
+        """Return pictures of a share as they are stored, mirrored: [M, C, H, W], ready to be sent."""
+        pixels = self.packed.read(shown.level, self._shown(shown))
+        flipped = self._flipped(shown)
+        if flipped is not None:
+            pixels[flipped] = pixels[flipped, ..., ::-1]
+        return ready(pixels, self.device)
+
+    def _flipped(self, shown: _Shown) -> NDArray[np.bool_] | None:
+        """Return which pictures of a share are mirrored, [M], or None if none ever is."""
+        if not self._data.mirror:
+            return None
+        return self._rng("flip", shown.clock).random(shown.n)[self._mine(shown.n)] < 0.5
 
     def _uniform(self, purpose: str, clock: int, n: int, mine: NDArray[np.int64]) -> Tensor | None:
         """Return the draws of the augmentation of a share, [M, draws] in [0, 1), or None if there is none."""
@@ -297,7 +344,4 @@ class Batches:
         return self._move(drawn[mine])
 
     def _move(self, array: NDArray[np.float32]) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()  # only from there is the copy not waited for
-        return tensor.to(self.device, self.dtype, non_blocking=True)
+        return send(array, self.device).to(self.dtype)

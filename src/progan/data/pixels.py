@@ -14,27 +14,32 @@ from torch import Tensor
 
 
 def to_float(
-    pixels: NDArray[np.uint8] | NDArray[np.uint16],
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | None = None,
+    pixels: NDArray[np.uint8] | NDArray[np.uint16] | Tensor, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Map stored pixels to [-1, 1]: 0 -> -1, the largest value of the type -> 1.
 
     Args:
         pixels: Any shape, uint8 or uint16.
         dtype: Floating-point type of the result.
-        device: Where the result goes; None for the CPU.
 
     Returns:
-        A new tensor of the same shape. Formula: `adjust_dynamic_range` of the original misc.py.
+        A new tensor of the same shape, where the pixels are. Formula: `adjust_dynamic_range` of the original
+        misc.py.
     """
-    # PyTorch computes little with uint16, so that type goes through int32.
-    plain = pixels.astype(np.int32) if pixels.dtype == np.uint16 else np.ascontiguousarray(pixels)
-    stored = torch.from_numpy(plain)
-    if device is not None and device.type == "cuda":
-        stored = stored.pin_memory().to(device, non_blocking=True)
-    # The small type travels; it becomes float on the device.
-    return stored.to(device).to(dtype).mul_(2 / float(np.iinfo(pixels.dtype).max)).sub_(1)
+    stored = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
+    limit = torch.iinfo(stored.dtype).max
+    return stored.to(dtype).mul_(2 / limit).sub_(1)
+
+
+def ready(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """Return an array as a tensor on the CPU that can be sent to a device without waiting for it."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def send(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """Send an array to a device; with CUDA nobody waits for that."""
+    return ready(array, device).to(device, non_blocking=True)
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,7 +55,7 @@ def computing(device: torch.device) -> Iterator[Workers]:
             return
         torch.set_num_threads(1)  # also of new threads
         try:
-            with ThreadPoolExecutor(threads) as pool:
+            with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
                 yield Workers(pool)
         finally:
             torch.set_num_threads(threads)

@@ -13,15 +13,24 @@ from progan.config import Activation, NetworkOptions
 
 
 def activation(options: NetworkOptions) -> nn.Module:
-    """Return the activation that follows every hidden layer; it has no parameters."""
+    """Return the activation that follows every hidden layer; it has no parameters.
+
+    It may work in place, which halves the memory of features: give it what is not needed afterwards.
+    """
     return _activation(options.activation, options.leaky_slope)
+
+
+def leaky_slope(options: NetworkOptions) -> float | None:
+    """Return by how much the activation multiplies what is below zero; None if it is not of that kind."""
+    return {"leaky_relu": options.leaky_slope, "relu": 0.0}.get(options.activation)
 
 
 def _activation(name: Activation, leaky_slope: float) -> nn.Module:
     if name == "leaky_relu":
-        return nn.LeakyReLU(leaky_slope)
+        return nn.LeakyReLU(leaky_slope, inplace=True)
+    if name == "relu":
+        return nn.ReLU(inplace=True)
     plain: dict[Activation, type[nn.Module]] = {
-        "relu": nn.ReLU,
         "elu": nn.ELU,
         "selu": nn.SELU,
         "silu": nn.SiLU,

@@ -57,9 +57,11 @@ class DownBlock(nn.Module):
                 out = self.activation(second(x))
             case "separate":
                 x = second(blend_in(self.activation, first(x), alpha))
-                out = downscale2d(self.activation(x))
-                if alpha is not None:
-                    out = fade(self.activation(downscale2d(x)), out, alpha)
+                if alpha is None:
+                    out = downscale2d(self.activation(x))
+                else:
+                    late = downscale2d(self.activation(x.clone()))
+                    out = fade(self.activation(downscale2d(x)), late, alpha)
             case "fused":
                 x, weight = blend_in(self.activation, first(x), alpha), second.scaled_weight()
                 out = self.activation(conv2d_downscale2d(x, weight, second.bias, fused=self.fused))
@@ -140,6 +142,7 @@ class Discriminator(Network):
         *,
         level: int | None = None,
         alpha: Tensor | float | None = None,
+        sets: int = 1,
     ) -> tuple[Tensor, Tensor]:
         """Score images.
 
@@ -150,6 +153,8 @@ class Discriminator(Network):
             alpha: How far the level has come in: weight of its own block against fromRGB of the halved
                 image, or, with growth 'morph', of the activations of its fromRGB and block. None means 1 and
                 skips what is left (or, with level None too, this discriminator's own).
+            sets: Equal parts of the batch, such as reals and fakes, each with minibatch-stddev groups of its
+                own: the scores are those of as many calls.
 
         Returns:
             Scores [N] (higher is more real; not bounded) and label logits [N, label_size], or [N, 0] with a
@@ -171,7 +176,7 @@ class Discriminator(Network):
                 features = fade(self._features(level - 1, downscale2d(x)), features, fading)
         for i in range(level - 1, 0, -1):
             features = self.blocks[i - 1](features)
-        out = at_least_float32(self._judge(features))
+        out = at_least_float32(self._judge(features, sets))
         if self.conditioning != "projection":
             return out[:, 0], out[:, 1:]
         # score = psi(phi(x)) + y^T V phi(x); the rows of dense1 are psi and V. Miyato and Koyama 2018, eq. 5,
@@ -183,10 +188,10 @@ class Discriminator(Network):
         """Map an image to features with fromRGB, which has bias and activation: [N, filters, H, W]."""
         return blend_in(self.activation, self.from_rgb[level](x), morphing)
 
-    def _judge(self, x: Tensor) -> Tensor:
+    def _judge(self, x: Tensor, sets: int) -> Tensor:
         """Map the features of level 0 to the outputs of the last layer: [N, 1 + label_size]."""
         if self.options.stddev_group:
-            x = minibatch_stddev(x, self.options.stddev_group, self.options.stddev_features)
+            x = minibatch_stddev(x, self.options.stddev_group, self.options.stddev_features, sets)
         x = self.activation(self.conv(x))
         # reshape, not view: the features may be channels_last, and the original flattens NCHW.
         x = self.activation(self.dense0(x.reshape(len(x), -1)))

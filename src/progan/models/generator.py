@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from progan.config import GeneratorOptions, Growth, LabelForm
-from progan.models.activations import activation, hidden_gain, variance_gain
+from progan.models.activations import activation, hidden_gain, leaky_slope, variance_gain
+from progan.models.fused import LeakyPixelNorm
 from progan.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
@@ -53,14 +54,20 @@ class UpBlock(nn.Module):
 
         With alpha, a 0-d tensor, activations and norms are blended in: at 0 the block is linear.
         """
-        weight = self.conv0_up.scaled_weight()
-        x = strided_up(x, weight) if self.strided else upscale2d_conv2d(x, weight, fused=self.fused)
-        x = blend_in(self.after, add_bias(x, self.conv0_up.bias), alpha)
+        weight, bias = self.conv0_up.scaled_weight(), self.conv0_up.bias
+        if self.strided:
+            x = add_bias(strided_up(x, weight), bias)  # the sum is dense in memory again, which a crop is not
+        else:
+            x = upscale2d_conv2d(x, weight, bias, fused=self.fused)
+        x = blend_in(self.after, x, alpha)
         return blend_in(self.after, self.conv1(x), alpha)
 
 
 def after_convolution(options: GeneratorOptions) -> nn.Module:
     """Return what follows every hidden layer of G and its bias: the activation, then pixel norm."""
+    slope = leaky_slope(options)
+    if options.pixel_norm and slope is not None:
+        return LeakyPixelNorm(slope, options.pixel_norm_eps)
     norm = [PixelNorm(options.pixel_norm_eps)] if options.pixel_norm else []
     return nn.Sequential(activation(options), *norm)
 

@@ -65,7 +65,7 @@ class PixelNorm(nn.Module):
         return pixel_norm(x, self.eps)
 
 
-def minibatch_stddev(x: Tensor, group: int, features: int = 1) -> Tensor:
+def minibatch_stddev(x: Tensor, group: int, features: int = 1, sets: int = 1) -> Tensor:
     """Append feature maps that hold the mean standard deviation over each sample's group.
 
     Sample i belongs to group i mod (N / group). The variance is the population's. The channels are dealt,
@@ -75,6 +75,7 @@ def minibatch_stddev(x: Tensor, group: int, features: int = 1) -> Tensor:
         x: [N, C, H, W]; N a multiple of min(group, N), C of features.
         group: Samples in a group.
         features: Number of maps.
+        sets: Equal parts of the batch that are looked at one by one; what is said of N holds for each.
 
     Returns:
         [N, C + features, H, W], the new maps last. Source: section 3; `minibatch_stddev_layer` of
@@ -84,14 +85,14 @@ def minibatch_stddev(x: Tensor, group: int, features: int = 1) -> Tensor:
         ValueError: if the groups do not divide the batch.
     """
     n, channels, height, width = x.shape
-    group = min(group, n)
-    if n % group:
-        raise ValueError(f"a batch of {n} cannot be divided into minibatch-stddev groups of {group}")
-    parts = (group, n // group, features, channels // features, height, width)
-    y = at_least_float32(x).reshape(parts)  # [G, M, F, C/F, H, W]
-    y = (y - y.mean(dim=0)).square().mean(dim=0)  # [M, F, C/F, H, W]
-    y = (y + 1e-8).sqrt().mean(dim=(2, 3, 4))  # [M, F]
-    y = y.repeat(group, 1).to(x.dtype)  # [N, F]: sample i takes row i mod M
+    group = min(group, n // sets)
+    if n % sets or n // sets % group:
+        raise ValueError(f"a batch of {n // sets} cannot be divided into minibatch-stddev groups of {group}")
+    parts = (sets, group, n // sets // group, features, channels // features, height, width)
+    y = at_least_float32(x).reshape(parts)  # [S, G, M, F, C/F, H, W]
+    y = (y - y.mean(dim=1, keepdim=True)).square().mean(dim=1)  # [S, M, F, C/F, H, W]
+    y = (y + 1e-8).sqrt().mean(dim=(3, 4, 5))  # [S, M, F]
+    y = y.repeat(1, group, 1).to(x.dtype)  # [S, G M, F]: sample i of a set takes row i mod M
     return torch.cat([x, y.view(n, features, 1, 1).expand(n, features, height, width)], dim=1)
 
 
@@ -122,25 +123,29 @@ def blend_in(function: Callable[[Tensor], Tensor], x: Tensor, alpha: Tensor | No
     """Return `x` where alpha is 0 and function(x) where it is 1 or None, blended in between.
 
     Args:
-        function: Keeps the shape.
-        x: Any shape.
+        function: Keeps the shape; it may work in place.
+        x: Any shape; not to be used afterwards.
         alpha: 0-d, in [0, 1]; None for 1.
     """
-    full = function(x)
-    return full if alpha is None else fade(x, full, alpha)
+    return function(x) if alpha is None else fade(x, function(x.clone()), alpha)
 
 
-def fused_kernel(weight: Tensor) -> Tensor:
+def fused_kernel(weight: Tensor, divisor: int = 1) -> Tensor:
     """Sum four copies of a k x k kernel, shifted by 0 or 1 in each axis: [O, I, k, k] -> [.., k+1, k+1].
+
+    That is a sum over windows of 2x2 with a zero around the kernel, which pooling does at once.
+
+    Args:
+        weight: [O, I, k, k].
+        divisor: What the sums are divided by.
 
     Source: `upscale2d_conv2d` and `conv2d_downscale2d` of the original networks.py.
     """
-    padded = F.pad(weight, (1, 1, 1, 1))
-    return padded[..., 1:, 1:] + padded[..., :-1, 1:] + padded[..., 1:, :-1] + padded[..., :-1, :-1]
+    return F.avg_pool2d(weight, 2, stride=1, padding=1, divisor_override=divisor)
 
 
-def upscale2d_conv2d(x: Tensor, weight: Tensor, *, fused: bool) -> Tensor:
-    """Upscale by two, then convolve with a k x k kernel (scaled already).
+def upscale2d_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, fused: bool) -> Tensor:
+    """Upscale by two, convolve with a k x k kernel (scaled already), add the bias.
 
     The fused form is the same function at (k+1)^2 instead of 4 k^2 multiplications an input pixel (16, not
     36): a transposed convolution of stride 2 with the summed kernel. The transposed convolution
@@ -149,6 +154,7 @@ def upscale2d_conv2d(x: Tensor, weight: Tensor, *, fused: bool) -> Tensor:
     Args:
         x: [N, I, H, W].
         weight: [O, I, k, k].
+        bias: [O] or None.
         fused: How to compute it; the result differs by rounding only.
 
     Returns:
@@ -156,9 +162,9 @@ def upscale2d_conv2d(x: Tensor, weight: Tensor, *, fused: bool) -> Tensor:
     """
     padding = weight.shape[-1] // 2
     if not fused:
-        return F.conv2d(upscale2d(x), weight, padding=padding)
+        return F.conv2d(upscale2d(x), weight, bias, padding=padding)
     kernel = fused_kernel(weight.flip(2, 3)).transpose(0, 1)  # [I, O, k+1, k+1]
-    return F.conv_transpose2d(x, kernel, stride=2, padding=padding)
+    return F.conv_transpose2d(x, kernel, bias, stride=2, padding=padding)
 
 
 def conv2d_downscale2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, fused: bool) -> Tensor:
@@ -175,7 +181,7 @@ def conv2d_downscale2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
     """
     padding = weight.shape[-1] // 2
     if fused:
-        return F.conv2d(x, fused_kernel(weight) * 0.25, bias, stride=2, padding=padding)
+        return F.conv2d(x, fused_kernel(weight, divisor=4), bias, stride=2, padding=padding)
     return add_bias(downscale2d(F.conv2d(x, weight, padding=padding)), bias)
 
 

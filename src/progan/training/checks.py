@@ -27,7 +27,7 @@ from progan.training import checkpoint
 from progan.training.distributed import ALONE, Ranks
 from progan.training.duality_gap import require_parts
 from progan.training.plan import Plan, make_plan
-from progan.training.precision import check_settings
+from progan.training.precision import check_settings, choose_precision
 from progan.training.reporting import Reporter
 from progan.training.run_folder import Dataset, RunFolder, require_resumable, require_same
 from progan.training.schedule import Schedule
@@ -81,6 +81,7 @@ def check(
     """
     config = _from_anywhere(load_config(recipe, options, file=file))
     device = ranks.device(choose_device(config.run.device))
+    config = _settle(config, device)
     check_settings(config.run, device)
     folder = RunFolder(out or default_folder(source, file or recipe))
     if folder.is_foreign():
@@ -121,6 +122,7 @@ def check_resume(
     require_resumable(folder, old, config)
     require_writable(folder.path)
     device = ranks.device(choose_device(config.run.device))
+    config = _settle(config, device)
     check_settings(config.run, device)
     dataset = folder.dataset()
     try:
@@ -180,6 +182,12 @@ def choose_device(name: str) -> torch.device:
     if device.type not in DEVICES:
         raise ConfigError(f"run.device {name!r}: progan computes on {', '.join(DEVICES)}")
     return device
+
+
+def _settle(config: Config, device: torch.device) -> Config:
+    """Return the configuration with what the device decides; the run keeps it wherever it goes on."""
+    precision = choose_precision(config.run.precision, device)
+    return config.model_copy(update={"run": config.run.model_copy(update={"precision": precision})})
 
 
 def restrict(packed: PackedSet, config: Config) -> PackedSet:

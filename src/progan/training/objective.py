@@ -86,7 +86,7 @@ class _Judge:
         self._D, self._at, self._policy = D, at, config.augment.policy
 
     def __call__(
-        self, images: Tensor, labels: Tensor, draws: Tensor | None, *, squares: bool = False
+        self, images: Tensor, labels: Tensor, draws: Tensor | None, *, squares: bool = False, sets: int = 1
     ) -> Verdict:
         """Judge images.
 
@@ -95,19 +95,31 @@ class _Judge:
             labels: [N, label_size].
             draws: [N, DRAWS], what the augmentation of each image is; None for none.
             squares: Compute the gradients with respect to the images, before augmentation, too.
+            sets: Equal parts of the batch whose minibatch-stddev groups must not mix.
         """
 
         def judge(images: Tensor) -> tuple[Tensor, Tensor]:
             if self._at.probability is not None and draws is not None:
                 images = augment(images, draws, self._at.probability, self._policy)
             verdict: tuple[Tensor, Tensor] = self._D(
-                images, labels, level=self._at.level, alpha=self._at.alpha
+                images, labels, level=self._at.level, alpha=self._at.alpha, sets=sets
             )
             return verdict
 
         if not squares:
             return Verdict(*judge(images))
         return Verdict(*with_squares(judge, images, self._at.scale))
+
+    def both(self, batch: DiscriminatorBatch, fakes: Tensor, *, squares: bool) -> tuple[Verdict, Verdict]:
+        """Judge the reals of a batch and as many fakes in one go, which computes with larger tensors."""
+        draws = None
+        if batch.augment_real is not None and batch.augment_fake is not None:
+            draws = torch.cat([batch.augment_real, batch.augment_fake])
+        images, labels = torch.cat([batch.reals, fakes]), torch.cat([batch.labels, batch.labels])
+        verdict = self(images, labels, draws, squares=squares, sets=2)
+        parts = [value.chunk(2) for value in vars(verdict).values() if value is not None]
+        real, fake = (Verdict(*values) for values in zip(*parts, strict=True))
+        return real, fake
 
 
 def discriminator_terms(
@@ -124,8 +136,11 @@ def discriminator_terms(
     with torch.no_grad():
         fakes = G(batch.latents, batch.labels, level=at.level, alpha=at.alpha).to(batch.reals.dtype)
     r1, r2 = (at.penalize and gamma > 0 for gamma in (loss.r1_gamma, loss.r2_gamma))
-    real = judge(batch.reals, batch.labels, batch.augment_real, squares=r1)
-    fake = judge(fakes, batch.labels, batch.augment_fake, squares=r2)
+    if r1 == r2:
+        real, fake = judge.both(batch, fakes, squares=r1)
+    else:  # gradients with respect to images cost another pass, so only those that are asked for
+        real = judge(batch.reals, batch.labels, batch.augment_real, squares=r1)
+        fake = judge(fakes, batch.labels, batch.augment_fake, squares=r2)
     terms = {
         "real_score": real.scores,
         "fake_score": fake.scores,

@@ -73,6 +73,21 @@ class Optimizer:
         """Add the gradients of a loss (0-d, not scaled yet) to those of earlier calls since the last step."""
         torch.autograd.backward(self._scaler.scale(loss))
 
+    def add(self, gradients: dict[str, Tensor]) -> None:
+        """Add gradients, by parameter name and of the scaled loss, to those since the last step.
+
+        They are copied: the tensors given may be filled with others right afterwards.
+        """
+        held, given = [], []
+        for name, value in gradients.items():
+            parameter = self._parameters[name]
+            if parameter.grad is None:
+                # Adam's fused kernel reads memory in order, so the layout must be the parameter's.
+                parameter.grad = torch.zeros_like(parameter)
+            held.append(parameter.grad)
+            given.append(value)
+        torch._foreach_add_(held, given)
+
     def step(self, lr: float) -> bool:
         """Update every parameter that has a gradient, then drop the gradients.
 

@@ -20,6 +20,26 @@ from progan.errors import ConfigError
 SMALL_TYPES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """The precisions whose products are computed in a smaller type than the weights have."""
 
+BFLOAT16_PROCESSORS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+"""What tells, in `torch.cpu`, that products of bfloat16 are made in hardware."""
+
+
+def choose_precision(precision: Precision, device: torch.device) -> Precision:
+    """Return what a precision means on a device: `auto` is bfloat16 where its products are fast, else tf32.
+
+    They are on GPUs from Ampere on, and on processors with AVX512-BF16 or AMX; elsewhere they are emulated,
+    which is slow.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Newer versions of PyTorch know what the processor can do.
+        known = (getattr(torch.cpu, name, None) for name in BFLOAT16_PROCESSORS)
+        fast = device.type == "cpu" and any(ask() for ask in known if ask is not None)
+    return "bfloat16" if fast else "tf32"
+
 
 def needs_loss_scaling(precision: Precision) -> bool:
     """Return whether small gradients must be scaled to be in range, as those of float16."""
@@ -54,7 +74,7 @@ def check_settings(options: RunOptions, device: torch.device) -> None:
         )
     with settings(options, device):
         check_precision(options.precision, device)
-        if options.compile:
+        if options.compile == "always":
             check_compiler(device)
 
 

@@ -29,6 +29,7 @@ from progan.recipes import read_recipe
 FREE_KEYS = (
     "run.device",
     "run.compile",
+    "run.cuda_graphs",
     "run.deterministic",
     "run.threads",
     "run.micro_batch",
@@ -46,6 +47,7 @@ FREE_KEYS = (
     "run.on_alarm",
     "data.cache",
     "data.in_memory",
+    "data.on_device",
     "monitor.metrics",
     "monitor.duality_gap",
     "monitor.interval_kimg",

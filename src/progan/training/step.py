@@ -18,8 +18,8 @@ from progan.data.batches import DiscriminatorBatch, GeneratorBatch, micro_batche
 from progan.errors import ConfigError
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.training.compiled import CompiledGradients
 from progan.training.distributed import ALONE, Ranks
+from progan.training.gradients import Found, Function
 from progan.training.objective import (
     TERM_NAMES,
     Conditions,
@@ -42,7 +42,7 @@ def discriminator_step(
     config: Config,
     lr: float,
     largest: int | None = None,
-    compiled: CompiledGradients[DiscriminatorBatch] | None = None,
+    function: Function[DiscriminatorBatch] | None = None,
     n: int | None = None,
     ranks: Ranks = ALONE,
 ) -> Terms:
@@ -56,7 +56,7 @@ def discriminator_step(
         config: Losses and precision.
         lr: Learning rate.
         largest: Most samples that are computed at once; None for all.
-        compiled: Computes the gradients; None computes them operation by operation.
+        function: Computes the gradients of a part; None for the plain way, operation by operation.
         n: Samples in the whole batch; None if the share is all of it.
         ranks: The processes that share it.
 
@@ -68,8 +68,8 @@ def discriminator_step(
     whole = Whole(len(batch) if n is None else n, at, G.growth == "fade", ranks)
 
     def gradients(part: DiscriminatorBatch) -> Terms:
-        if compiled is not None:
-            return compiled(part, at, whole.n)
+        if function is not None:
+            return _add(function(part, at, whole.n), optimizer)
         return _backward(lambda: discriminator_terms(G, D, part, at, config), optimizer, config, whole.n)
 
     return _update(gradients, optimizer, batch, whole, D.stddev_group, lr, largest)
@@ -83,7 +83,7 @@ def generator_step(
     config: Config,
     lr: float,
     largest: int | None = None,
-    compiled: CompiledGradients[GeneratorBatch] | None = None,
+    function: Function[GeneratorBatch] | None = None,
     n: int | None = None,
     ranks: Ranks = ALONE,
 ) -> Terms:
@@ -92,8 +92,8 @@ def generator_step(
     whole = Whole(len(batch) if n is None else n, at, G.growth == "fade", ranks)
 
     def gradients(part: GeneratorBatch) -> Terms:
-        if compiled is not None:
-            return compiled(part, at, whole.n)
+        if function is not None:
+            return _add(function(part, at, whole.n), optimizer)
         return _backward(lambda: generator_terms(G, D, part, at, config), optimizer, config, whole.n)
 
     D.requires_grad_(False)
@@ -110,6 +110,13 @@ def _backward(terms_of: Callable[[], Terms], optimizer: Optimizer, config: Confi
         losses = total(terms, config)
     optimizer.backward(losses.sum() / n)
     return {**terms, "loss": losses}
+
+
+def _add(found: Found, optimizer: Optimizer) -> Terms:
+    """Add gradients that a function has found to those of the parts before; returns the terms."""
+    gradients, terms = found
+    optimizer.add(gradients)
+    return terms
 
 
 @dataclass(frozen=True)

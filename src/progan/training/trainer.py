@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
@@ -119,7 +120,8 @@ class Trainer:
             self.reporter.say(f"{self.folder.path} is complete at {state.images_seen:,} images")
             return
         self.reporter.begin(self.plan, state.images_seen)
-        with self._saver.writer:
+        with self._saver.writer, ExitStack() as ending:
+            ending.callback(self.updates.batches.rest)
             while True:
                 try:
                     self._train(stop)

@@ -12,10 +12,10 @@ from progan.data.batches import Batches, random_generator
 from progan.data.packed import PackedSet
 from progan.models import morph
 from progan.models.generator import LABEL_EXAMPLES
+from progan.training.acceleration import Acceleration, Functions
 from progan.training.augment import DRAWS
-from progan.training.compiled import CompiledGradients
 from progan.training.distributed import ALONE, Ranks
-from progan.training.objective import Conditions, Terms, discriminator_terms, generator_terms
+from progan.training.objective import Conditions, Terms
 from progan.training.optimizer import Optimizer, average_decay, update_average
 from progan.training.plan import Plan
 from progan.training.schedule import Point
@@ -55,10 +55,8 @@ class Updates:
         self._parts = PartSizes(config, say)
         self.state = TrainState.create(config, plan.spec, device, label_examples(packed, config))
         networks = (self.state.G, self.state.D)
-        self._d_gradients = self._g_gradients = None
-        if config.run.compile:
-            self._d_gradients = CompiledGradients(networks, "D", config, discriminator_terms)
-            self._g_gradients = CompiledGradients(networks, "G", config, generator_terms)
+        self._acceleration = Acceleration(networks, config, device, say)
+        self._functions = Functions()
         self.batches = Batches(
             packed,
             config,
@@ -86,18 +84,19 @@ class Updates:
         networks = (state.G, state.D)
         clock = state.images_seen
         self._enter(point)
+        self._functions = self._acceleration.functions(point, clock)
         noted = [self._update_discriminator(point) for _ in range(config.loss.d_steps)]
-        at = self._conditions(point, state.g_optimizer)
+        at = self._conditions(point, state.g_optimizer, penalize=False)
         batch = self.batches.generator(clock, n, point.level, at.alpha if point.fading else None)
 
-        def update(largest: int) -> Terms:
+        def step(largest: int) -> Terms:
             return generator_step(
-                networks, state.g_optimizer, batch, at, config, point.g_lr, largest, self._g_gradients, n,
+                networks, state.g_optimizer, batch, at, config, point.g_lr, largest, self._functions.G, n,
                 self._ranks,
             )  # fmt: skip
 
         self._ranks.at("the update of G", clock, point.phase.name)
-        terms = self._parts.fit(update, state.g_optimizer, point.level, len(batch))
+        terms = self._parts.fit(step, state.g_optimizer, point.level, len(batch))
         return [*noted, {f"G/{name}": value for name, value in terms.items()}]
 
     def _morph(self, level: int) -> None:
@@ -116,33 +115,33 @@ class Updates:
         """Show D one batch, update it, and move the average and the clock on."""
         state, config, n = self.state, self._config, point.batch_size
         networks = (state.G, state.D)
-        at = self._conditions(point, state.d_optimizer)
+        update = self._schedule.at(state.images_seen).update
+        at = self._conditions(point, state.d_optimizer, penalize=update % config.loss.penalty_interval == 0)
         # A level that is morphed in judges whole images from the start: of them it sees no more than before.
         faded = at.alpha if point.fading else None
         batch = self.batches.discriminator(state.images_seen, n, point.level, faded)
 
-        def update(largest: int) -> Terms:
+        def step(largest: int) -> Terms:
             return discriminator_step(
-                networks, state.d_optimizer, batch, at, config, point.d_lr, largest, self._d_gradients, n,
+                networks, state.d_optimizer, batch, at, config, point.d_lr, largest, self._functions.D, n,
                 self._ranks,
             )  # fmt: skip
 
         self._ranks.at("the update of D", state.images_seen, point.phase.name)
-        terms = self._parts.fit(update, state.d_optimizer, point.level, len(batch))
+        terms = self._parts.fit(step, state.d_optimizer, point.level, len(batch))
         state.images_seen += n
         if "real_positive" in terms:
             state.augmenter.observe(terms["real_positive"], n)
         update_average(state.G_ema, state.G, average_decay(config.optimizer, n, state.images_seen))
         return {f"D/{name}": value for name, value in terms.items()}
 
-    def _conditions(self, point: Point, optimizer: Optimizer) -> Conditions:
+    def _conditions(self, point: Point, optimizer: Optimizer, *, penalize: bool) -> Conditions:
         """Return what holds during the next update of one network."""
-        update = self._schedule.at(self.state.images_seen).update
         return Conditions(
             level=point.level,
             alpha=torch.full((), point.alpha, device=self._device) if point.growing else None,
             probability=self.state.augmenter.probability,
-            penalize=update % self._config.loss.penalty_interval == 0,
+            penalize=penalize,
             scale=optimizer.scale,
         )
 

@@ -1,4 +1,4 @@
-"""Gradients from one compiled graph, instead of operation by operation.
+"""The gradients of a part of a batch as a function: compiled into one graph, or operation by operation.
 
 The gradient of a gradient cannot be taken through a compiled module, but it can within one compiled
 function: so the loss, its penalties and their gradients are written as a function of the weights here.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,16 @@ from progan.training.precision import autocast
 GRAPHS = 1000
 """Graphs of one function that are allowed; a run to level 8 has some hundred."""
 
+Trained = Literal["G", "D"]
+"""The network that an update trains."""
+
 Batch = TypeVar("Batch", DiscriminatorBatch, GeneratorBatch)
+Found = tuple[dict[str, Tensor], Terms]
+"""Gradients by the names of parameters, and every term and the `loss`, per sample."""
+
+Function = Callable[[Batch, Conditions, int], Found]
+"""Computes them of a part of a batch, given the number of samples in the whole."""
+
 TermsOf = Callable[[Generator, Discriminator, Batch, Conditions, Config], Terms]
 
 
@@ -50,7 +59,7 @@ class CompiledGradients(Generic[Batch]):
 
     Args:
         networks: G and D.
-        trained: Which of them the gradients are of, `G` or `D`.
+        trained: Which of them the gradients are of.
         config: Losses and precision.
         terms_of: The terms of its loss.
     """
@@ -58,18 +67,16 @@ class CompiledGradients(Generic[Batch]):
     def __init__(
         self,
         networks: tuple[Generator, Discriminator],
-        trained: str,
+        trained: Trained,
         config: Config,
         terms_of: TermsOf[Batch],
     ) -> None:
         self._objective: _Objective[Batch] = _Objective(*networks, config, terms_of)
         self._trained = trained
-        self._compiled: Callable[..., tuple[dict[str, Tensor], Terms]] = torch.compile(
-            self._gradients, fullgraph=True, dynamic=False
-        )
+        self._compiled: Callable[..., Found] = torch.compile(self._gradients, fullgraph=True, dynamic=False)
 
-    def __call__(self, batch: Batch, at: Conditions, n: int) -> Terms:
-        """Add the gradients of a part of a batch to those of the network.
+    def __call__(self, batch: Batch, at: Conditions, n: int) -> Found:
+        """Return the gradients of a part of a batch.
 
         Args:
             batch: The part.
@@ -77,33 +84,61 @@ class CompiledGradients(Generic[Batch]):
             n: Samples in the whole batch, over which the mean is taken.
 
         Returns:
-            Every term and the `loss` of the part, per sample, without gradients.
+            Gradients by the names of the network's parameters, of the loss times `at.scale`; and every term
+            and the `loss` of the part, per sample.
         """
-        network: nn.Module = getattr(self._objective, self._trained)
-        used = {
-            name: parameter
-            for name, parameter in network.named_parameters()
-            if is_used(name, at.level, fading=at.alpha is not None and self._objective.G.growth == "fade")
-        }
-        weights = {f"{self._trained}.{name}": parameter.detach() for name, parameter in used.items()}
+        prefix = f"{self._trained}."
+        used = used_parameters(self._objective.G, self._objective.D, self._trained, at)
+        weights = {f"{prefix}{name}": parameter.detach() for name, parameter in used.items()}
         with torch.no_grad(), _many_graphs():
             gradients, terms = self._compiled(weights, batch, at, n)
-            for name, parameter in used.items():
-                if parameter.grad is None:
-                    # Adam's fused kernel reads memory in order, so the layout must be the parameter's.
-                    parameter.grad = torch.zeros_like(parameter)
-                parameter.grad += gradients[f"{self._trained}.{name}"]
-        return terms
+        return {name.removeprefix(prefix): value for name, value in gradients.items()}, terms
 
-    def _gradients(
-        self, weights: dict[str, Tensor], batch: Batch, at: Conditions, n: int
-    ) -> tuple[dict[str, Tensor], Terms]:
+    def _gradients(self, weights: dict[str, Tensor], batch: Batch, at: Conditions, n: int) -> Found:
         def loss(weights: dict[str, Tensor]) -> tuple[Tensor, Terms]:
             losses, terms = torch.func.functional_call(self._objective, weights, (batch, at))
             return losses / n * at.scale, terms
 
         gradients, (_, terms) = torch.func.grad_and_value(loss, has_aux=True)(weights)
         return gradients, terms
+
+
+class EagerGradients(Generic[Batch]):
+    """Computes the same operation by operation; the arguments are those of `CompiledGradients`."""
+
+    def __init__(
+        self,
+        networks: tuple[Generator, Discriminator],
+        trained: Trained,
+        config: Config,
+        terms_of: TermsOf[Batch],
+    ) -> None:
+        self._networks, self._trained = networks, trained
+        self._config = config
+        self._terms_of: TermsOf[Batch] = terms_of
+
+    def __call__(self, batch: Batch, at: Conditions, n: int) -> Found:
+        """Return gradients and terms; see `CompiledGradients.__call__`."""
+        used = used_parameters(*self._networks, self._trained, at)
+        with autocast(self._config.run.precision, batch.latents.device):
+            terms = self._terms_of(*self._networks, batch, at, self._config)
+            losses = total(terms, self._config)
+        gradients = torch.autograd.grad(losses.sum() / n * at.scale, list(used.values()))
+        terms = {name: value.detach() for name, value in {**terms, "loss": losses}.items()}
+        return dict(zip(used, gradients, strict=True)), terms
+
+
+def used_parameters(
+    G: Generator, D: Discriminator, trained: Trained, at: Conditions
+) -> dict[str, nn.Parameter]:
+    """Return the parameters of one network that take part in an update, by name."""
+    network: nn.Module = G if trained == "G" else D
+    fading = at.alpha is not None and G.growth == "fade"
+    return {
+        name: parameter
+        for name, parameter in network.named_parameters()
+        if is_used(name, at.level, fading=fading)
+    }
 
 
 def _many_graphs() -> AbstractContextManager[None]:

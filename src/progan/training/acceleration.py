@@ -1,0 +1,179 @@
+"""How the gradients of a phase are computed: operation by operation, recorded, compiled, or both.
+
+Compiling takes minutes and pays where many images are left to compute; recording costs one iteration and pays
+wherever there is a GPU. On a CPU, compiled updates were slower than plain ones (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+
+from progan.config import Config
+from progan.data.batches import DiscriminatorBatch, GeneratorBatch
+from progan.errors import ConfigError
+from progan.models.discriminator import Discriminator
+from progan.models.generator import Generator
+from progan.training.gradients import Batch, CompiledGradients, EagerGradients, Found, Function
+from progan.training.objective import Conditions, discriminator_terms, generator_terms
+from progan.training.precision import check_compiler
+from progan.training.recorded import Capture, CudaCapture, RecordedGradients
+from progan.training.schedule import Phase, Point
+from progan.training.step import is_out_of_memory
+
+
+class Moment(IntEnum):
+    """What happens at which iteration of a phase, if it is to be found out whether compiling pays."""
+
+    BEGIN = 20
+    DECIDE = 60
+    COMPILED = 61
+
+
+SAVED = 0.2
+"""Share of the time that compiling is expected to save. Not measured on a GPU yet: a careful guess."""
+
+COMPILE_SECONDS = 120.0
+"""What compiling the updates of a phase is expected to take, until it has been measured."""
+
+
+@dataclass(frozen=True)
+class Functions:
+    """What computes the gradients of D and of G; None for the plain way."""
+
+    D: Function[DiscriminatorBatch] | None = None
+    G: Function[GeneratorBatch] | None = None
+
+
+def pays(images_left: int, images_per_second: float, compile_seconds: float) -> bool:
+    """Return whether compiling is expected to save more time than it takes.
+
+    Args:
+        images_left: Images that the phase still shows.
+        images_per_second: How fast it is as it is, above 0.
+        compile_seconds: What compiling takes.
+    """
+    return images_left / images_per_second * SAVED > compile_seconds
+
+
+class Acceleration:
+    """Chooses, as a run goes on.
+
+    Args:
+        networks: G and D.
+        config: The branch run says what is allowed.
+        device: Where updates are computed.
+        say: Told what is chosen, and why not.
+        capture: Records functions; None for CUDA's way, on CUDA.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        networks: tuple[Generator, Discriminator],
+        config: Config,
+        device: torch.device,
+        say: Callable[[str], None],
+        capture: Capture | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._networks, self._config, self._device, self._say = networks, config, device, say
+        self._clock = clock
+        self._seconds = COMPILE_SECONDS
+        on_cuda = device.type == "cuda"
+        if capture is None and on_cuda and config.run.cuda_graphs:
+            capture = CudaCapture()
+        self._capture = capture
+        self._may_compile = config.run.compile == "auto" and on_cuda and not config.run.deterministic
+        self._compiled: Functions | None = None
+        self._plain = self._make(compiled=False)
+        self._phase: Phase | None = None
+        self._iterations, self._begun = 0, 0.0
+        self._chosen = self._plain
+        if config.run.compile == "always":
+            self._chosen = self._compiled = self._make(compiled=True)
+
+    def functions(self, point: Point, images_seen: int) -> Functions:
+        """Return how to compute the gradients of the iteration at `images_seen`; called once for each."""
+        if not self._may_compile:
+            return self._chosen
+        if point.phase != self._phase:
+            self._phase, self._iterations, self._chosen = point.phase, 0, self._plain
+        self._iterations += 1
+        match self._iterations:
+            case Moment.BEGIN:
+                self._begun = self._now()
+            case Moment.DECIDE:
+                images = (Moment.DECIDE - Moment.BEGIN) * point.batch_size * self._config.loss.d_steps
+                rate = images / max(self._now() - self._begun, 1e-9)
+                if pays(point.phase.end - images_seen, rate, self._seconds):
+                    self._compile(point, rate)
+            case Moment.COMPILED if self._chosen is not self._plain:
+                self._seconds = self._now() - self._begun
+                self._say(f"{point.phase.name}: compiled in {self._seconds:.0f} s")
+        return self._chosen
+
+    def _compile(self, point: Point, rate: float) -> None:
+        """Go over to compiled updates, unless there is no compiler."""
+        self._begun = self._now()
+        try:
+            check_compiler(self._device)
+        except ConfigError as error:
+            self._may_compile = False
+            self._say(f"going on without compiling: {error}")
+            return
+        self._say(
+            f"{point.phase.name}: compiling the updates, which now show {rate:,.0f} images/s; the next "
+            f"iteration takes a minute or more (run.compile never leaves it out)"
+        )
+        if self._compiled is None:
+            self._compiled = self._make(compiled=True)
+        self._chosen = self._compiled
+
+    def _make(self, *, compiled: bool) -> Functions:
+        """Return functions, recorded where that is possible."""
+        if not compiled and self._capture is None:
+            return Functions()
+        networks, config = self._networks, self._config
+        d: Function[DiscriminatorBatch] = EagerGradients(networks, "D", config, discriminator_terms)
+        g: Function[GeneratorBatch] = EagerGradients(networks, "G", config, generator_terms)
+        if compiled:
+            d = self._careful(CompiledGradients(networks, "D", config, discriminator_terms), d)
+            g = self._careful(CompiledGradients(networks, "G", config, generator_terms), g)
+        if self._capture is not None:
+            d = RecordedGradients(d, self._capture, self._say)
+            g = RecordedGradients(g, self._capture, self._say)
+        return Functions(d, g)
+
+    def _careful(self, function: Function[Batch], other: Function[Batch]) -> Function[Batch]:
+        """Return a function that goes over to the other for good where it cannot be compiled.
+
+        Only where nobody asked for compiling: who did, is told.
+        """
+        if self._config.run.compile != "auto":
+            return function
+        failed = False
+
+        def either(batch: Batch, at: Conditions, n: int) -> Found:
+            nonlocal failed
+            if not failed:
+                try:
+                    return function(batch, at, n)
+                except RuntimeError as error:
+                    if is_out_of_memory(error):
+                        raise
+                    failed = True
+                    self._say(f"going on without compiling: {str(error).strip().splitlines()[0]}")
+            return other(batch, at, n)
+
+        return either
+
+    def _now(self) -> float:
+        """Return the time when everything begun so far is done."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return self._clock()
