@@ -329,8 +329,10 @@ def _verdict(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the error of processes that failed, or whose facts are not those of the first, if any."""
     failed = {rank: outcome for rank, outcome in enumerate(outcomes) if outcome["error"]}
     if failed:
-        first = {outcome["error"]: rank for rank, outcome in reversed(failed.items())}
-        text = "\n".join(f"rank {rank}: {error}" for error, rank in reversed(first.items()))
+        first: dict[str, int] = {}
+        for rank, outcome in failed.items():
+            first.setdefault(outcome["error"], rank)
+        text = "\n".join(f"rank {rank}: {error}" for error, rank in first.items())
         return {"code": next(iter(failed.values()))["code"], "error": text}
     lines: list[str] = []
     for name, value in outcomes[0]["facts"].items():
