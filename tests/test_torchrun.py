@@ -183,6 +183,7 @@ def test_two_machines_one_of_which_leaves(blobs: PackedSet, tmp_path: Path) -> N
         time.sleep(0.05)
     for process in (*psutil.Process(leaves.pid).children(recursive=True), leaves):
         process.kill()
+    finish(leaves)
     code, said = finish(stays)
     assert code == 0, said
     assert "was lost" in said
