@@ -60,7 +60,8 @@ docs: install
 	$(BIN)/python -m progan.config.docs docs
 
 bench: install
-	$(BIN)/python benchmarks/step.py
+	$(BIN)/progan bench --config benchmarks/light-32.yaml --levels 3 --variants plain default bfloat16
+	$(BIN)/progan bench --config benchmarks/light-64.yaml --levels 4 --variants plain default bfloat16
 	$(BIN)/python benchmarks/prepare.py
 	$(BIN)/python benchmarks/start.py
 

@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -128,12 +129,9 @@ def main() -> int:
     torch.set_num_threads(1)
     print("{:>8} {:>10} {:>8} {:>8} {:>10}".format("minutes", "RSS MiB", "handles", "threads", "speed"))
     soak = Soak(minutes)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            progan.train("builtin:synthetic", Path(folder) / "run", recipe="quickstart", options=OPTIONS,
-                         reporter=soak)  # fmt: skip
-        except Interrupted as end:
-            print(end)
+    with tempfile.TemporaryDirectory() as folder, suppress(Interrupted):  # it ends itself
+        progan.train("builtin:synthetic", Path(folder) / "run", recipe="quickstart", options=OPTIONS,
+                     reporter=soak)  # fmt: skip
     judged = soak.rows[len(soak.rows) // 3 :]
     flat = [is_flat(name, judged) for name in LIMITS]  # each of them prints
     return 0 if all(flat) else 1

@@ -384,6 +384,10 @@ def test_messages_of_the_process_itself(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_a_path_that_the_system_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "File name too long; look at that path" in mistake(capsys, "info", "a" * 300)
+
+
 def test_nothing_heavy_is_imported_for_help() -> None:
     code = (
         "import sys, progan\n"
@@ -430,15 +434,15 @@ def test_a_full_disk_is_a_message_with_exit_code_2(packed: Path, tmp_path: Path)
     tree = options(run={"checkpoint_minutes": 0}, schedule={"total_kimg": 0.016})
     run = tmp_path / "run"
     assert progan("train", packed, "--out", run, *words(tree)).returncode == 0
-    # The description of another length of the schedule may be a few bytes shorter.
     largest = max(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    room = largest - 100  # the record in a checkpoint is some bytes shorter or longer than the one before
     result = subprocess.run(
         command("train", "--resume", run, "--schedule.total-kimg", "0.2"),
         capture_output=True,
         text=True,
         env=environment(),
         timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 64, largest - 64)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
     )
     assert result.returncode == 2, result.stderr
     assert result.stderr.startswith("error: cannot write")

@@ -285,6 +285,27 @@ def test_no_memory_for_copies(split: PackedSet, monkeypatch: pytest.MonkeyPatch)
         DualityGap(config, split, CPU).measure(state)
 
 
+@pytest.mark.parametrize("copied", ["discriminator", "generator"])
+def test_no_memory_for_updates_of_copies(
+    split: PackedSet, monkeypatch: pytest.MonkeyPatch, copied: str
+) -> None:
+    """Smaller parts are tried and told first; what is said at last is about the gap, not the training."""
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    config, state = begun(split)
+    said: list[str] = []
+    monkeypatch.setattr(f"progan.training.duality_gap.{copied}_step", full)
+    with pytest.raises(
+        ConfigError, match=r"^memory does not hold a second copy .* out of memory\)"
+    ) as caught:
+        DualityGap(config, split, CPU, say=said.append).measure(state)
+    assert "fmap" not in str(caught.value)
+    assert said
+    assert all(line.startswith("for the duality gap, level ") for line in said)
+
+
 def test_training_is_untouched_and_goes_on(split: PackedSet, tmp_path: Path) -> None:
     """Bit by bit, with the gauge on or off, in one piece or in five, and so are the gauge's numbers."""
     watched = {**QUICK, "interval_kimg": 0.048}

@@ -464,6 +464,23 @@ class TestMonitor:
         assert monitor.measure(G) != small, "alpha counts"
         assert read == [2, 1]
 
+    @pytest.mark.parametrize("batches", [2, 4, 6])
+    def test_it_gives_up_at_a_batch_and_is_none_the_worse(self, blobs: PackedSet, batches: int) -> None:
+        """After the reals, after the fakes, after the paths."""
+        asked: list[bool] = []
+
+        def stop() -> bool:
+            asked.append(len(asked) + 1 == batches)
+            return asked[-1]
+
+        G = tiny()
+        whole = Monitor(blobs, ["swd", "ppl"], n=20, extractor=Extractor(pooled, "pool"))
+        expected = whole.measure(G)
+        monitor = Monitor(blobs, ["swd", "ppl"], n=20, extractor=Extractor(pooled, "pool"))
+        assert monitor.measure(G, stop) == {}
+        assert asked == [False] * (batches - 1) + [True]
+        assert monitor.measure(G) == expected
+
     def test_metrics_that_a_level_is_too_small_for_are_left_out(self, blobs: PackedSet) -> None:
         monitor, G = Monitor(blobs, ["swd", "ppl"], n=8, extractor=Extractor(pooled, "pool")), tiny()
         G.set_growth(1, 1.0)

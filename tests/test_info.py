@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,45 @@ def test_damage_is_told(tmp_path: Path) -> None:
     tensor_file.write(newest, checkpoint.FORMAT, {"other": 1}, {})
     assert newest.name in describe(tmp_path)["damaged"]
     assert describe(make_run(tmp_path / "new").path)["progress"] == "no checkpoint yet"
+
+
+@pytest.mark.parametrize(
+    ("log", "name", "told"),
+    [
+        ('{"images_seen": 16}\n', None, None),
+        ('{"images_seen": 16, "G/loss": "low", "D/loss": 2}\n', "last losses", "D 2.000"),
+        ('{"images_seen": 16, "D/loss": NaN}\n', "last losses", "D nan"),
+        (
+            '{"images_seen": 16, "D/loss": [1]}\n{}\n',
+            "damaged log",
+            "line 1: not a log point; delete",
+        ),
+        ("[16]\n" * 2, "damaged log", "line 1: not a log point"),
+        ('{"images_seen": -1}\n\n', "damaged log", "line 1: not a log point"),
+        ('{"images_seen": 1, "x": 1' + "0" * 400 + "}\n\n", "damaged log", "line 1: not a log point"),
+    ],
+)
+def test_odd_logs(tmp_path: Path, log: str, name: str | None, told: str | None) -> None:
+    folder = make_run(tmp_path, 100)
+    folder.stats_file.write_text(log)
+    facts = describe(tmp_path)
+    assert facts["progress"].startswith("100 of 240")
+    assert {key: facts[key] for key in ("last losses", "damaged log") if key in facts} == (
+        {} if name is None else {name: facts.get(name, "")}
+    )
+    assert name is None or str(told) in facts[name]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"versions": ["torch"]}, {"images_seen": "many"}, {"alpha": float("nan")}, {"level": -1}, {"more": 1}],
+)
+def test_odd_records(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder = make_run(tmp_path, 100)
+    path = checkpoint.paths(folder.checkpoints)[0]
+    record, tensors = checkpoint.load(path)
+    tensor_file.write(path, checkpoint.FORMAT, asdict(record) | change, tensors)
+    assert f"another record than a checkpoint's ({next(iter(change))}" in describe(tmp_path)["damaged"]
 
 
 def test_labels_are_told_with_their_form(tmp_path: Path, blobs: PackedSet) -> None:

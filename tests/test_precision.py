@@ -171,3 +171,10 @@ def test_a_process_that_is_deterministic_stays_so(monkeypatch: pytest.MonkeyPatc
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_nothing_is_switched_that_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The switch takes PyTorch more than a second, in which it loads its compiler."""
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *_, **__: pytest.fail("switched"))
+    with precision.settings(RunOptions(), CPU):
+        assert not torch.are_deterministic_algorithms_enabled()

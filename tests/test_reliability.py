@@ -23,7 +23,8 @@ from progan.config import make_config
 from progan.data.batches import Batches, sample_order
 from progan.data.builtin import synthetic
 from progan.data.packed import PackedSet
-from progan.errors import DataError, DivergenceError, StorageError
+from progan.errors import CheckpointError, DataError, DivergenceError, StorageError
+from progan.evaluation.monitor import Monitor
 from progan.models import tensor_file
 from progan.models.generator import Generator
 from progan.training import checkpoint, step, trainer, updates
@@ -547,18 +548,89 @@ CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_pictures_that_change_during_a_run(own: PackedSet, tmp_path: Path, change: str) -> None:
+def test_pictures_that_change_during_a_run(done: Path, own: PackedSet, tmp_path: Path, change: str) -> None:
     """At the next level it is noticed, and a checkpoint is there; nothing was learned from anything else."""
     act, message = CHANGES[change]
-    whole = train(own, tmp_path / "whole")
     kept = Path(shutil.copytree(own.path, tmp_path / "kept"))
     run = tmp_path / "run"
     with pytest.raises(DataError, match=message) as caught:
         train(own, run, Meanwhile(32, lambda: act(own.path)))
     assert str(own.path) in str(caught.value)
+    # What is good is saved: a replaced set goes unnoticed, with its old pixels, until the next level.
+    clock = last_tensors(run)[0].images_seen
+    assert f"\nstopped at {clock} images, checkpoint written" in str(caught.value)
+    assert (clock == 64) if change == "replaced" else (32 <= clock < 64)
     with pytest.raises((DataError, progan.errors.CheckpointError)):
         progan.resume(run)
     shutil.rmtree(own.path, ignore_errors=True)
     kept.rename(own.path)
     progan.resume(run)
+    require_equal(last_tensors(run)[1], last_tensors(done)[1])
+
+
+def test_nothing_is_saved_amid_an_iteration(
+    own: PackedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pictures go missing between two updates of D: that state is not one to go on from."""
+    batch, run = Batches.discriminator, tmp_path / "run"
+
+    def gone(which: Batches, clock: int, *rest: Any) -> Any:
+        if clock == 48:
+            raise DataError("gone")
+        return batch(which, clock, *rest)
+
+    branches: dict[str, Any] = {
+        "loss": {"d_steps": 2},
+        "run": {"checkpoint_minutes": 0},
+        "schedule": {"total_kimg": 0.096},
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "discriminator", gone)
+        with pytest.raises(DataError, match=r"^gone$"):
+            train(own, run, **branches)
+    assert last_tensors(run)[0].images_seen == 32
+    whole = train(own, tmp_path / "whole", **branches)
+    progan.resume(run)
     require_equal(last_tensors(run)[1], last_tensors(whole)[1])
+
+
+def test_training_waits_for_a_disk_that_is_too_slow(
+    blobs: PackedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an interval of no time nothing is trained that is in no checkpoint."""
+    iterate, run = updates.Updates.iterate, tmp_path / "run"
+
+    def iterate_(which: updates.Updates, point: Point) -> Any:
+        newest = [int(path.stem) for path in checkpoint.paths(run / "checkpoints")][-1:]
+        found.append((which.state.images_seen, *newest))
+        return iterate(which, point)
+
+    found: list[tuple[int, ...]] = []
+    monkeypatch.setattr(updates.Updates, "iterate", iterate_)
+    train(blobs, run, schedule={"total_kimg": 0.08}, run={"checkpoint_minutes": 0})
+    assert found == [(0,), (16, 16), (32, 32), (48, 48), (64, 64), (72, 72)]
+
+
+def test_a_generator_without_its_checkpoints_is_not_replaced(done: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(done, tmp_path / "run"))
+    before = (run / "generator.safetensors").read_bytes()
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"holds no checkpoint any more.*put one back, or begin anew"):
+        progan.resume(run)
+    assert (run / "generator.safetensors").read_bytes() == before
+    (run / "checkpoints").write_text("a file")
+    with pytest.raises(CheckpointError, match=r"checkpoints cannot be read \(Not a directory\)"):
+        progan.resume(run)
+
+
+def test_no_memory_for_a_measurement_ends_no_training(
+    blobs: PackedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(Monitor, "measure", full)
+    told = Listener()
+    watched = {"metrics": ["swd"], "num_images": 8, "interval_kimg": 0.016}
+    train(blobs, tmp_path / "run", told, monitor=watched, schedule={"total_kimg": 0.032})
+    assert told.said == [f"not measured at {clock} images: CUDA out of memory" for clock in (16, 32)]

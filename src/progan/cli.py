@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from cyclopts import App, CycloptsError, Parameter, Token, validators
 from rich.console import Console
 
+from progan.cli_bench import bench
 from progan.cli_config import Tree, config_app, given, recipes, say
 from progan.cli_import import import_file
 from progan.cli_metrics import compare, evaluate
 from progan.config import Options, PictureOptions, explain, merge, parse_resolution, split_resolution
-from progan.errors import ConfigError, Interrupted, ProganError, ToldElsewhere
+from progan.errors import ConfigError, Interrupted, ProganError, StorageError, ToldElsewhere
 from progan.recipes import DEFAULT_RECIPE
 from progan.recipes.documents import read_document
 from progan.streams import patient
@@ -40,6 +41,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` says it in words
 )
 app.command(config_app)
+app.command(bench)
 app.command(evaluate)
 app.command(compare)
 app.command(import_file, name="import")
@@ -371,6 +373,11 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(_explain_command(error), ConfigError.exit_code)
     except ValidationError as error:
         _fail(explain(error), ConfigError.exit_code)
+    except OSError as error:
+        # Of a path that nothing more particular was said about: too long a name, a disk that fails.
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; look at that path", StorageError.exit_code)
     except KeyboardInterrupt:
         _interrupted()
 

@@ -23,22 +23,26 @@ _WHY = {
     errno.EFBIG: "the file would be larger than allowed there",
     errno.ENOTDIR: "a file is where a folder should be",
     errno.EEXIST: "a file is where a folder should be",
+    errno.EISDIR: "a folder is where a file should be",
+    errno.EIO: "the disk does not read or write any more",
+    errno.ESTALE: "the network file system has lost it",
 }
 
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the system's errors about space and permissions into `StorageError`, naming `path`.
+    """Turn the errors of the operating system into `StorageError`, naming `path`.
 
     Errors that are already `StorageError`, and all others, pass through.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in _WHY:
+        if error.errno is None:  # raised by Python or a library, not by the system
             raise
+        why = _WHY.get(error.errno) or os.strerror(error.errno)
         raise StorageError(
-            f"cannot write {path}: {_WHY[error.errno]}. What was there before is unharmed; "
+            f"cannot write {path}: {why}. What was there before is unharmed; "
             f"make room or permit writing, then give the same command again."
         ) from error
 
@@ -64,7 +68,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.chmod(mode)
             _sync(temporary)
             temporary.replace(path)
-            _sync(path.parent)
+            with _unless_unsupported():
+                _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -75,10 +80,15 @@ def is_leftover(path: Path) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that a killed process may have left in a folder."""
+    """Delete the temporary files that a killed process may have left in a folder.
+
+    Raises:
+        StorageError: if they cannot be deleted.
+    """
     for path in folder.glob(".*"):
         if is_leftover(path):
-            path.unlink(missing_ok=True)
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -101,6 +111,16 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+@contextlib.contextmanager
+def _unless_unsupported() -> Iterator[None]:
+    """Go on where a file system (some of networks and of users' processes) knows no such thing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 def _sync(path: Path) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from fuzz.campaign import Result, run_alone
-from fuzz.readers import all_readers
+from fuzz.runs import all_readers
 
 MAX_GROWTH = 3 * 2**30
 """The largest allowed picture takes a quarter of a GiB in RGB, and as much for each conversion."""

@@ -19,7 +19,8 @@ from types import FrameType
 
 import torch
 
-from fuzz.readers import Reader, all_readers
+from fuzz.readers import Reader
+from fuzz.runs import all_readers
 from progan.errors import ProganError
 
 MEMORY = 8 * 2**30

@@ -481,10 +481,3 @@ def other_readers(folder: Path) -> list[Reader]:
             as_file(run.dataset_file, lambda _: run.dataset()),
         ),
     ]
-
-
-def all_readers(folder: Path) -> dict[str, Reader]:
-    """Return every reader by name; their files lie in a folder."""
-    (folder / "targa").mkdir()
-    groups = (weight_readers, packed_readers, picture_readers, text_readers, import_readers, other_readers)
-    return {reader.name: reader for group in groups for reader in group(folder)}

@@ -7,14 +7,15 @@ from random import Random
 import pytest
 
 from fuzz.campaign import input_of, run
-from fuzz.readers import Reader, all_readers
+from fuzz.readers import Reader
+from fuzz.runs import all_readers
 from progan.errors import DataError
 
 INPUTS = 150
 NAMES = (
     "weights", "hub folder", "checkpoint", "packed manifest", "packed arrays", "picture", "targa picture",
     "zip", "label file", "document .yaml", "document .json", "document .toml", "original pickle",
-    "torch file", "array", "run dataset",
+    "torch file", "array", "run dataset", "run folder", "results",
 )  # fmt: skip
 
 

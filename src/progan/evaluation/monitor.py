@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from progan.evaluation.measure import compute, count_reals, feed, measure_path
 from progan.metrics.metric import Metric
 from progan.metrics.path_length import PathLength
 from progan.models.generator import Generator
+
+Progress = Callable[[int, int], None]
 
 
 class Monitor:
@@ -64,7 +66,7 @@ class Monitor:
         self._metrics: list[Metric | PathLength] = []
         self._require_enough()
 
-    def measure(self, G: Generator) -> dict[str, float]:
+    def measure(self, G: Generator, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
         """Return the numbers of a generator, by name; the networks' random state is not touched.
 
         Metrics that are not defined for images of the generator's level (the sliced Wasserstein distance and
@@ -72,21 +74,29 @@ class Monitor:
 
         Args:
             G: The generator, at the level and alpha that it is to be measured at.
+            stop: Asked after each batch of images whether to give up; then there are no numbers.
 
         Raises:
             DataError: if it makes values that are not finite, or the sets cannot be compared.
         """
+        try:
+            return self._measure(G, _until(stop))
+        except _GivenUp:
+            return {}
+
+    def _measure(self, G: Generator, progress: Progress) -> dict[str, float]:
+        """Measure; `progress` may end it."""
         if self._level != G.level:
-            self._enter(G)
+            self._enter(G, progress)
         images = GeneratedImages(G, seed=self._seed, weights="in training")
         fed = [metric for metric in self._metrics if isinstance(metric, Metric)]
         numbers: dict[str, float] = {}
         try:
             if fed:
-                feed(images, self.n, self._seed, [metric.add_fakes for metric in fed])
+                feed(images, self.n, self._seed, [metric.add_fakes for metric in fed], progress)
             for metric in self._metrics:
                 if isinstance(metric, PathLength):
-                    numbers |= measure_path(metric, images)
+                    numbers |= measure_path(metric, images, progress)
                 else:
                     numbers |= compute(metric)[0]
         finally:
@@ -94,15 +104,16 @@ class Monitor:
                 metric.forget_fakes()
         return numbers
 
-    def _enter(self, G: Generator) -> None:
+    def _enter(self, G: Generator, progress: Progress) -> None:
         """Make metrics for the level of a generator and feed them with its reals."""
+        self._level = None  # if it is given up, none is ready
         self._metrics = [m for m in self._made() if not _refuses(m, (G.channels, *G.resolution()))]
         reals: ImageSet = PackedImages(self._packed, part=self._part, size=G.resolution())
         if self._mirror:
             reals = MirroredImages(reals, self._seed + 1)
         for metric in self._metrics:
             if isinstance(metric, Metric):
-                feed(reals, count_reals(metric, reals, self.n), self._seed, [metric.add_reals])
+                feed(reals, count_reals(metric, reals, self.n), self._seed, [metric.add_reals], progress)
         self._level = G.level
 
     def _made(self) -> list[Metric | PathLength]:
@@ -117,6 +128,20 @@ class Monitor:
                     f"{metric.name} needs at least {metric.minimum:,} images, not {self.n:,} of "
                     f"{self._packed.path}"
                 )
+
+
+class _GivenUp(Exception):  # noqa: N818 - it never leaves this module
+    """Ends a measurement at its next batch."""
+
+
+def _until(stop: Callable[[], bool]) -> Progress:
+    """Return what is called after each batch, and gives up once it is asked to."""
+
+    def progress(_done: int, _total: int) -> None:
+        if stop():
+            raise _GivenUp
+
+    return progress
 
 
 def _refuses(metric: Metric | PathLength, shape: tuple[int, ...]) -> bool:

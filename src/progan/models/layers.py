@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from progan.config import NetworkOptions
 from progan.models.activations import hidden_gain
+from progan.models.convolution import convolve
 
 
 def feature_maps(level: int, *, fmap_base: int, fmap_decay: float, fmap_max: int) -> int:
@@ -181,8 +182,8 @@ def conv2d_downscale2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
     """
     padding = weight.shape[-1] // 2
     if fused:
-        return F.conv2d(x, fused_kernel(weight, divisor=4), bias, stride=2, padding=padding)
-    return add_bias(downscale2d(F.conv2d(x, weight, padding=padding)), bias)
+        return convolve(x, fused_kernel(weight, divisor=4), bias, stride=2, padding=padding)
+    return add_bias(downscale2d(convolve(x, weight, padding=padding)), bias)
 
 
 def strided_padding(kernel: int) -> tuple[int, int]:
@@ -223,7 +224,7 @@ def strided_down(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
         [N, O, H/2, W/2].
     """
     padding = strided_padding(weight.shape[-1])
-    return F.conv2d(F.pad(x, padding * 2), weight, bias, stride=2)
+    return convolve(F.pad(x, padding * 2), weight, bias, stride=2)
 
 
 class EqualizedLayer(nn.Module):
@@ -244,7 +245,7 @@ class EqualizedLayer(nn.Module):
     ) -> None:
         super().__init__()
         deviation = (hidden_gain(options) if gain is None else gain) / math.sqrt(math.prod(shape[1:]))
-        weight = torch.randn(shape) if options.weight_init != "truncated" else truncated_normal(shape)
+        weight = _drawn(shape, options)
         self.scale = deviation if options.equalized_lr else None
         self.weight = nn.Parameter(weight if options.equalized_lr else weight * deviation)
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias and options.bias else None
@@ -252,6 +253,14 @@ class EqualizedLayer(nn.Module):
     def scaled_weight(self) -> Tensor:
         """Return the weight as it is used."""
         return self.weight if self.scale is None else self.weight * self.scale
+
+
+def _drawn(shape: tuple[int, ...], options: NetworkOptions) -> Tensor:
+    """Return a new weight of unit variance, on the default device."""
+    empty = torch.empty(shape)
+    if empty.is_meta:  # there is nothing to draw, and PyTorch would load parts of its compiler to do so
+        return empty
+    return torch.randn(shape) if options.weight_init != "truncated" else truncated_normal(shape)
 
 
 def truncated_normal(shape: tuple[int, ...]) -> Tensor:
@@ -280,7 +289,7 @@ class EqualizedConv2d(EqualizedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in, H, W] to [N, out, H, W]."""
-        return F.conv2d(x, self.scaled_weight(), self.bias, padding=self.padding)
+        return convolve(x, self.scaled_weight(), self.bias, padding=self.padding)
 
 
 class EqualizedLinear(EqualizedLayer):

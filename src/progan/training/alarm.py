@@ -43,7 +43,8 @@ class _Sign:
 
     def value(self, point: Point) -> float | None:
         """Return the number at a log point, None if it has none."""
-        values = [abs(float(point[name])) for name in self.names if name in point]
+        there = [point[name] for name in self.names if name in point]
+        values = [abs(float(value)) for value in there if not isinstance(value, str)]
         return max(values, default=None)
 
     def is_wrong(self, value: float, usual: float) -> bool:

@@ -5,24 +5,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from progan.config import explain
 from progan.errors import CheckpointError
+from progan.files import storage_errors
 from progan.models import tensor_file
 from progan.models.tensor_file import NewerVersionError
 
 FORMAT = "progan-checkpoint-1"
 SUFFIX = ".safetensors"
+Count = Annotated[int, Field(ge=0, lt=10**12)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class Record:
-    """The part of a checkpoint that is not tensors.
+    """The part of a checkpoint that is not tensors; what does not fit raises a pydantic ValidationError.
 
     Attributes:
         images_seen: The clock.
@@ -34,14 +40,14 @@ class Record:
         attempt: How often the run has gone back after a divergence (`Batches.attempt`).
     """
 
-    images_seen: int
+    images_seen: Count
     phase: str
-    level: int
-    alpha: float
+    level: Count
+    alpha: Annotated[float, Field(ge=0, le=1)]
     config: dict[str, Any]
     fingerprint: str
     versions: dict[str, str]
-    attempt: int = 0
+    attempt: Count = 0
 
 
 def save(folder: Path, record: Record, tensors: dict[str, Tensor], keep: int) -> Path:
@@ -55,9 +61,11 @@ def save(folder: Path, record: Record, tensors: dict[str, Tensor], keep: int) ->
     path = folder / f"{record.images_seen:012d}{SUFFIX}"
     tensor_file.write(path, FORMAT, asdict(record), tensors)
     present = paths(folder)
-    here = present.index(path) + 1
-    for other in [*present[: max(0, here - keep)], *present[here:]]:
-        other.unlink()
+    later = [other for other in present if other.name > path.name]
+    before = [other for other in present if other.name <= path.name]
+    for other in (*before[:-keep], *later):
+        with storage_errors(other):
+            other.unlink(missing_ok=True)
     return path
 
 
@@ -76,8 +84,19 @@ def host_copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def paths(folder: Path) -> list[Path]:
-    """Return the checkpoint files of a folder, oldest first."""
-    return sorted(path for path in folder.glob(f"[0-9]*{SUFFIX}") if path.stem.isdigit())
+    """Return the checkpoint files of a folder, oldest first; none if there is no such folder.
+
+    Raises:
+        CheckpointError: if the folder cannot be read, which must not look as if nothing had been trained.
+    """
+    try:
+        present = list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read ({error.strerror}); make it readable") from None
+    name = rf"[0-9]{{12}}{re.escape(SUFFIX)}"
+    return sorted(path for path in present if re.fullmatch(name, path.name))
 
 
 def load(path: Path) -> tuple[Record, dict[str, Tensor]]:
@@ -87,10 +106,7 @@ def load(path: Path) -> tuple[Record, dict[str, Tensor]]:
         CheckpointError: if it is damaged, foreign, or of another format.
     """
     record, tensors = tensor_file.read(path, FORMAT)
-    try:
-        return Record(**record), tensors
-    except TypeError as error:
-        raise CheckpointError(f"{path} holds another record than a checkpoint's ({error})") from None
+    return _record(path, record), tensors
 
 
 def newest(
@@ -135,7 +151,20 @@ def newest_record(folder: Path) -> tuple[Record | None, list[str]]:
         try:
             header = tensor_file.read_header(path)
             tensor_file.require_format(path, header, FORMAT)
-            return Record(**header["record"]), passed_over
-        except (CheckpointError, TypeError, KeyError) as error:
+            return _record(path, header.get("record")), passed_over
+        except CheckpointError as error:
             passed_over.append(f"{path} is not readable ({error})")
     return None, passed_over
+
+
+def _record(path: Path, tree: object) -> Record:
+    """Return the record that a file holds as plain data.
+
+    Raises:
+        CheckpointError: if that is something else.
+    """
+    try:
+        return Record(**tree if isinstance(tree, dict) else {})
+    except ValidationError as error:
+        why = explain(error).splitlines()[0]
+        raise CheckpointError(f"{path} holds another record than a checkpoint's ({why})") from None

@@ -81,7 +81,7 @@ def check(
     """
     config = _from_anywhere(load_config(recipe, options, file=file))
     device = ranks.device(choose_device(config.run.device))
-    config = _settle(config, device)
+    config = settle(config, device)
     check_settings(config.run, device)
     folder = RunFolder(out or default_folder(source, file or recipe))
     if folder.is_foreign():
@@ -122,7 +122,7 @@ def check_resume(
     require_resumable(folder, old, config)
     require_writable(folder.path)
     device = ranks.device(choose_device(config.run.device))
-    config = _settle(config, device)
+    config = settle(config, device)
     check_settings(config.run, device)
     dataset = folder.dataset()
     try:
@@ -184,7 +184,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _settle(config: Config, device: torch.device) -> Config:
+def settle(config: Config, device: torch.device) -> Config:
     """Return the configuration with what the device decides; the run keeps it wherever it goes on."""
     precision = choose_precision(config.run.precision, device)
     return config.model_copy(update={"run": config.run.model_copy(update={"precision": precision})})

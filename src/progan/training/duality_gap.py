@@ -33,7 +33,13 @@ from progan.training.objective import Conditions, Terms, discriminator_terms
 from progan.training.optimizer import Optimizer
 from progan.training.precision import autocast, needs_loss_scaling
 from progan.training.state import TrainState
-from progan.training.step import PartSizes, discriminator_step, generator_step, is_out_of_memory
+from progan.training.step import (
+    PartSizes,
+    TooLittleMemoryError,
+    discriminator_step,
+    generator_step,
+    is_out_of_memory,
+)
 
 NAME = "duality_gap"
 SPLIT = (
@@ -121,7 +127,7 @@ class DualityGap:
         self._config, self._packed, self._device = config, packed, device
         self._seed = config.run.seed if seed is None else seed
         self._most = min(num_images or config.monitor.num_images, len(packed.indices("test")))
-        self._parts = PartSizes(config, say)
+        self._parts = PartSizes(config, lambda message: say(f"for the duality gap, {message}"))
 
     def count(self, level: int) -> int:
         """Return how many test images are scored at a level."""
@@ -150,14 +156,16 @@ class DualityGap:
         """
         try:
             return self._measure(state, stop, progress)
+        except TooLittleMemoryError as error:  # its advice is for the run, which has enough
+            reason = error.reason
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise ConfigError(
-                f"memory does not hold a second copy of the networks for the duality gap "
-                f"({str(error).split('. ')[0]}); leave it out, or measure it where there is more: progan "
-                f"evaluate RUN --metrics {NAME} --device cpu"
-            ) from None
+            reason = str(error).split(". ")[0]
+        raise ConfigError(
+            f"memory does not hold a second copy of the networks for the duality gap ({reason}); leave it "
+            f"out, or measure it where there is more: progan evaluate RUN --metrics {NAME} --device cpu"
+        )
 
     def _measure(self, state: TrainState, stop: Stop, progress: Callable[[int, int], None]) -> Gap | None:
         G, D = state.G, state.D

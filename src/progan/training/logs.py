@@ -34,8 +34,8 @@ class Logs:
 
         self._path = folder.stats_file
         self.kept = [line for line in read_stats(self._path) if int(line["images_seen"]) <= images_seen]
-        with storage_errors(self._path):
-            write_text(self._path, "".join(json.dumps(line) + "\n" for line in self.kept))
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in self.kept))
+        with storage_errors(folder.tensorboard):
             self._events = SummaryWriter(
                 str(folder.tensorboard), purge_step=images_seen + 1 if images_seen else None
             )
@@ -81,19 +81,38 @@ def read_stats(path: Path) -> list[Stats]:
     """Return the log points of a `stats.jsonl`; a last line that was cut off is left out.
 
     Raises:
-        DataError: if another line is not a log point.
+        DataError: if another line is not a log point, or the file cannot be read.
     """
-    if not path.is_file():
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     stats: list[Stats] = []
     for number, line in enumerate(lines, 1):
         try:
-            point = parse_json(line)
-            int(point["images_seen"])
-        except (ValueError, KeyError, TypeError, OverflowError):
+            stats.append(_log_point(line))
+        except ValueError:
             if number == len(lines):
                 break
             raise DataError(f"{path}, line {number}: not a log point; delete the line") from None
-        stats.append(point)
     return stats
+
+
+def _log_point(line: str) -> Stats:
+    """Return the log point of a line: numbers and words by name, the clock among them.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        point = parse_json(line)
+        good = int(point["images_seen"]) >= 0 and all(
+            isinstance(value, str) or isinstance(float(value), float) for value in point.values()
+        )
+    except (KeyError, TypeError, AttributeError, OverflowError):  # OverflowError: beyond all floats
+        good = False
+    if not good:
+        raise ValueError("not a log point")
+    return dict(point)

@@ -70,8 +70,11 @@ class Optimizer:
         return scale
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss (0-d, not scaled yet) to those of earlier calls since the last step."""
-        torch.autograd.backward(self._scaler.scale(loss))
+        """Add the gradients of a loss (0-d, not scaled yet) to those of earlier calls since the last step.
+
+        Those of the network only: the images of a penalty have gradients, too, which nobody asks for.
+        """
+        torch.autograd.backward(self._scaler.scale(loss), inputs=list(self._parameters.values()))
 
     def add(self, gradients: dict[str, Tensor]) -> None:
         """Add gradients, by parameter name and of the scaled loss, to those since the last step.

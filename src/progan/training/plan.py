@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from dataclasses import dataclass
 
 from progan.config import Config, per_level
-from progan.data.batches import DiscriminatorBatch, GeneratorBatch
 from progan.errors import ConfigError
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.models.morph import require_morphable
-from progan.training.augment import DRAWS
-from progan.training.objective import Conditions, Terms, discriminator_terms, generator_terms, total
+from progan.training.costs import FLOAT32, Costs
 from progan.training.schedule import Phase, Schedule
-from progan.training.state import ImageSpec, build_networks
+from progan.training.state import ImageSpec
 
 FIXED_WORK = 40e6
 """What an image costs besides its floating-point operations, counted as such operations.
@@ -30,8 +21,8 @@ one CPU core, and only serves the estimate of the remaining time.
 """
 
 WORKSPACE = 1.4
-"""Peak memory over what is counted, for the temporaries of single operations; measured on a CPU: 1.3 to 1.45
-for levels 2 to 5 of the recipe paper-light-128."""
+"""Peak memory over what is counted, for what kernels need and allocators lose; measured on a CPU: 1.29 to
+1.37 for levels 2 to 5 of the recipe paper-light-128."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +31,7 @@ class LevelCost:
 
     Attributes:
         g_parameters, d_parameters: Parameters in use, with the level fading in.
-        activation_bytes: Kept for the backward passes of the larger of the D and G steps, estimated, in
-            float32; smaller types need less.
+        activation_bytes: Of activations and gradients, at once, in the larger of the D and G steps.
         flops_per_image: Floating-point operations for each real image shown: of D's step, its penalties as
             often as they are due, and G's step, which comes once in `loss.d_steps`.
     """
@@ -62,7 +52,7 @@ class Plan:
         schedule: Phases and points.
         costs: One entry a level.
         pictures: Pictures that are trained on.
-        state_bytes: Weights, average, gradients and moments of the whole networks.
+        state_bytes: Weights, average and moments of the whole networks.
     """
 
     config: Config
@@ -100,20 +90,18 @@ def make_plan(config: Config, spec: ImageSpec, pictures: int) -> Plan:
     Raises:
         ConfigError: if networks cannot grow as the schedule asks, or as in `Schedule`.
     """
-    with torch.device("meta"):
-        G, D = build_networks(config, spec)
-        if config.schedule.growth == "morph":
-            _require_morphable(config, G, D)
-    levels = range(spec.max_level + 1)
-    g, d = (sum(p.numel() for p in network.parameters()) for network in (G, D))
+    costs = Costs(config, spec)
+    if config.schedule.growth == "morph":
+        _require_morphable(config, costs.G, costs.D)
+    g, d = (sum(p.numel() for p in network.parameters()) for network in (costs.G, costs.D))
     return Plan(
         config=config,
         spec=spec,
         schedule=Schedule(config, spec.max_level, pictures),
-        costs=tuple(_cost(G, D, config, level) for level in levels),
+        costs=tuple(_cost(costs, config, level) for level in range(spec.max_level + 1)),
         pictures=pictures,
-        # float32: weights, gradients and two moments of G and D, and the average of G
-        state_bytes=4 * (4 * (g + d) + g),
+        # float32: weights and two moments of G and D, and the average of G
+        state_bytes=FLOAT32 * (3 * (g + d) + g),
     )
 
 
@@ -127,69 +115,14 @@ def _require_morphable(config: Config, *networks: Generator | Discriminator) -> 
                 raise ConfigError(str(error)) from None
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the floating-point operations of convolutions and matrix products.
-
-    PyTorch's own FlopCounterMode follows modules with hooks that `autograd.grad` does not allow.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func._overloadpacket)
-        if count is not None:
-            self.total += count(*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-def _cost(G: Generator, D: Discriminator, config: Config, level: int) -> LevelCost:
-    """Run one step of a level on meta tensors, counting operations and what autograd keeps."""
-    n = per_level(config.schedule.batch_size, level)
-    group = min(D.stddev_group, n) or 1
-    if config.run.micro_batch is not None:
-        n = min(n, max(group, per_level(config.run.micro_batch, level) // group * group))
-    one = torch.ones((), device="meta")
-    augmented = bool(config.augment.policy)
-    at = Conditions(level, one if level else None, one if augmented else None)
-    shapes: dict[str, tuple[int, ...]] = {
-        "reals": (n, G.channels, *G.resolution(level)),
-        "labels": (n, G.label_size),
-        "latents": (n, G.latent_size),
-        "mixing": (n,),
-        "noise": (n, 2),
-        "draws": (n, DRAWS),
-    }
-    reals, labels, latents, mixing, noise, draws = (torch.empty(s, device="meta") for s in shapes.values())
-    d_batch = DiscriminatorBatch(reals, labels, latents, mixing, noise, draws, draws)
-    partners = reals if config.loss.adversarial == "relativistic" else None
-    g_batch = GeneratorBatch(latents, labels, partners, draws, draws)
-    with_penalties, d_bytes = _counted(lambda: discriminator_terms(G, D, d_batch, at, config), config)
-    operations = float(with_penalties)
-    if config.loss.penalty_interval > 1:
-        lazy = replace(at, penalize=False)
-        without, _ = _counted(lambda: discriminator_terms(G, D, d_batch, lazy, config), config)
-        operations = without + (with_penalties - without) / config.loss.penalty_interval
-    g_operations, g_bytes = _counted(lambda: generator_terms(G, D, g_batch, at, config), config)
-    operations += g_operations / config.loss.d_steps
-    used = [sum(p.numel() for p in network.parameters() if p.grad is not None) for network in (G, D)]
-    G.zero_grad()
-    D.zero_grad()
-    return LevelCost(used[0], used[1], max(d_bytes, g_bytes), operations / n)
-
-
-def _counted(terms_of: Callable[[], Terms], config: Config) -> tuple[int, int]:
-    """Return the operations of terms and their gradients, and the bytes that autograd keeps between."""
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept[id(tensor.untyped_storage())] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with _Operations() as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        torch.autograd.backward(total(terms_of(), config).sum())
-    return counter.total, sum(kept.values())
+def _cost(costs: Costs, config: Config, level: int) -> LevelCost:
+    """Return what a level asks for while it comes in, which is the most."""
+    n, interval = per_level(config.schedule.batch_size, level), config.loss.penalty_interval
+    d, g = costs.discriminator(level, fading=True), costs.generator(level, fading=True)
+    d_operations = d.work.operations
+    if interval > 1:
+        without = costs.discriminator(level, fading=True, penalize=False).work.operations
+        d_operations = without + (d_operations - without) / interval
+    operations = d_operations + g.work.operations / config.loss.d_steps
+    used = costs.used_parameters(level, fading=True)
+    return LevelCost(*used, max(d.peak, g.peak), operations / n)

@@ -161,7 +161,7 @@ def settings(options: RunOptions, device: torch.device) -> Iterator[None]:
         if options.deterministic:
             # cuBLAS reads it once, at its first product, so it stays. Two sizes make cuBLAS deterministic.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True)
+            _set_deterministic(True, warn_only=False)
         # Which kernel is the fastest differs from run to run.
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
         if options.threads is not None:
@@ -173,7 +173,14 @@ def settings(options: RunOptions, device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(matmul)
         torch.backends.cudnn.allow_tf32 = cudnn_tf32
         torch.backends.cudnn.benchmark = benchmark
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        _set_deterministic(deterministic, warn_only=warn_only)
         torch.set_num_threads(threads)
         if options.memory_fraction is not None:
             torch.cuda.set_per_process_memory_fraction(1.0, device.index)
+
+
+def _set_deterministic(mode: bool, *, warn_only: bool) -> None:
+    """Switch deterministic algorithms where that changes anything: PyTorch loads its compiler for it."""
+    now = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if now != (mode, warn_only):
+        torch.use_deterministic_algorithms(mode, warn_only=warn_only)

@@ -13,6 +13,7 @@ from progan.models import tensor_file, weights
 from progan.training import checkpoint
 from progan.training.checkpoint import Record
 from progan.training.distributed import ALONE, Ranks
+from progan.training.pace import Pace
 from progan.training.run_folder import RunFolder
 from progan.training.state import TrainState
 from progan.training.writer import BackgroundWriter
@@ -30,10 +31,11 @@ class Saver:
 
     Attributes:
         writer: What writes; to be entered while training, and waited for before saying that all is saved.
+        pace: Knows when the next is due; to be restarted when training begins.
     """
 
     def __init__(self, folder: RunFolder, config: Config, fingerprint: str, ranks: Ranks = ALONE) -> None:
-        self.writer = BackgroundWriter()
+        self.writer, self.pace = BackgroundWriter(), Pace(60 * config.run.checkpoint_minutes)
         self._ranks = ranks
         self._folder, self._config, self._fingerprint = folder, config, fingerprint
 
@@ -54,7 +56,9 @@ class Saver:
         self.compare(state)
         if not self._ranks.first:
             return
-        self.writer.wait()
+        with self.pace.waiting():
+            self.writer.wait()
+        begun = self.pace.begin()
         record = Record(
             images_seen=state.images_seen,
             phase=state.phase,
@@ -71,6 +75,7 @@ class Saver:
 
         def write() -> None:
             checkpoint.save(self._folder.checkpoints, record, tensors, keep)
+            self.pace.finish(begun)
             tensor_file.write(self._folder.generator_file, weights.FORMAT, description, average)
 
         self.writer.submit(write)
@@ -79,6 +84,17 @@ class Saver:
         """Compare the states of all processes; see `Ranks.compare`."""
         if self._ranks.size > 1:
             self._ranks.compare(f"The weights at {state.images_seen:,} images", digest(state.tensors()))
+
+    def keep_up(self) -> None:
+        """Wait for what is being written, if so much work would else be lost by a kill that it has to.
+
+        Raises:
+            StorageError: if something could not be written.
+        """
+        self.writer.check()
+        if self.writer.is_busy and self.pace.is_behind():
+            with self.pace.waiting():
+                self.writer.wait()
 
     def restore(self, state: TrainState, before: int | None = None) -> tuple[Record | None, list[str]]:
         """Load the newest readable checkpoint into a state; all processes take it from the first.
@@ -105,10 +121,10 @@ class Saver:
         tensors = self._ranks.tensors_from_first({} if found is None else found[1])
         try:
             state.load_tensors(tensors)
-        except (KeyError, RuntimeError) as error:
+            state.set_growth(record.level, record.alpha)
+        except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{self._folder.path}: the checkpoint does not fit ({error})") from None
         state.images_seen, state.phase = record.images_seen, record.phase
-        state.set_growth(record.level, record.alpha)
         return record, passed_over
 
 

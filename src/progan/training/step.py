@@ -180,6 +180,19 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
 
 
+class TooLittleMemoryError(ConfigError):
+    """Memory does not hold a single minibatch-stddev group.
+
+    Args:
+        message: What to do about it, where training is concerned.
+        reason: What the device said.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class PartSizes:
     """How many samples are computed at once at each level: as configured, halved when memory runs out.
 
@@ -212,7 +225,7 @@ class PartSizes:
             What `update` returns.
 
         Raises:
-            ConfigError: if memory does not hold a single minibatch-stddev group.
+            TooLittleMemoryError: if memory does not hold a single minibatch-stddev group.
         """
         while True:
             size = self.largest(level, n)
@@ -232,10 +245,11 @@ class PartSizes:
         if smaller < group and size > group:
             smaller = group
         if smaller < group:
-            raise ConfigError(
+            raise TooLittleMemoryError(
                 f"level {level}: memory does not hold {size} images at once ({reason}), and they "
                 f"cannot be divided further; lower model.*.fmap_base and fmap_max, the resolution, or "
-                f"model.discriminator.stddev_group"
+                f"model.discriminator.stddev_group",
+                reason,
             )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

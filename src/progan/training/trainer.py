@@ -11,20 +11,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from progan.config import Config
 from progan.data.packed import PackedSet
-from progan.errors import DivergenceError, Interrupted, ProganError
-from progan.evaluation.choice import ExtractorFile
-from progan.evaluation.monitor import Monitor
+from progan.errors import CheckpointError, ConfigError, DataError, DivergenceError, Interrupted, ProganError
 from progan.files import remove_leftovers
 from progan.models import weights
 from progan.training import checkpoint, divergence
 from progan.training.alarm import Alarm
 from progan.training.distributed import ALONE, Ranks
 from progan.training.divergence import Circumstances
-from progan.training.duality_gap import DualityGap, GapWatch
 from progan.training.interval import Interval
 from progan.training.logs import Logs, NoLogs, Stats
+from progan.training.measuring import make_gap_watch, make_monitor
 from progan.training.plan import Plan
 from progan.training.precision import needs_loss_scaling
 from progan.training.reporting import Reporter
@@ -33,6 +30,7 @@ from progan.training.samples import SampleGrid, grid_shape, real_grid, write_gri
 from progan.training.saving import Saver
 from progan.training.schedule import Point
 from progan.training.signals import StopRequest
+from progan.training.step import is_out_of_memory
 from progan.training.updates import Updates
 
 
@@ -73,15 +71,14 @@ class Trainer:
         self._stop = StopRequest()
         self._watches: list[Callable[[], dict[str, float]]] = []
         if monitor is not None:
-            self._watches.append(lambda: monitor.measure(self.state.G_ema))
+            self._watches.append(lambda: monitor.measure(self.state.G_ema, lambda: bool(self._stop)))
         if (gap := self.gap) is not None:
             self._watches.append(lambda: gap.measure(self.state, lambda: bool(self._stop)))
         self._is_measured = bool(config.monitor.metrics) or config.monitor.duality_gap
         self._saver = Saver(folder, config, packed.fingerprint, ranks)
         self._interval, self._alarm = Interval(), Alarm()
         self._went_back_to: int | None = None
-        self._saved_at = self._logged_at = 0.0
-        self._logged = 0
+        self._logged_at, self._logged = 0.0, 0
 
     def resume(self) -> None:
         """Go back to the newest readable checkpoint of the run, if there is one.
@@ -97,11 +94,25 @@ class Trainer:
             self.reporter.say(f"{message}; using the one before")
         self._saver.compare(self.state)
         if record is None:
+            if self._ranks.first:
+                self._require_nothing_trained()
             return
         self.updates.batches.attempt = record.attempt
         if self._ranks.first:  # a kill may have come between the checkpoint and its generator
             weights.save(self.state.G_ema, self.folder.generator_file)
         self.reporter.say(f"going on from {record.images_seen:,} images")
+
+    def _require_nothing_trained(self) -> None:
+        """Refuse to begin where a generator, which is only written with a checkpoint, would be replaced.
+
+        Raises:
+            CheckpointError: if there is one.
+        """
+        if self.folder.generator_file.exists():
+            raise CheckpointError(
+                f"{self.folder.checkpoints} holds no checkpoint any more, and {self.folder.generator_file} "
+                f"is of a training that cannot go on without; put one back, or begin anew with another --out"
+            )
 
     def run(self, stop: StopRequest) -> None:
         """Train to the end of the schedule.
@@ -114,6 +125,8 @@ class Trainer:
             DivergenceError: if something is not finite, or an alarm stops the run, and going back is not
                 asked for or was of no use; the last checkpoint is whole.
             StorageError: if something cannot be written; the last checkpoint is whole.
+            DataError, ConfigError: if pictures cannot be read any more, or memory does not suffice; a
+                checkpoint was written.
         """
         state, self._stop = self.state, stop
         if state.images_seen >= self.schedule.total:
@@ -136,12 +149,12 @@ class Trainer:
             self._interval, self._alarm = Interval(), Alarm(logs.kept)
             if state.images_seen == 0:
                 self._begin()
-            self._saved_at = self._logged_at = time.monotonic()
-            self._logged = state.images_seen
+            self._saver.pace.restart()
+            self._logged_at, self._logged = time.monotonic(), state.images_seen
             while state.images_seen < self.schedule.total:
                 before = state.images_seen
                 point = self._point(before)
-                self._iterate(point)
+                self._iterate_or_save(point)
                 after = state.images_seen
                 done = after >= self.schedule.total
                 halt = self.schedule.stops(before, after)
@@ -163,9 +176,29 @@ class Trainer:
         if self.config.run.on_divergence == "rollback":
             self._saver.save(self.state, self.updates.batches.attempt)
 
+    def _iterate_or_save(self, point: Point) -> None:
+        """Make one iteration; where its pictures or memory are missing, save what has been trained.
+
+        An iteration that has updated D is not saved amid itself: a run that goes on begins with a whole one.
+        """
+        before = self.state.images_seen
+        try:
+            self._iterate(point)
+        except (DataError, ConfigError) as error:
+            if before == 0 or self.state.images_seen != before:
+                raise
+            self._saver.writer.wait()
+            if not self._is_saved(before):
+                self._save(before)
+                self._saver.writer.wait()
+            raise type(error)(
+                f"{error}\nstopped at {before:,} images, checkpoint written; to go on once that is mended: "
+                f"progan train --resume {self.folder.path}"
+            ) from error
+
     def _iterate(self, point: Point) -> None:
         """Make one iteration and take note of its terms."""
-        self._saver.writer.check()
+        self._saver.keep_up()
         begun = clock = self.state.images_seen
         for terms in self.updates.iterate(point):
             if "G/loss" in terms:
@@ -234,8 +267,8 @@ class Trainer:
 
     def _agree(self, stop: StopRequest) -> tuple[int | None, bool]:
         """Return which signal asked any process to stop, and whether a checkpoint is due by the time."""
-        overdue = time.monotonic() - self._saved_at >= 60 * self.config.run.checkpoint_minutes
-        signal_number, due = self._ranks.vote(stop.signal_number or 0, overdue and self._ranks.first)
+        overdue = self._ranks.first and self._saver.pace.is_due()
+        signal_number, due = self._ranks.vote(stop.signal_number or 0, overdue)
         return signal_number or None, bool(due)
 
     def _write_what_is_due(
@@ -311,6 +344,11 @@ class Trainer:
         """Whether there is a checkpoint."""
         return bool(checkpoint.paths(self.folder.checkpoints))
 
+    def _is_saved(self, clock: int) -> bool:
+        """Whether the newest checkpoint is of this clock."""
+        present = checkpoint.paths(self.folder.checkpoints)
+        return bool(present) and int(present[-1].stem) == clock
+
     def _heed(self, stats: Stats) -> None:
         """Say what the alarm makes of a log point, or stop.
 
@@ -368,6 +406,11 @@ class Trainer:
                 stats.update(watch())
             except ProganError as error:
                 self.reporter.say(f"not measured at {self.state.images_seen:,} images: {error}")
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).split(". ")[0]
+                self.reporter.say(f"not measured at {self.state.images_seen:,} images: {reason}")
         return stats
 
     def _gauges(self) -> Stats:
@@ -400,34 +443,4 @@ class Trainer:
         if wrong:
             raise self._diverged(wrong, self._point(before), before)
         self._saver.save(self.state, self.updates.batches.attempt)
-        self._saved_at, self._went_back_to = time.monotonic(), None
-
-
-def make_gap_watch(
-    config: Config, packed: PackedSet, device: torch.device, reporter: Reporter
-) -> GapWatch | None:
-    """Return what measures the duality gap during a run, or None if that is not asked for."""
-    if not config.monitor.duality_gap:
-        return None
-    return GapWatch(DualityGap(config, packed, device, say=reporter.say))
-
-
-def make_monitor(config: Config, packed: PackedSet, device: torch.device) -> Monitor | None:
-    """Return what measures the generator during a run, or None if no metrics are asked for.
-
-    Raises:
-        ProganError: if an extractor is missing, or there are too few pictures.
-    """
-    options = config.monitor
-    if not options.metrics:
-        return None
-    return Monitor(
-        packed,
-        options.metrics,
-        n=options.num_images,
-        part=config.data.part,
-        mirror=config.data.mirror,
-        seed=config.run.seed,
-        device=device,
-        extractor=ExtractorFile(options.extractor, options.resize, options.normalise),
-    )
+        self._went_back_to = None

@@ -37,6 +37,7 @@ class Updates:
         plan: As given.
         state: Everything that training changes.
         batches: What each update uses.
+        functions: What computes the gradients of the iteration that was made last.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Updates:
         self.state = TrainState.create(config, plan.spec, device, label_examples(packed, config))
         networks = (self.state.G, self.state.D)
         self._acceleration = Acceleration(networks, config, device, say)
-        self._functions = Functions()
+        self.functions = Functions()
         self.batches = Batches(
             packed,
             config,
@@ -84,14 +85,14 @@ class Updates:
         networks = (state.G, state.D)
         clock = state.images_seen
         self._enter(point)
-        self._functions = self._acceleration.functions(point, clock)
+        self.functions = self._acceleration.functions(point, clock)
         noted = [self._update_discriminator(point) for _ in range(config.loss.d_steps)]
         at = self._conditions(point, state.g_optimizer, penalize=False)
         batch = self.batches.generator(clock, n, point.level, at.alpha if point.fading else None)
 
         def step(largest: int) -> Terms:
             return generator_step(
-                networks, state.g_optimizer, batch, at, config, point.g_lr, largest, self._functions.G, n,
+                networks, state.g_optimizer, batch, at, config, point.g_lr, largest, self.functions.G, n,
                 self._ranks,
             )  # fmt: skip
 
@@ -123,7 +124,7 @@ class Updates:
 
         def step(largest: int) -> Terms:
             return discriminator_step(
-                networks, state.d_optimizer, batch, at, config, point.d_lr, largest, self._functions.D, n,
+                networks, state.d_optimizer, batch, at, config, point.d_lr, largest, self.functions.D, n,
                 self._ranks,
             )  # fmt: skip
 

@@ -50,6 +50,11 @@ class BackgroundWriter:
             self._thread = None
         self.check()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a piece of this writer is under way."""
+        return self._thread is not None and self._thread.is_alive()
+
     @staticmethod
     def is_writing() -> bool:
         """Whether something is being written in this process, for which its exit would wait."""

@@ -72,15 +72,24 @@ def _run(folder: RunFolder) -> Facts:
     if record is None:
         return {**facts, "progress": "no checkpoint can be read" if damaged else "no checkpoint yet"}
     facts["progress"] = _progress(config, dataset, record)
-    stats = read_stats(folder.stats_file)
-    if stats:
-        facts["last losses"] = f"D {float(stats[-1]['D/loss']):.3f}, G {float(stats[-1]['G/loss']):.3f}"
+    facts |= _losses(folder)
     facts["trained with"] = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     try:
         generator = _weights(folder.generator_file)
     except CheckpointError as error:
         return {**facts, "generator": str(error)}
     return facts | {f"generator {k}": v for k, v in generator.items() if k != "path"}
+
+
+def _losses(folder: RunFolder) -> Facts:
+    """Return the losses of the newest log point, as far as it has them."""
+    try:
+        stats = read_stats(folder.stats_file)
+    except DataError as error:
+        return {"damaged log": str(error)}
+    last = {name: stats[-1].get(f"{name}/loss") for name in ("D", "G")} if stats else {}
+    told = [f"{name} {value:.3f}" for name, value in last.items() if isinstance(value, int | float)]
+    return {"last losses": ", ".join(told)} if told else {}
 
 
 def _progress(config: Config, dataset: Dataset, record: checkpoint.Record) -> str:

@@ -1,0 +1,86 @@
+"""How long a whole schedule takes, from what single levels were measured to take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from progan.training.schedule import Phase
+
+Stage = tuple[int, bool]
+"""A level, and whether it comes in."""
+
+
+def stage_of(phase: Phase) -> Stage:
+    """Return the stage that a phase is: phases of one stage compute the same."""
+    return phase.level, phase.kind != "stabilise"
+
+
+@dataclass(frozen=True)
+class PhaseTime:
+    """How long one phase takes.
+
+    Attributes:
+        phase: The phase.
+        seconds: Its length.
+        measured: Whether its own rate was measured; else it is its floor, as many times as the nearest
+            stage that was measured took its own.
+    """
+
+    phase: Phase
+    seconds: float
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Projection:
+    """How long a schedule takes.
+
+    Attributes:
+        phases: All of its phases, in order.
+    """
+
+    phases: tuple[PhaseTime, ...]
+
+    @property
+    def seconds(self) -> float:
+        """The whole length."""
+        return sum(phase.seconds for phase in self.phases)
+
+    @property
+    def measured_share(self) -> float:
+        """Share of the length whose rates were measured; 1 if there is no length."""
+        known = sum(phase.seconds for phase in self.phases if phase.measured)
+        return known / self.seconds if self.seconds else 1.0
+
+
+def project(
+    phases: Sequence[Phase], measured: Mapping[Stage, float], floors: Mapping[Stage, float]
+) -> Projection | None:
+    """Work out how long a schedule takes.
+
+    Args:
+        phases: All phases of the schedule.
+        measured: Seconds an image of the stages that were measured.
+        floors: Seconds an image that a stage takes at least, above 0, for every stage.
+
+    Returns:
+        The projection, or None if nothing was measured.
+    """
+    if not measured:
+        return None
+    times = []
+    for phase in phases:
+        stage, images = stage_of(phase), phase.end - phase.start
+        rate = measured.get(stage)
+        if rate is None:
+            like = nearest(stage, measured)
+            rate = floors[stage] * measured[like] / floors[like]
+        times.append(PhaseTime(phase, images * rate, stage in measured))
+    return Projection(tuple(times))
+
+
+def nearest(stage: Stage, measured: Mapping[Stage, float]) -> Stage:
+    """Return the measured stage that is most like another: in level, then in kind; the higher of two."""
+    level, fading = stage
+    return min(measured, key=lambda other: (abs(other[0] - level), other[1] != fading, -other[0]))
