@@ -13,8 +13,11 @@ from progan.config import Config, Options, flatten, make_config, merge
 from progan.data.builtin import synthetic
 from progan.data.packed import PackedSet
 from progan.training.checks import resolve, restrict
+from progan.training.objective import TERM_NAMES, Terms
+from progan.training.optimizer import Optimizer
 from progan.training.plan import make_plan
 from progan.training.state import ImageSpec
+from progan.training.step import Whole
 from progan.training.updates import Updates
 from tiny import OPTIONS
 
@@ -132,6 +135,7 @@ ELSEWHERE: dict[str, str] = {
     "run.threads": "test_precision.py::test_settings_are_set_and_put_back",
     "run.micro_batch": "test_step.py::test_micro_batches_per_level",
     "run.memory_fraction": "test_run_options.py::test_what_the_device_cannot_do_is_refused",
+    "run.timeout_minutes": "test_watch.py::test_nobody_moves",
     "run.log_kimg": "test_run_options.py::test_intervals",
     "run.snapshot_kimg": "test_run_options.py::test_intervals",
     "run.checkpoint_kimg": "test_run_options.py::test_intervals",
@@ -167,6 +171,20 @@ def pictures_in_two_parts(tmp_path_factory: pytest.TempPathFactory) -> PackedSet
 def configuration(tree: dict[str, Any]) -> Config:
     lengths = {"schedule": {"stabilise_kimg": 0.032, "fade_kimg": 0.048, "batch_size": 16}}
     return make_config(merge(OPTIONS, lengths), tree)
+
+
+@pytest.fixture(autouse=True)
+def processes_would_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without samples knows what the others add up: the parameters in use, and the terms."""
+
+    def reduce(whole: Whole, optimizer: Optimizer, means: Terms) -> Terms:
+        there = sum(parameter.grad is not None for parameter in optimizer._parameters.values())
+        fading = whole.fade and whole.at.alpha is not None
+        assert len(optimizer.gradients(whole.at.level, fading=fading)) == there
+        assert means.keys() <= set(TERM_NAMES)
+        return means
+
+    monkeypatch.setattr(Whole, "reduce", reduce)
 
 
 @lru_cache(maxsize=32)

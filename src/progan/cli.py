@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from cyclopts import App, CycloptsError, Parameter, Token, validators
 from rich.console import Console
@@ -20,7 +21,7 @@ from progan.cli_config import Tree, config_app, given, recipes, say
 from progan.cli_import import import_file
 from progan.cli_metrics import compare, evaluate
 from progan.config import Options, PictureOptions, explain, merge, parse_resolution, split_resolution
-from progan.errors import ConfigError, Interrupted, ProganError, StorageError
+from progan.errors import ConfigError, Interrupted, ProganError, StorageError, ToldElsewhere
 from progan.recipes import DEFAULT_RECIPE
 from progan.recipes.documents import read_document
 from progan.streams import patient
@@ -63,6 +64,7 @@ def train(
     dry_run: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     memory_check: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     device: str | None = None,
+    devices: int | None = None,
     on_divergence: Literal["stop", "rollback"] | None = None,
     options: Tree = None,
 ) -> None:
@@ -88,9 +90,15 @@ def train(
         Try a step of the largest level first, to see whether the memory suffices.
     device
         Short for --run.device.
+    devices
+        Train in so many processes on this machine, on CUDA one a GPU; more machines: torchrun.
     on_divergence
         Short for --run.on-divergence.
     """
+    from progan.training.launching import launch, to_launch
+
+    if to_launch(devices, os.environ):
+        sys.exit(launch(cast(int, devices), sys.argv[1:]))
     tree = given(options)
     short = {"device": device, "on_divergence": on_divergence}
     if any(value is not None for value in short.values()):
@@ -117,14 +125,18 @@ def _begin(
     """Train from pictures, or say what would happen."""
     from progan.training import checks
     from progan.training import run as training
+    from progan.training.distributed import join
     from progan.training.progress import TerminalReporter, print_plan
     from progan.training.signals import stop_on_signals
 
-    console = Console(file=patient(sys.stdout))
+    console = _console_of_training()
     with TerminalReporter(console) as reporter:
         if dry_run:
-            with stop_on_signals() as stop:
-                prepared = checks.check(source, out, recipe, tree, reporter, stop, file=config)
+            with join() as ranks, stop_on_signals() as stop:
+                place = (source, out, recipe, tree, reporter, stop)
+                prepared = ranks.in_turn(
+                    lambda: checks.check(*place, file=config, ranks=ranks), training.facts
+                )
             print_plan(console, prepared.plan, str(prepared.device), prepared.folder.path)
             return
         folder = training.train(
@@ -143,18 +155,32 @@ def _resume(run: Path, tree: dict[str, Any], *, dry_run: bool, memory_check: boo
     """Go on with a run, or say what would happen."""
     from progan.training import checks
     from progan.training import run as training
+    from progan.training.distributed import join
     from progan.training.progress import TerminalReporter, print_plan
     from progan.training.signals import stop_on_signals
 
-    console = Console(file=patient(sys.stdout))
+    console = _console_of_training()
     with TerminalReporter(console) as reporter:
         if dry_run:
-            with stop_on_signals() as stop:
-                prepared = checks.check_resume(run, tree, reporter, stop)
+            with join() as ranks, stop_on_signals() as stop:
+                prepared = ranks.in_turn(
+                    lambda: checks.check_resume(run, tree, reporter, stop, ranks=ranks), training.facts
+                )
             print_plan(console, prepared.plan, str(prepared.device), prepared.folder.path)
             return
         folder = training.resume(run, options=tree, reporter=reporter, memory_check=memory_check)
     _say_done(console, folder)
+
+
+def _console_of_training() -> Console:
+    """Return where training reports: of the processes that torchrun has started, the first does."""
+    return Console(file=patient(sys.stdout), quiet=_rank() != 0)
+
+
+def _rank() -> int:
+    """Return which of the processes of torchrun this is; 0 if it has started none."""
+    rank = os.environ.get("RANK", "0")
+    return int(rank) if rank.isdigit() else 0
 
 
 def _say_done(console: Console, folder: Path) -> None:
@@ -219,7 +245,7 @@ def generate(
     batch_size: int | None = None,
     device: str = "auto",
 ) -> None:
-    """Make pictures with a trained generator.
+    """Make pictures with a trained generator; under torchrun, with several processes.
 
     Parameters
     ----------
@@ -243,15 +269,19 @@ def generate(
         auto, cpu, cuda, mps, ...
     """
     from progan.evaluation.sampling import level_of
+    from progan.training.checks import choose_device
+    from progan.training.distributed import join
     from progan.viewers.samples import save_samples
 
-    G = _load(path, device)
-    level = level_of(G, level, resolution)
-    with _progress("generating") as progress:
-        made = save_samples(
-            G, out, n, seed=seed, label=label, level=level, batch_size=batch_size, progress=progress
-        )
-    say(Console(), f"{n} pictures: {made}")
+    with join() as ranks:
+        G = _load(path, str(ranks.device(choose_device(device))))
+        level = level_of(G, level, resolution)
+        with _progress("generating") as progress:
+            made = save_samples(
+                G, out, n, seed=seed, label=label, level=level, batch_size=batch_size, progress=progress,
+                ranks=ranks,
+            )  # fmt: skip
+    say(_console_of_training(), f"{n} pictures: {made}")
 
 
 @app.command
@@ -328,10 +358,15 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: Words of the command; None for those of the process.
     """
     _wait_politely()
+    # A broken connection is told in words; PyTorch would add a page of addresses.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from pydantic import ValidationError
 
     try:
         app(arguments, print_error=False, exit_on_error=False)
+    except ToldElsewhere as error:
+        time.sleep(1)  # torchrun ends all as soon as one has ended, so who tells it goes first
+        sys.exit(error.exit_code)
     except ProganError as error:
         _fail(str(error), error.exit_code)
     except CycloptsError as error:

@@ -45,6 +45,32 @@ class StorageError(ProganError):
     """A file could not be written (no space, no permission); what was there before is whole."""
 
 
+class RankError(ProganError):
+    """A process of a run on several was lost, stands still, or differs; what is saved is whole.
+
+    Args:
+        message: Which process, and where it was.
+        exit_code: Of the process that finds it.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class ToldElsewhere(ProganError):  # noqa: N818 - the error is another process's
+    """An error that all processes of a run end with, and one of them tells.
+
+    Args:
+        message: That error, for those who look for it here.
+        exit_code: Of the process.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class Interrupted(ProganError):  # noqa: N818 - it is a wish of the user, not an error
     """A signal asked the work to stop, and it did so without losing anything.
 

@@ -359,6 +359,11 @@ class RunOptions(Branch):
         description="Share of the GPU's memory to use at most; default: no limit.",
         json_schema_extra=seen(),
     )
+    timeout_minutes: Positive = Field(
+        60.0,
+        description="With several processes: end the run when none of them has moved for so long.",
+        json_schema_extra=seen(),
+    )
     log_kimg: PerLevelRate = Field(
         (10.0,), description="Interval of log points, per level.", json_schema_extra=seen("TF1")
     )

@@ -1,7 +1,8 @@
 """Which pictures, flips, latents, labels, mixing factors and augmentations a step uses.
 
 Everything random about training is decided here, as a pure function of (seed, purpose, clock, attempt). So a
-resumed run needs no generator state, and the number of devices or micro-batches changes nothing.
+resumed run needs no generator state, and the number of devices or micro-batches changes nothing. Each process
+draws the numbers of the whole batch, and takes to its device those of its share.
 """
 
 from __future__ import annotations
@@ -65,6 +66,30 @@ def sample_order(
     return positions
 
 
+def deal(n: int, group: int, rank: int, ranks: int) -> NDArray[np.int64]:
+    """Return the positions in a batch that one of several processes computes.
+
+    As with `micro_batches`, no minibatch-stddev group is split, and the same rule applied to the share alone
+    finds the same groups again. The shares differ by one group at most, the first ones being the larger.
+
+    Args:
+        n: Samples in the batch.
+        group: Samples in a stddev group (0 if there are none); min(group, n) divides n.
+        rank: Which process, 0..ranks-1.
+        ranks: Processes.
+
+    Returns:
+        int64 [m]; all positions in order for one process, none if there are fewer groups than processes and
+        the others have them all.
+    """
+    if ranks == 1:
+        return np.arange(n)
+    columns = np.arange(n).reshape(min(group, n) or 1, -1)  # [G, n / G]: a column is a group
+    each, more = divmod(columns.shape[1], ranks)
+    first = rank * each + min(rank, more)
+    return columns[:, first : first + each + (rank < more)].reshape(-1)
+
+
 def micro_batches(n: int, group: int, largest: int | None) -> list[NDArray[np.int64]]:
     """Deal a batch into parts without splitting a minibatch-stddev group.
 
@@ -72,7 +97,7 @@ def micro_batches(n: int, group: int, largest: int | None) -> list[NDArray[np.in
     order in which the same rule, applied to the part alone, finds the same groups again.
 
     Args:
-        n: Samples in the batch.
+        n: Samples in the batch, or in the share that was dealt of it; 0 for no parts.
         group: Samples in a stddev group (0 if there are none); min(group, n) divides n.
         largest: Most samples in a part; None for one part. A group is never split, so a part holds at
             least one group.
@@ -82,7 +107,7 @@ def micro_batches(n: int, group: int, largest: int | None) -> list[NDArray[np.in
     """
     group = min(group, n) or 1
     columns = np.arange(n).reshape(group, -1)  # [G, n / G]: a column is a group
-    width = columns.shape[1] if largest is None else max(1, largest // group)
+    width = max(1, columns.shape[1] if largest is None else largest // group)
     return [columns[:, i : i + width].reshape(-1) for i in range(0, columns.shape[1], width)]
 
 
@@ -154,7 +179,7 @@ class _Shown:
 
 
 class Batches:
-    """Makes the batches of a run.
+    """Makes the batches of a run, or what a process computes of them.
 
     Args:
         packed: The pictures.
@@ -164,6 +189,7 @@ class Batches:
         device: Where the tensors go.
         dtype: Their type.
         channels_last: Memory format of the images.
+        rank, ranks: Which process this is, and how many share the batches (`deal`).
 
     Attributes:
         indices: Positions in `packed` that are trained on.
@@ -180,6 +206,8 @@ class Batches:
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.packed = packed
         self.indices = packed.indices(config.data.part)
@@ -189,6 +217,7 @@ class Batches:
         self._data, self._loss, self._seed = config.data, config.loss, config.run.seed
         self._latent_size = latent_size
         self._draws = draws
+        self._group, self._rank, self._ranks = config.model.discriminator.stddev_group, rank, ranks
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self._entered: int | None = None
         self._resident: ResidentLevel | None = None
@@ -210,47 +239,47 @@ class Batches:
         self._pixels.forget()
 
     def discriminator(self, clock: int, n: int, level: int, alpha: Tensor | None) -> DiscriminatorBatch:
-        """Return the batch of the D update at `clock` images seen.
+        """Return this process's share of the batch of the D update at `clock` images seen.
 
         Args:
             clock: Images seen before this update.
-            n: Images in the batch.
+            n: Images in the whole batch.
             level: Level of the images.
             alpha: 0-d tensor while a level fades in, None otherwise.
         """
-        chosen = self.chosen(clock, n)
+        chosen, mine = self.chosen(clock, n), self._mine(n)
         noise = None
         if self._loss.target_noise > 0:
             rows = n if self._loss.target_noise_per == "sample" else 1
             drawn = self._rng("target noise", clock).standard_normal((rows, 2), dtype=np.float32)
-            noise = self._move(np.repeat(drawn * self._loss.target_noise, n // rows, axis=0))
+            noise = self._move(np.repeat(drawn * self._loss.target_noise, n // rows, axis=0)[mine])
         return DiscriminatorBatch(
             reals=self._reals(_Shown(clock, n, level, self.attempt), alpha, go_on=True),
-            labels=self._move(self.packed.label_vectors(chosen)),
-            latents=self._latents("latents D", clock, n),
-            mixing=self._move(self._rng("mixing", clock).random(n, dtype=np.float32)),
+            labels=self._move(self.packed.label_vectors(chosen[mine])),
+            latents=self._latents("latents D", clock, n, mine),
+            mixing=self._move(self._rng("mixing", clock).random(n, dtype=np.float32)[mine]),
             noise=noise,
-            augment_real=self._uniform("augment real D", clock, n),
-            augment_fake=self._uniform("augment fake D", clock, n),
+            augment_real=self._uniform("augment real D", clock, n, mine),
+            augment_fake=self._uniform("augment fake D", clock, n, mine),
         )
 
     def generator(self, clock: int, n: int, level: int, alpha: Tensor | None) -> GeneratorBatch:
-        """Return the batch of the G update that belongs to the iteration begun at `clock`.
+        """Return this process's share of the batch of the G update of the iteration begun at `clock`.
 
         The partners of a relativistic loss are the reals of that iteration's first D update.
         """
-        reals = None
+        reals, mine = None, self._mine(n)
         if self._loss.adversarial == "relativistic":
             chosen = self.chosen(clock, n)
             reals = self._reals(_Shown(clock, n, level, self.attempt), alpha, go_on=False)
         else:
             chosen = self.indices[self._rng("labels G", clock).integers(len(self.indices), size=n)]
         return GeneratorBatch(
-            latents=self._latents("latents G", clock, n),
-            labels=self._move(self.packed.label_vectors(chosen)),
+            latents=self._latents("latents G", clock, n, mine),
+            labels=self._move(self.packed.label_vectors(chosen[mine])),
             reals=reals,
-            augment_real=None if reals is None else self._uniform("augment real G", clock, n),
-            augment_fake=self._uniform("augment fake G", clock, n),
+            augment_real=None if reals is None else self._uniform("augment real G", clock, n, mine),
+            augment_fake=self._uniform("augment fake G", clock, n, mine),
         )
 
     def _rng(self, purpose: str, clock: int) -> np.random.Generator:
@@ -262,8 +291,16 @@ class Batches:
         order = sample_order(self._seed, clock, n, count, shuffle=shuffle, attempt=self.attempt)
         return self.indices[order]
 
+    def _mine(self, n: int) -> NDArray[np.int64]:
+        """Return the positions of this process's share of a batch."""
+        return deal(n, self._group, self._rank, self._ranks)
+
+    def _shown(self, shown: _Shown) -> NDArray[np.int64]:
+        """Return the positions in the packed set of the pictures of a share: [M]."""
+        return self.chosen(shown.clock, shown.n)[self._mine(shown.n)]
+
     def _reals(self, shown: _Shown, alpha: Tensor | None, *, go_on: bool) -> Tensor:
-        """Return real images, mirrored and cross-faded: [N, C, H, W] in [-1, 1].
+        """Return the real images of a share, mirrored and cross-faded: [M, C, H, W] in [-1, 1].
 
         Args:
             shown: Which.
@@ -273,7 +310,7 @@ class Batches:
         if self._resident is not None and self._resident.level == shown.level:
             flipped = self._flipped(shown)
             mask = None if flipped is None else send(flipped, self.device)
-            pixels = self._resident.take(send(self.chosen(shown.clock, shown.n), self.device), mask)
+            pixels = self._resident.take(send(self._shown(shown), self.device), mask)
         elif go_on:
             following = replace(shown, clock=shown.clock + shown.n)
             pixels = self._pixels.get(shown, following).to(self.device, non_blocking=True)
@@ -283,25 +320,28 @@ class Batches:
         return reals if alpha is None else fade_reals(reals, alpha)
 
     def _read(self, shown: _Shown) -> Tensor:
-        """Return pictures as they are stored, mirrored: [N, C, H, W], ready to be sent to the device."""
-        pixels = self.packed.read(shown.level, self.chosen(shown.clock, shown.n))
+        """Return pictures of a share as they are stored, mirrored: [M, C, H, W], ready to be sent."""
+        pixels = self.packed.read(shown.level, self._shown(shown))
         flipped = self._flipped(shown)
         if flipped is not None:
             pixels[flipped] = pixels[flipped, ..., ::-1]
         return ready(pixels, self.device)
 
     def _flipped(self, shown: _Shown) -> NDArray[np.bool_] | None:
-        """Return which pictures of a batch are mirrored, [n], or None if none ever is."""
-        return self._rng("flip", shown.clock).random(shown.n) < 0.5 if self._data.mirror else None
+        """Return which pictures of a share are mirrored, [M], or None if none ever is."""
+        if not self._data.mirror:
+            return None
+        return self._rng("flip", shown.clock).random(shown.n)[self._mine(shown.n)] < 0.5
 
-    def _uniform(self, purpose: str, clock: int, n: int) -> Tensor | None:
-        """Return the draws of the augmentation, [N, draws] in [0, 1), or None if there is none."""
+    def _uniform(self, purpose: str, clock: int, n: int, mine: NDArray[np.int64]) -> Tensor | None:
+        """Return the draws of the augmentation of a share, [M, draws] in [0, 1), or None if there is none."""
         if not self._draws:
             return None
-        return self._move(self._rng(purpose, clock).random((n, self._draws), dtype=np.float32))
+        return self._move(self._rng(purpose, clock).random((n, self._draws), dtype=np.float32)[mine])
 
-    def _latents(self, purpose: str, clock: int, n: int) -> Tensor:
-        return self._move(self._rng(purpose, clock).standard_normal((n, self._latent_size), dtype=np.float32))
+    def _latents(self, purpose: str, clock: int, n: int, mine: NDArray[np.int64]) -> Tensor:
+        drawn = self._rng(purpose, clock).standard_normal((n, self._latent_size), dtype=np.float32)
+        return self._move(drawn[mine])
 
     def _move(self, array: NDArray[np.float32]) -> Tensor:
         return send(array, self.device).to(self.dtype)

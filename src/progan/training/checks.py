@@ -24,6 +24,7 @@ from progan.data.packed import PackedSet, is_packed
 from progan.data.prepare import find_or_prepare
 from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError
 from progan.training import checkpoint
+from progan.training.distributed import ALONE, Ranks
 from progan.training.duality_gap import require_parts
 from progan.training.plan import Plan, make_plan
 from progan.training.precision import check_settings, choose_precision
@@ -64,6 +65,7 @@ def check(
     stop: StopRequest,
     *,
     file: str | Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> Prepared:
     """Check everything about a run and prepare its pictures, without training.
 
@@ -72,12 +74,13 @@ def check(
     Args:
         source, out, recipe, options, reporter, file: As in `progan.training.run.train`.
         stop: Polled while pictures are prepared.
+        ranks: The processes of the run, each of which checks.
 
     Raises:
         ProganError: of the kind that fits.
     """
     config = _from_anywhere(load_config(recipe, options, file=file))
-    device = choose_device(config.run.device)
+    device = ranks.device(choose_device(config.run.device))
     config = settle(config, device)
     check_settings(config.run, device)
     folder = RunFolder(out or default_folder(source, file or recipe))
@@ -88,7 +91,7 @@ def check(
         require_same(folder, folder.config(), config, unless=DECIDED_BY_PICTURES)
     _require_labels(source, config)
     _require_split(source, config)
-    whole = _prepare(source, config, reporter, stop)
+    whole = _prepare(source, config, reporter, stop, ranks)
     _require_no_label_file(source, config)
     packed = restrict(whole, config)
     if whole.label_size and not packed.label_size:
@@ -105,7 +108,12 @@ def check(
 
 
 def check_resume(
-    run: str | Path, options: Mapping[str, Any] | None, reporter: Reporter, stop: StopRequest
+    run: str | Path,
+    options: Mapping[str, Any] | None,
+    reporter: Reporter,
+    stop: StopRequest,
+    *,
+    ranks: Ranks = ALONE,
 ) -> Prepared:
     """Check that a run can go on, without training. Arguments as `progan.training.run.resume` and `check`."""
     folder = RunFolder(run)
@@ -113,7 +121,7 @@ def check_resume(
     config = make_config(old.model_dump(mode="json"), options or {})
     require_resumable(folder, old, config)
     require_writable(folder.path)
-    device = choose_device(config.run.device)
+    device = ranks.device(choose_device(config.run.device))
     config = settle(config, device)
     check_settings(config.run, device)
     dataset = folder.dataset()
@@ -121,7 +129,7 @@ def check_resume(
         packed = PackedSet.open(dataset.packed)
     except DataError as gone:
         try:
-            packed = _prepare(dataset.source, config, reporter, stop)
+            packed = _prepare(dataset.source, config, reporter, stop, ranks)
         except DataError as error:
             raise DataError(
                 f"{folder.path}: its packed set cannot be used ({gone}), nor be made again ({error}); "
@@ -263,14 +271,21 @@ def _conditioning(config: Config, packed: PackedSet) -> str:
     return "none"
 
 
-def _prepare(source: str | Path, config: Config, reporter: Reporter, stop: StopRequest) -> PackedSet:
+def _prepare(
+    source: str | Path, config: Config, reporter: Reporter, stop: StopRequest, ranks: Ranks
+) -> PackedSet:
     """Find or make the packed set, telling the reporter."""
+
+    def progress(done: int, total: int) -> None:
+        ranks.at(f"preparing pictures, {done:,} of {total:,}")
+        reporter.preparing(done, total)
+
     try:
         packed, report = find_or_prepare(
             source,
             config.data,
             base_shape=config.model.base_shape,
-            progress=reporter.preparing,
+            progress=progress,
             stop=lambda: bool(stop),
         )
     except KeyboardInterrupt:

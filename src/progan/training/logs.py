@@ -60,6 +60,23 @@ class Logs:
         self._events.close()
 
 
+class NoLogs:
+    """In the place of `Logs` where another process writes them."""
+
+    kept: tuple[Stats, ...] = ()
+
+    def write(self, stats: Stats) -> None:
+        """Write nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
 def read_stats(path: Path) -> list[Stats]:
     """Return the log points of a `stats.jsonl`; a last line that was cut off is left out.
 

@@ -8,17 +8,19 @@ import torch
 
 from progan.config import format_resolution
 from progan.data.packed import PackedSet
+from progan.training.distributed import ALONE, Ranks
 from progan.training.plan import Plan
 from progan.training.updates import Updates
 
 
-def try_largest(plan: Plan, packed: PackedSet, device: torch.device) -> str:
+def try_largest(plan: Plan, packed: PackedSet, device: torch.device, ranks: Ranks = ALONE) -> str:
     """Make two iterations at the largest level that the run reaches, and forget them.
 
     Args:
         plan: What the run will do.
         packed: Its pictures.
         device: Where it will compute.
+        ranks: The processes that share its batches.
 
     Returns:
         What was found, in words.
@@ -32,7 +34,7 @@ def try_largest(plan: Plan, packed: PackedSet, device: torch.device) -> str:
     phase = next(phase for phase in plan.schedule.phases if phase.level == level)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    updates = Updates(plan, packed, device, said.append)
+    updates = Updates(plan, packed, device, said.append, ranks)
     # The second time Adam's moments are there; both are the first of the phase, where penalties are due.
     for _ in range(2):
         updates.state.images_seen = plan.schedule.entry(phase)

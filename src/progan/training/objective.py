@@ -29,6 +29,21 @@ from progan.training.losses import (
 Terms = dict[str, Tensor]
 """Loss terms by name; each [N] before, 0-d after the mean over the batch."""
 
+TERM_NAMES = (
+    "real_score",
+    "fake_score",
+    "adversarial",
+    "real_positive",
+    "r1",
+    "r2",
+    "gp",
+    "drift",
+    "label_real",
+    "label_fake",
+    "loss",
+)
+"""Every term there can be, and the loss: what processes that share a batch add up, in this order."""
+
 
 @dataclass(frozen=True)
 class Conditions:

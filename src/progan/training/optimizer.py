@@ -135,6 +135,25 @@ class Optimizer:
         self.drop_gradients()
         return made
 
+    def gradients(self, level: int, *, fading: bool) -> list[Tensor]:
+        """Return the gradients that an update at a level uses, in the order of the network's parameters.
+
+        Where there is none yet, because this process has no sample of the batch, it becomes zeros.
+
+        Args:
+            level: The level.
+            fading: Whether it fades in (`is_used`).
+        """
+        found = []
+        for name, parameter in self._parameters.items():
+            if is_used(name, level, fading=fading):
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                found.append(parameter.grad)
+            elif parameter.grad is not None:
+                raise AssertionError(f"{name} has a gradient at level {level}")
+        return found
+
     def _make_moments(self) -> None:
         """Make room for the moments of parameters that are updated for the first time.
 

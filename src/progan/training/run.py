@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from progan.config import flatten
+from progan.errors import DivergenceError, Interrupted, ToldElsewhere
 from progan.recipes import DEFAULT_RECIPE
 from progan.training.checks import Prepared, check, check_resume
+from progan.training.distributed import Ranks, join
 from progan.training.memory import try_largest
 from progan.training.precision import settings
 from progan.training.reporting import Reporter
 from progan.training.signals import StopRequest, stop_on_signals
 from progan.training.trainer import Trainer
+from progan.version import __version__
 
 
 def train(
@@ -26,6 +33,8 @@ def train(
     memory_check: bool = False,
 ) -> Path:
     """Train a generator from pictures; the same call again goes on where the last one stopped.
+
+    Under torchrun its processes share the work; each makes this call.
 
     Args:
         source: A folder or .zip of pictures, a packed set, or `builtin:glyphs`.
@@ -45,10 +54,13 @@ def train(
         ProganError: of the kind that fits; see `progan.errors`. Everything that can be checked is checked
             before the first step.
     """
-    reporter = reporter or Reporter()
-    with stop_on_signals() as stop:
-        prepared = check(source, out, recipe, options, reporter, stop, file=file)
-        return _run(prepared, reporter, stop, memory_check)
+    with join() as ranks, stop_on_signals() as stop:
+        heard = reporter if reporter is not None and ranks.first else Reporter()
+
+        def checked() -> Prepared:
+            return check(source, out, recipe, options, heard, stop, file=file, ranks=ranks)
+
+        return _run(checked, heard, stop, ranks, memory_check)
 
 
 def resume(
@@ -72,19 +84,49 @@ def resume(
     Raises:
         ProganError: as `train`.
     """
-    reporter = reporter or Reporter()
-    with stop_on_signals() as stop:
-        return _run(check_resume(run, options, reporter, stop), reporter, stop, memory_check)
+    with join() as ranks, stop_on_signals() as stop:
+        heard = reporter if reporter is not None and ranks.first else Reporter()
+
+        def checked() -> Prepared:
+            return check_resume(run, options, heard, stop, ranks=ranks)
+
+        return _run(checked, heard, stop, ranks, memory_check)
 
 
-def _run(prepared: Prepared, reporter: Reporter, stop: StopRequest, memory_check: bool) -> Path:
-    """Train a checked run to its end."""
+def _run(
+    checked: Callable[[], Prepared], reporter: Reporter, stop: StopRequest, ranks: Ranks, memory_check: bool
+) -> Path:
+    """Check a run, on each of its processes, and train it to its end."""
+    prepared = ranks.in_turn(checked, facts)
     plan, packed, folder, device = prepared.plan, prepared.packed, prepared.folder, prepared.device
-    with folder.lock(), settings(plan.config.run, device):
+    ranks.limit(plan.config.run.timeout_minutes)
+    with folder.lock() if ranks.first else nullcontext(), settings(plan.config.run, device):
         if memory_check:
-            reporter.say(try_largest(plan, packed, device))
-        trainer = Trainer(plan, packed, folder, device, reporter)
+            reporter.say(try_largest(plan, packed, device, ranks))
+        trainer = Trainer(plan, packed, folder, device, reporter, ranks)
         trainer.resume()
-        folder.begin(plan.config, prepared.dataset)
-        trainer.run(stop)
+        if ranks.first:
+            folder.begin(plan.config, prepared.dataset)
+        try:
+            trainer.run(stop)
+        except (DivergenceError, Interrupted) as error:
+            if ranks.first:
+                raise
+            # All processes come to the same end together.
+            raise ToldElsewhere(str(error), error.exit_code) from None
     return folder.path
+
+
+def facts(prepared: Prepared) -> dict[str, str]:
+    """Return what all processes of a run must agree about, by name.
+
+    The device is left out, and the number of threads: machines may differ there.
+    """
+    config = flatten(prepared.plan.config.model_dump(mode="json"))
+    own = ("run.device", "run.threads")
+    return {
+        "progan": __version__,
+        "torch": ".".join(str(torch.__version__).split(".")[:2]),
+        "pictures": prepared.packed.fingerprint,
+        **{name: str(value) for name, value in config.items() if name not in own},
+    }

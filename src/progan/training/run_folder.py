@@ -34,6 +34,7 @@ FREE_KEYS = (
     "run.threads",
     "run.micro_batch",
     "run.memory_fraction",
+    "run.timeout_minutes",
     "run.log_kimg",
     "run.snapshot_kimg",
     "run.checkpoint_kimg",

@@ -1,6 +1,9 @@
-"""The state of a run to its folder and back, in the background."""
+"""The state of a run to its folder and back, in the background; of several processes, by the first."""
 
 from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
 
 import torch
 
@@ -9,6 +12,7 @@ from progan.errors import CheckpointError
 from progan.models import tensor_file, weights
 from progan.training import checkpoint
 from progan.training.checkpoint import Record
+from progan.training.distributed import ALONE, Ranks
 from progan.training.pace import Pace
 from progan.training.run_folder import RunFolder
 from progan.training.state import TrainState
@@ -23,20 +27,23 @@ class Saver:
         folder: The run.
         config: Its configuration.
         fingerprint: Of its packed set.
+        ranks: The processes of the run; the first reads and writes.
 
     Attributes:
         writer: What writes; to be entered while training, and waited for before saying that all is saved.
         pace: Knows when the next is due; to be restarted when training begins.
     """
 
-    def __init__(self, folder: RunFolder, config: Config, fingerprint: str) -> None:
+    def __init__(self, folder: RunFolder, config: Config, fingerprint: str, ranks: Ranks = ALONE) -> None:
         self.writer, self.pace = BackgroundWriter(), Pace(60 * config.run.checkpoint_minutes)
+        self._ranks = ranks
         self._folder, self._config, self._fingerprint = folder, config, fingerprint
 
     def save(self, state: TrainState, attempt: int) -> None:
         """Copy the state, which must be finite, into the CPU's memory and begin to write it.
 
-        It waits for the checkpoint before, so that memory holds one copy at a time.
+        All processes call it, and the first writes, once all are known to hold the same weights. It
+        waits for the checkpoint before, so that memory holds one copy at a time.
 
         Args:
             state: What to write; it may be changed as soon as this returns.
@@ -44,7 +51,11 @@ class Saver:
 
         Raises:
             StorageError: if the one before could not be written.
+            RankError: if processes hold different weights.
         """
+        self.compare(state)
+        if not self._ranks.first:
+            return
         with self.pace.waiting():
             self.writer.wait()
         begun = self.pace.begin()
@@ -69,6 +80,11 @@ class Saver:
 
         self.writer.submit(write)
 
+    def compare(self, state: TrainState) -> None:
+        """Compare the states of all processes; see `Ranks.compare`."""
+        if self._ranks.size > 1:
+            self._ranks.compare(f"The weights at {state.images_seen:,} images", digest(state.tensors()))
+
     def keep_up(self) -> None:
         """Wait for what is being written, if so much work would else be lost by a kill that it has to.
 
@@ -81,7 +97,7 @@ class Saver:
                 self.writer.wait()
 
     def restore(self, state: TrainState, before: int | None = None) -> tuple[Record | None, list[str]]:
-        """Load the newest readable checkpoint into a state.
+        """Load the newest readable checkpoint into a state; all processes take it from the first.
 
         Args:
             state: Where to.
@@ -94,10 +110,15 @@ class Saver:
         Raises:
             CheckpointError: if there are checkpoints but none fits or can be read.
         """
-        found, passed_over = checkpoint.newest(self._folder.checkpoints, before)
-        if found is None:
+        self._ranks.at("reading a checkpoint")
+        found, passed_over = None, list[str]()
+        if self._ranks.first:
+            found, passed_over = checkpoint.newest(self._folder.checkpoints, before)
+        facts = self._ranks.from_first(None if found is None else asdict(found[0]))
+        if facts is None:
             return None, passed_over
-        record, tensors = found
+        record = Record(**facts)
+        tensors = self._ranks.tensors_from_first({} if found is None else found[1])
         try:
             state.load_tensors(tensors)
             state.set_growth(record.level, record.alpha)
@@ -105,3 +126,17 @@ class Saver:
             raise CheckpointError(f"{self._folder.path}: the checkpoint does not fit ({error})") from None
         state.images_seen, state.phase = record.images_seen, record.phase
         return record, passed_over
+
+
+def digest(tensors: dict[str, torch.Tensor]) -> int:
+    """Return a number of 63 bits that another state has by chance only.
+
+    It is made of the sums of the numbers that the bits of each tensor are, and of their squares, modulo 2^64:
+    so every tensor is read where it is. Its elements take a multiple of 4 bytes.
+    """
+    sums = []
+    for value in tensors.values():
+        bits = value.detach().reshape(-1).view(torch.int32).to(torch.int64)
+        sums += [bits.sum().cpu(), (bits * bits).sum().cpu()]
+    text = "".join(tensors) + str(torch.stack(sums).tolist())
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

@@ -1,12 +1,14 @@
 """One update of D or of G, given a batch: no randomness and no files here.
 
-A batch is computed in parts of whole minibatch-stddev groups; gradients add up to those of the whole batch.
-When a GPU's memory does not hold a part, smaller ones are tried, and the update stays the same.
+A batch is dealt to processes, and each computes its share in parts, of whole minibatch-stddev groups;
+gradients add up to those of the whole batch. When a GPU's memory does not hold a part, smaller ones are
+tried, and the update stays the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -16,8 +18,16 @@ from progan.data.batches import DiscriminatorBatch, GeneratorBatch, micro_batche
 from progan.errors import ConfigError
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
+from progan.training.distributed import ALONE, Ranks
 from progan.training.gradients import Found, Function
-from progan.training.objective import Conditions, Terms, discriminator_terms, generator_terms, total
+from progan.training.objective import (
+    TERM_NAMES,
+    Conditions,
+    Terms,
+    discriminator_terms,
+    generator_terms,
+    total,
+)
 from progan.training.optimizer import Optimizer
 from progan.training.precision import autocast
 
@@ -33,31 +43,36 @@ def discriminator_step(
     lr: float,
     largest: int | None = None,
     function: Function[DiscriminatorBatch] | None = None,
+    n: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Terms:
     """Update D once; G makes the fakes and is not changed.
 
     Args:
         networks: G and D.
         optimizer: D's.
-        batch: The whole batch.
+        batch: This process's share of the batch.
         at: Level, alpha and what else holds.
         config: Losses and precision.
         lr: Learning rate.
         largest: Most samples that are computed at once; None for all.
         function: Computes the gradients of a part; None for the plain way, operation by operation.
+        n: Samples in the whole batch; None if the share is all of it.
+        ranks: The processes that share it.
 
     Returns:
-        The mean of each term over the batch, and of the `loss`: 0-d tensors on the device, detached. Nothing
-        if float16 overflowed: the update was left out then, and the next one is scaled down.
+        The mean of each term over the whole batch, and of the `loss`: 0-d tensors on the device, detached.
+        Nothing if float16 overflowed: the update was left out then, and the next one is scaled down.
     """
     G, D = networks
+    whole = Whole(len(batch) if n is None else n, at, G.growth == "fade", ranks)
 
     def gradients(part: DiscriminatorBatch) -> Terms:
         if function is not None:
-            return _add(function(part, at, len(batch)), optimizer)
-        return _backward(lambda: discriminator_terms(G, D, part, at, config), optimizer, config, len(batch))
+            return _add(function(part, at, whole.n), optimizer)
+        return _backward(lambda: discriminator_terms(G, D, part, at, config), optimizer, config, whole.n)
 
-    return _update(gradients, optimizer, batch, D.stddev_group, lr, largest)
+    return _update(gradients, optimizer, batch, whole, D.stddev_group, lr, largest)
 
 
 def generator_step(
@@ -69,18 +84,21 @@ def generator_step(
     lr: float,
     largest: int | None = None,
     function: Function[GeneratorBatch] | None = None,
+    n: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Terms:
     """Update G once; D is not changed, and its weights get no gradients. See `discriminator_step`."""
     G, D = networks
+    whole = Whole(len(batch) if n is None else n, at, G.growth == "fade", ranks)
 
     def gradients(part: GeneratorBatch) -> Terms:
         if function is not None:
-            return _add(function(part, at, len(batch)), optimizer)
-        return _backward(lambda: generator_terms(G, D, part, at, config), optimizer, config, len(batch))
+            return _add(function(part, at, whole.n), optimizer)
+        return _backward(lambda: generator_terms(G, D, part, at, config), optimizer, config, whole.n)
 
     D.requires_grad_(False)
     try:
-        return _update(gradients, optimizer, batch, D.stddev_group, lr, largest)
+        return _update(gradients, optimizer, batch, whole, D.stddev_group, lr, largest)
     finally:
         D.requires_grad_(True)
 
@@ -101,22 +119,56 @@ def _add(found: Found, optimizer: Optimizer) -> Terms:
     return terms
 
 
+@dataclass(frozen=True)
+class Whole:
+    """The whole batch that a share belongs to.
+
+    Attributes:
+        n: Its samples.
+        at: What holds during the update.
+        fade: Whether networks grow by fading.
+        ranks: The processes that share it.
+    """
+
+    n: int
+    at: Conditions
+    fade: bool
+    ranks: Ranks
+
+    def reduce(self, optimizer: Optimizer, means: Terms) -> Terms:
+        """Add up gradients and means over the processes, so that all hold those of the whole batch."""
+        if self.ranks.size == 1:
+            return means
+        gradients = optimizer.gradients(self.at.level, fading=self.fade and self.at.alpha is not None)
+        return self.ranks.reduce(gradients, means, TERM_NAMES)
+
+
 def _update(
     gradients: Callable[[Batch], Terms],
     optimizer: Optimizer,
     batch: Batch,
+    whole: Whole,
     group: int,
     lr: float,
     largest: int | None,
 ) -> Terms:
     """Add up the gradients of all parts of a batch, and step."""
-    n = len(batch)
     means: Terms = {}
-    for positions in micro_batches(n, group, largest):
+    for positions in micro_batches(len(batch), group, largest):
         for name, values in gradients(batch.take(positions)).items():
-            share = values.detach().sum() / n
+            share = values.detach().sum() / whole.n
             means[name] = means[name] + share if name in means else share
-    return means if optimizer.step(lr) else {}
+    means = whole.reduce(optimizer, means)
+    try:
+        return means if optimizer.step(lr) else {}
+    except torch.OutOfMemoryError as error:
+        if whole.ranks.size == 1:
+            raise
+        # The others have made this update, so it cannot be begun again in smaller parts.
+        raise ConfigError(
+            f"memory does not hold the optimizer's part of the update ({str(error).split('. ')[0]}); compute "
+            f"fewer images at once with --run.micro-batch"
+        ) from None
 
 
 OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "unable to find an engine to execute")
@@ -156,7 +208,7 @@ class PartSizes:
         self._say = say
 
     def largest(self, level: int, n: int) -> int:
-        """Return the most samples to compute at once at a level whose batches have `n`."""
+        """Return the most samples to compute at once at a level, of shares of batches of `n`."""
         asked = n if self._configured is None else per_level(self._configured, level)
         return min(n, self._found.get(level, asked))
 
@@ -167,7 +219,7 @@ class PartSizes:
             update: Makes the update, given the most samples to compute at once.
             optimizer: What an abandoned attempt has left in it is dropped.
             level: The level.
-            n: Samples in the batch.
+            n: Samples in this process's share of the batch.
 
         Returns:
             What `update` returns.

@@ -11,19 +11,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from progan.config import Config
 from progan.data.packed import PackedSet
 from progan.errors import CheckpointError, ConfigError, DataError, DivergenceError, Interrupted, ProganError
-from progan.evaluation.choice import ExtractorFile
-from progan.evaluation.monitor import Monitor
 from progan.files import remove_leftovers
 from progan.models import weights
 from progan.training import checkpoint, divergence
 from progan.training.alarm import Alarm
+from progan.training.distributed import ALONE, Ranks
 from progan.training.divergence import Circumstances
-from progan.training.duality_gap import DualityGap, GapWatch
 from progan.training.interval import Interval
-from progan.training.logs import Logs, Stats
+from progan.training.logs import Logs, NoLogs, Stats
+from progan.training.measuring import make_gap_watch, make_monitor
 from progan.training.plan import Plan
 from progan.training.precision import needs_loss_scaling
 from progan.training.reporting import Reporter
@@ -45,20 +43,28 @@ class Trainer:
         folder: Where everything is written.
         device: Where to compute.
         reporter: Who watches.
+        ranks: The processes of the run, which all train; the first writes and measures.
 
     Attributes:
         state: Everything that training changes.
     """
 
     def __init__(
-        self, plan: Plan, packed: PackedSet, folder: RunFolder, device: torch.device, reporter: Reporter
+        self,
+        plan: Plan,
+        packed: PackedSet,
+        folder: RunFolder,
+        device: torch.device,
+        reporter: Reporter,
+        ranks: Ranks = ALONE,
     ) -> None:
         config = plan.config
+        self._ranks = ranks
         self.plan, self.packed, self.folder, self.reporter = plan, packed, folder, reporter
         self.config, self.schedule, self.device = config, plan.schedule, device
-        monitor = make_monitor(config, packed, device)
-        self.gap = make_gap_watch(config, packed, device, reporter)
-        self.updates = Updates(plan, packed, device, reporter.say)
+        monitor = make_monitor(config, packed, device) if ranks.first else None
+        self.gap = make_gap_watch(config, packed, device, reporter) if ranks.first else None
+        self.updates = Updates(plan, packed, device, reporter.say, ranks)
         self.state = self.updates.state
         self._rows, columns = grid_shape(*config.run.grid, plan.spec.resolution(plan.spec.max_level))
         self.grid = SampleGrid(self._rows, columns, seed=config.run.seed, G=self.state.G)
@@ -68,7 +74,8 @@ class Trainer:
             self._watches.append(lambda: monitor.measure(self.state.G_ema, lambda: bool(self._stop)))
         if (gap := self.gap) is not None:
             self._watches.append(lambda: gap.measure(self.state, lambda: bool(self._stop)))
-        self._saver = Saver(folder, config, packed.fingerprint)
+        self._is_measured = bool(config.monitor.metrics) or config.monitor.duality_gap
+        self._saver = Saver(folder, config, packed.fingerprint, ranks)
         self._interval, self._alarm = Interval(), Alarm()
         self._went_back_to: int | None = None
         self._logged_at, self._logged = 0.0, 0
@@ -79,17 +86,20 @@ class Trainer:
         Raises:
             CheckpointError: if there are checkpoints but none fits or can be read.
         """
-        for place in (self.folder.path, self.folder.checkpoints, self.folder.samples):
-            remove_leftovers(place)
+        if self._ranks.first:
+            for place in (self.folder.path, self.folder.checkpoints, self.folder.samples):
+                remove_leftovers(place)
         record, passed_over = self._saver.restore(self.state)
         for message in passed_over:
             self.reporter.say(f"{message}; using the one before")
+        self._saver.compare(self.state)
         if record is None:
-            self._require_nothing_trained()
+            if self._ranks.first:
+                self._require_nothing_trained()
             return
         self.updates.batches.attempt = record.attempt
-        # A kill may have come between the checkpoint and its generator.
-        weights.save(self.state.G_ema, self.folder.generator_file)
+        if self._ranks.first:  # a kill may have come between the checkpoint and its generator
+            weights.save(self.state.G_ema, self.folder.generator_file)
         self.reporter.say(f"going on from {record.images_seen:,} images")
 
     def _require_nothing_trained(self) -> None:
@@ -135,7 +145,7 @@ class Trainer:
     def _train(self, stop: StopRequest) -> None:
         """Train from the present state to the end; see `run`."""
         state = self.state
-        with Logs(self.folder, state.images_seen) as logs:
+        with Logs(self.folder, state.images_seen) if self._ranks.first else NoLogs() as logs:
             self._interval, self._alarm = Interval(), Alarm(logs.kept)
             if state.images_seen == 0:
                 self._begin()
@@ -149,9 +159,10 @@ class Trainer:
                 done = after >= self.schedule.total
                 halt = self.schedule.stops(before, after)
                 # Asked once: a signal that comes from here on is for the next iteration.
-                stopped_by = stop.signal_number
+                stopped_by, overdue = self._agree(stop)
                 hurried = stopped_by is not None
-                self._write_what_is_due(logs, before, ending=done or halt or hurried, hurried=hurried)
+                ending = done or halt or hurried
+                self._write_what_is_due(logs, before, ending=ending, hurried=hurried, overdue=overdue)
                 self.reporter.advance(point, after)
                 if done or halt or hurried:
                     self._finish(point, halt=halt, stopped_by=None if done else stopped_by)
@@ -159,8 +170,9 @@ class Trainer:
 
     def _begin(self) -> None:
         """Write what there is before the first update; the state too, if training may go back to it."""
-        pictures = real_grid(self.packed, self.updates.batches.indices, self._rows, self.grid.columns)
-        write_grid(pictures, self.grid.columns, self.folder.samples / "reals.png")
+        if self._ranks.first:
+            pictures = real_grid(self.packed, self.updates.batches.indices, self._rows, self.grid.columns)
+            write_grid(pictures, self.grid.columns, self.folder.samples / "reals.png")
         if self.config.run.on_divergence == "rollback":
             self._saver.save(self.state, self.updates.batches.attempt)
 
@@ -201,6 +213,7 @@ class Trainer:
         if self.gap is not None:
             self.reporter.say(self.gap.summary())
         self._saver.writer.wait()
+        self._ranks.meet("the end")
         if stopped_by is not None:
             raise Interrupted(
                 f"stopped at {self.state.images_seen:,} images, checkpoint written; to go on: "
@@ -224,6 +237,7 @@ class Trainer:
         """
         options, batches = self.config.run, self.updates.batches
         self._saver.writer.wait()
+        self._ranks.meet("going back")
         if options.on_divergence == "stop":
             raise error
         attempt = batches.attempt + 1
@@ -251,7 +265,15 @@ class Trainer:
         factor = self.config.run.rollback_lr**self.updates.batches.attempt
         return replace(point, g_lr=point.g_lr * factor, d_lr=point.d_lr * factor)
 
-    def _write_what_is_due(self, logs: Logs, before: int, *, ending: bool, hurried: bool) -> None:
+    def _agree(self, stop: StopRequest) -> tuple[int | None, bool]:
+        """Return which signal asked any process to stop, and whether a checkpoint is due by the time."""
+        overdue = self._ranks.first and self._saver.pace.is_due()
+        signal_number, due = self._ranks.vote(stop.signal_number or 0, overdue)
+        return signal_number or None, bool(due)
+
+    def _write_what_is_due(
+        self, logs: Logs | NoLogs, before: int, *, ending: bool, hurried: bool, overdue: bool
+    ) -> None:
         """Write log point, sample grid and checkpoint after an iteration, each where it is due.
 
         Args:
@@ -259,19 +281,19 @@ class Trainer:
             before: The clock before the iteration.
             ending: It was the last one for now, so everything is due.
             hurried: A signal asked to stop.
+            overdue: The last checkpoint is too long ago.
         """
         schedule, after = self.schedule, self.state.images_seen
         # Not because of a signal: who sent it waits a few seconds for the checkpoint, not for metrics.
-        measured = bool(self._watches) and schedule.is_measured(before, after) and not hurried
+        measured = self._is_measured and schedule.is_measured(before, after) and not hurried
         if ending or measured or schedule.is_log(before, after):
             rate = (after - self._logged) / max(time.monotonic() - self._logged_at, 1e-9)
             self._log(logs, self._point(before), rate, measured=measured)
             self._logged, self._logged_at = after, time.monotonic()
         due = schedule.is_checkpoint(before, after) or schedule.phase_ends(before, after)
-        overdue = self._saver.pace.is_due()
         if hurried:
             self._save(before)  # it is written while the pictures are drawn
-        if ending or schedule.is_snapshot(before, after):
+        if self._ranks.first and (ending or schedule.is_snapshot(before, after)):
             self._write_samples()
         if not hurried and (ending or due or overdue):
             self._save(before)
@@ -290,6 +312,8 @@ class Trainer:
 
     def _diverged(self, wrong: list[str], point: Point, clock: int) -> DivergenceError:
         """Return the error for numbers that are not finite, with everything that the update was made of."""
+        if not self._ranks.first:
+            return DivergenceError(f"{', '.join(wrong)} not finite")  # the first tells it in full
         self._saver.writer.wait()
         batches = self.updates.batches
         at = Circumstances(
@@ -331,7 +355,7 @@ class Trainer:
         Raises:
             DivergenceError: if it has gone off and `run.on_alarm` is stop.
         """
-        told = self._alarm.observe(stats)
+        told = self._ranks.from_first(self._alarm.observe(stats))
         if told and self.config.run.on_alarm == "stop":
             self._saver.writer.wait()
             raise DivergenceError(
@@ -341,9 +365,10 @@ class Trainer:
         for message in told:
             self.reporter.say(f"warning: at {self.state.images_seen:,} images {message}")
 
-    def _log(self, logs: Logs, point: Point, rate: float, *, measured: bool) -> None:
+    def _log(self, logs: Logs | NoLogs, point: Point, rate: float, *, measured: bool) -> None:
         """Write a log point: means over the updates since the last one, and metrics if they are due."""
         seen = self.state.images_seen
+        self._ranks.at("a log point", seen, point.phase.name)
         norms = {
             "D/gradient_norm": float(self.state.d_optimizer.gradient_norm()),
             "G/gradient_norm": float(self.state.g_optimizer.gradient_norm()),
@@ -376,6 +401,7 @@ class Trainer:
         """Return metrics and duality gap; if they cannot be had that is said, and ends no training."""
         stats: Stats = {}
         for watch in self._watches:
+            self._ranks.at("a measurement", self.state.images_seen)
             try:
                 stats.update(watch())
             except ProganError as error:
@@ -411,39 +437,10 @@ class Trainer:
         Raises:
             DivergenceError: if the state is not finite; nothing of it is written then.
         """
+        self._ranks.at("a checkpoint", self.state.images_seen)
         self._means(before)
         wrong = checkpoint.not_finite(self.state.tensors())
         if wrong:
             raise self._diverged(wrong, self._point(before), before)
         self._saver.save(self.state, self.updates.batches.attempt)
         self._went_back_to = None
-
-
-def make_gap_watch(
-    config: Config, packed: PackedSet, device: torch.device, reporter: Reporter
-) -> GapWatch | None:
-    """Return what measures the duality gap during a run, or None if that is not asked for."""
-    if not config.monitor.duality_gap:
-        return None
-    return GapWatch(DualityGap(config, packed, device, say=reporter.say))
-
-
-def make_monitor(config: Config, packed: PackedSet, device: torch.device) -> Monitor | None:
-    """Return what measures the generator during a run, or None if no metrics are asked for.
-
-    Raises:
-        ProganError: if an extractor is missing, or there are too few pictures.
-    """
-    options = config.monitor
-    if not options.metrics:
-        return None
-    return Monitor(
-        packed,
-        options.metrics,
-        n=options.num_images,
-        part=config.data.part,
-        mirror=config.data.mirror,
-        seed=config.run.seed,
-        device=device,
-        extractor=ExtractorFile(options.extractor, options.resize, options.normalise),
-    )

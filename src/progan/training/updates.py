@@ -14,6 +14,7 @@ from progan.models import morph
 from progan.models.generator import LABEL_EXAMPLES
 from progan.training.acceleration import Acceleration, Functions
 from progan.training.augment import DRAWS
+from progan.training.distributed import ALONE, Ranks
 from progan.training.objective import Conditions, Terms
 from progan.training.optimizer import Optimizer, average_decay, update_average
 from progan.training.plan import Plan
@@ -30,6 +31,7 @@ class Updates:
         packed: The pictures.
         device: Where to compute.
         say: Told when memory asks for smaller parts.
+        ranks: The processes that share each batch.
 
     Attributes:
         plan: As given.
@@ -39,9 +41,15 @@ class Updates:
     """
 
     def __init__(
-        self, plan: Plan, packed: PackedSet, device: torch.device, say: Callable[[str], None]
+        self,
+        plan: Plan,
+        packed: PackedSet,
+        device: torch.device,
+        say: Callable[[str], None],
+        ranks: Ranks = ALONE,
     ) -> None:
         config = plan.config
+        self._ranks = ranks
         self.plan = plan
         self._config, self._schedule, self._device = config, plan.schedule, device
         self._say = say
@@ -57,6 +65,8 @@ class Updates:
             draws=DRAWS if config.augment.policy else 0,
             device=device,
             channels_last=device.type != "mps",
+            rank=ranks.rank,
+            ranks=ranks.size,
         )
 
     def iterate(self, point: Point) -> list[Terms]:
@@ -82,15 +92,18 @@ class Updates:
 
         def step(largest: int) -> Terms:
             return generator_step(
-                networks, state.g_optimizer, batch, at, config, point.g_lr, largest, self.functions.G
-            )
+                networks, state.g_optimizer, batch, at, config, point.g_lr, largest, self.functions.G, n,
+                self._ranks,
+            )  # fmt: skip
 
-        terms = self._parts.fit(step, state.g_optimizer, point.level, n)
+        self._ranks.at("the update of G", clock, point.phase.name)
+        terms = self._parts.fit(step, state.g_optimizer, point.level, len(batch))
         return [*noted, {f"G/{name}": value for name, value in terms.items()}]
 
     def _morph(self, level: int) -> None:
         """Compute all levels up to this one from what is trained, in the networks and in the average."""
         state = self.state
+        self._ranks.at("growth", state.images_seen, f"level {level}")
         for new in range(state.G.level + 1, level + 1):
             g, d = morph.grow(state.G, new), morph.grow(state.D, new)
             morph.grow(state.G_ema, new)
@@ -111,10 +124,12 @@ class Updates:
 
         def step(largest: int) -> Terms:
             return discriminator_step(
-                networks, state.d_optimizer, batch, at, config, point.d_lr, largest, self.functions.D
-            )
+                networks, state.d_optimizer, batch, at, config, point.d_lr, largest, self.functions.D, n,
+                self._ranks,
+            )  # fmt: skip
 
-        terms = self._parts.fit(step, state.d_optimizer, point.level, n)
+        self._ranks.at("the update of D", state.images_seen, point.phase.name)
+        terms = self._parts.fit(step, state.d_optimizer, point.level, len(batch))
         state.images_seen += n
         if "real_positive" in terms:
             state.augmenter.observe(terms["real_positive"], n)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from progan.config import format_resolution
 from progan.errors import ConfigError
 from progan.evaluation.labels import Label, written_label
-from progan.evaluation.sampling import Progress, digest, generate, level_of, reported, whole
+from progan.evaluation.sampling import Progress, digest, level_of, reported, whole
 from progan.files import parse_json, write_text
 from progan.models.generator import Generator
+from progan.training.distributed import ALONE, Ranks
+from progan.training.making import generate_together
 from progan.viewers.grids import check_grid, check_picture_channels, save_grid
 from progan.viewers.writers import (
     count_whole,
@@ -39,6 +44,7 @@ def save_samples(
     level: int | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Make `n` samples and write them, never holding more than a few batches (but for a `.png` grid).
 
@@ -51,6 +57,7 @@ def save_samples(
         n: Number of samples, at least 1.
         seed, label, level, batch_size: As in `generate`.
         progress: Called with (done, n).
+        ranks: The processes that make them together, each with its own G; the first writes.
 
     Returns:
         `out` as a path.
@@ -70,8 +77,13 @@ def save_samples(
     done = 0
     if form == "folder":
         manifest = _manifest(G, seed, label, level)
-        done = _resume(out, n, manifest)
-    batches = generate(G, n - done, seed=seed, start=done, label=label, level=level, batch_size=batch_size)
+        done = ranks.from_first(_resume(out, n, manifest) if ranks.first else 0)
+    batches: Iterator[NDArray[np.uint8]] = generate_together(
+        ranks, G, n - done, seed=seed, start=done, label=label, level=level, batch_size=batch_size
+    )
+    if not ranks.first:
+        deque(batches, maxlen=0)
+        return out
     batches = reported(batches, n, progress, done=done, size=len)
     remove_leftovers_of(out / MANIFEST if form == "folder" else out)
     if form == ".npy":

@@ -1,0 +1,254 @@
+"""Where each process of a run is, told to the others all the time; and the end of all when one is lost.
+
+A process that waits for another inside PyTorch sees nothing itself, so threads see for it. Each process
+writes its place into the store that torchrun has for the run. The first reads all places and the others read
+that of the first, so that the traffic grows with their number, not with its square. When one is silent, has
+failed, or none of them moves any more, each says so in words and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from progan.errors import RankError, ToldElsewhere
+from progan.files import parse_json
+
+PERIOD = 0.25
+"""Seconds between two signs of life."""
+SILENT = 3.0
+"""Seconds without a sign after which a process counts as lost, once a connection to one has broken."""
+LOST = 10.0
+"""Seconds without a sign after which a process counts as lost."""
+GRACE, LAST = 3.0, 8.0
+"""Seconds that a process has to notice an end by itself, and then to put things in order, before it is ended.
+"""
+SHOWN = 16
+"""Processes that a message lists."""
+
+
+class Store(Protocol):
+    """What is used of PyTorch's key-value stores."""
+
+    def set(self, key: str, value: str) -> None:
+        """Write a value."""
+
+    def multi_get(self, keys: list[str]) -> list[bytes]:
+        """Read values that are there."""
+
+
+@dataclass
+class Seen:
+    """What is known of a process.
+
+    Attributes:
+        sign: Its last sign of life; they count up.
+        heard: When that was noticed.
+        moves: How often it has moved.
+        moved: When that was noticed.
+        where: Its place, in words.
+        ended: Whether it leaves.
+        error: Why; None if it is done.
+        code: Its exit code.
+    """
+
+    sign: int = -1
+    heard: float = 0.0
+    moves: int = -1
+    moved: float = 0.0
+    where: str = "the start"
+    ended: bool = False
+    error: str | None = None
+    code: int = 0
+
+    def read(self, text: bytes, now: float) -> None:
+        """Take in what the process has written."""
+        held: dict[str, Any] = parse_json(text)
+        if held["sign"] != self.sign:
+            self.sign, self.heard = held["sign"], now
+        if held["moves"] != self.moves:
+            self.moves, self.moved = held["moves"], now
+        self.where, self.ended = held["where"], held["ended"]
+        self.error, self.code = held["error"], held["code"]
+
+
+class Watch:
+    """Tells where this process is, and watches over the others.
+
+    Args:
+        store: Where places are written; used by no other thread.
+        rank: Which process this is.
+        size: How many there are.
+        out: Ends the process with a code when its main thread does not.
+
+    Attributes:
+        timeout: Seconds after which it is an error that no process has moved; None for never.
+    """
+
+    def __init__(self, store: Store, rank: int, size: int, out: Callable[[int], object] = os._exit) -> None:
+        self._store, self._rank, self._size, self._out = store, rank, size, out
+        self.timeout: float | None = None
+        now = time.monotonic()
+        self._seen = [Seen(heard=now, moved=now) for _ in range(size)]
+        self._own = Seen(where="the start")
+        self._exchanged = now
+        self._all = rank == 0
+        self._verdict: RankError | ToldElsewhere | None = None
+        self._taken = threading.Event()
+        self._over = threading.Event()
+        self._write()
+        self._threads = [
+            threading.Thread(target=loop, name="watch", daemon=True) for loop in (self._exchange, self._judge)
+        ]
+
+    def start(self) -> None:
+        """Begin, when all processes have been made."""
+        for thread in self._threads:
+            thread.start()
+
+    def at(self, where: str) -> None:
+        """Note where this process is.
+
+        Raises:
+            RankError, ToldElsewhere: if another one is known to be lost or to have failed.
+        """
+        self._own.where = where
+        self._own.moves += 1
+        self.require_well()
+
+    def require_well(self) -> None:
+        """Raise as `at` does, without having moved."""
+        if self._verdict is not None:
+            self._taken.set()
+            raise self._verdict
+
+    def broken(self, error: Exception) -> RankError | ToldElsewhere:
+        """Return the error for a connection that broke, when it is known whose end it was; takes seconds."""
+        begun = time.monotonic()
+        if not self._all:
+            for seen in self._seen[1:]:
+                seen.heard = begun  # nothing was known of them so far
+        self._all = True
+        while self._verdict is None and time.monotonic() < begun + SILENT + 2 * PERIOD:
+            time.sleep(PERIOD / 2)
+            self._verdict = self._failed() or self._silent(SILENT)
+        self._taken.set()
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return self._verdict or RankError(
+            self._message(f"the connection to another process broke ({reason})")
+        )
+
+    def end(self, error: str | None = None, code: int = 0) -> None:
+        """Tell the others that this process leaves, and why, and stop watching.
+
+        Args:
+            error: Why, if the others cannot go on; None if they need not care.
+            code: Its exit code.
+        """
+        self._over.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(2 * PERIOD)
+        self._own.ended, self._own.error, self._own.code = True, error, code
+        if self._threads[0].is_alive():
+            return  # it waits for a store that does not answer
+        with contextlib.suppress(RuntimeError):  # the store has gone, and so have those who would read this
+            self._write()
+
+    def _write(self) -> None:
+        own = self._own
+        own.sign += 1
+        state = {name: getattr(own, name) for name in ("sign", "moves", "where", "ended", "error", "code")}
+        self._store.set(f"place/{self._rank}", json.dumps(state))
+
+    def _exchange(self) -> None:
+        """Write and read places until the end; nothing here ends the process, as the store may not answer."""
+        while not self._over.wait(PERIOD):
+            try:
+                self._write()
+                followed = range(self._size) if self._all else range(1)
+                texts = self._store.multi_get([f"place/{rank}" for rank in followed])
+            except RuntimeError:
+                self._exchanged = -math.inf
+                return
+            self._exchanged = time.monotonic()
+            for rank, text in zip(followed, texts, strict=True):
+                self._seen[rank].read(text, self._exchanged)
+
+    def _judge(self) -> None:
+        """Look whether all are well; if not, end this process, unless its main thread does so in time."""
+        while not self._over.wait(PERIOD):
+            self._verdict = self._verdict or self._failed() or self._silent(LOST) or self._stuck()
+            if self._verdict is not None:
+                break
+        if self._over.wait(GRACE) or (self._taken.is_set() and self._over.wait(LAST)):
+            return
+        code = 1 if self._verdict is None else self._verdict.exit_code
+        if isinstance(self._verdict, RankError) and not self._taken.is_set():
+            sys.stderr.write(f"error: {self._verdict}\n")
+            sys.stderr.flush()
+        self._out(code)
+
+    def _failed(self) -> RankError | ToldElsewhere | None:
+        """Return the error of a process that told why it leaves; the first repeats what others have told."""
+        for rank, seen in enumerate(self._seen):
+            if rank == self._rank or not seen.ended or seen.error is None:
+                continue
+            if self._rank != 0:
+                return ToldElsewhere(f"rank {rank}: {seen.error}", seen.code)
+            return RankError(self._message(f"rank {rank} failed in {seen.where} ({seen.error})"), seen.code)
+        return None
+
+    def _silent(self, seconds: float) -> RankError | None:
+        """Return the error for processes without a sign of life."""
+        now = time.monotonic()
+        if now - self._exchanged > seconds:
+            return RankError(self._message("rank 0, or torchrun on its machine, cannot be reached"))
+        silent = [
+            rank
+            for rank, seen in enumerate(self._seen)
+            if rank != self._rank
+            and (self._all or rank == 0)
+            and not seen.ended
+            and now - seen.heard > seconds
+        ]
+        if not silent:
+            return None
+        places = "; ".join(f"rank {rank} was in {self._seen[rank].where}" for rank in silent[:SHOWN])
+        return RankError(self._message(f"{_ranks(silent)} lost ({places})"))
+
+    def _stuck(self) -> RankError | None:
+        """Return the error for processes none of which has moved for too long; the first decides."""
+        if self.timeout is None or self._rank != 0:
+            return None
+        still = time.monotonic() - max(seen.moved for seen in self._seen)
+        if still <= self.timeout:
+            return None
+        return RankError(
+            self._message(f"no process has moved for {still / 60:.3g} minutes (run.timeout_minutes)")
+        )
+
+    def _message(self, what: str) -> str:
+        self._seen[self._rank].where = self._own.where
+        shown = self._seen[:SHOWN] if self._all else [*self._seen[:1], self._own]
+        names = range(SHOWN) if self._all else (0, self._rank)
+        places = "; ".join(f"rank {rank}: {seen.where}" for rank, seen in zip(names, shown, strict=False))
+        more = f"; and {self._size - SHOWN} more" if self._all and self._size > SHOWN else ""
+        return (
+            f"rank {self._rank} stops: {what}. Where each was last: {places}{more}. What was saved is whole: "
+            f"the same command goes on from there"
+        )
+
+
+def _ranks(ranks: list[int]) -> str:
+    """Return `rank 1 was` or `ranks 1, 2 were`."""
+    names = ", ".join(map(str, ranks[:SHOWN]))
+    return f"rank {names} was" if len(ranks) == 1 else f"ranks {names} were"

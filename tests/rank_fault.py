@@ -1,0 +1,71 @@
+"""The command with faults, for torchrun: `rank_fault.py FOLDER FAULT ... -- WORDS`.
+
+A fault is `kind:event:rank:count`: at the event of that number (from 0) the process of that rank kills itself
+(`kill`), stands still without a sign of life (`stop`) or with one (`sleep`), or fails (`raise`). Each happens
+once: a file in FOLDER remembers it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from progan.cli import main
+from progan.errors import StorageError
+from progan.models import morph, tensor_file
+from progan.training import updates
+
+COUNTS: Counter[str] = Counter()
+
+
+def happen(folder: Path, fault: str, event: str) -> None:
+    """Let a fault happen if this is its event."""
+    kind, name, rank, count = fault.split(":")
+    if name != event or rank != os.environ["RANK"] or COUNTS[event] != int(count):
+        return
+    done = folder / fault.replace(":", "-")
+    if done.exists():
+        return
+    done.touch()
+    if kind in ("kill", "stop"):
+        os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+    elif kind == "sleep":
+        time.sleep(600)
+    else:
+        raise StorageError("no space left for this test")
+
+
+def hooked(folder: Path, faults: list[str], event: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that may meet a fault before it does what it did."""
+
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        for fault in faults:
+            happen(folder, fault, event)
+        COUNTS[event] += 1
+        return call(*arguments, **named)
+
+    return wrapped
+
+
+def start() -> None:
+    """Run the command."""
+    folder, middle = Path(sys.argv[1]), sys.argv.index("--")
+    faults = sys.argv[2:middle]
+    replace = {
+        "step": (updates, "generator_step"),
+        "growth": (morph, "grow"),
+        "checkpoint": (tensor_file, "save_file"),
+    }
+    for event, (place, name) in replace.items():
+        setattr(place, name, hooked(folder, faults, event, getattr(place, name)))
+    main(sys.argv[middle + 1 :])
+
+
+if __name__ == "__main__":
+    start()

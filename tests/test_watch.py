@@ -1,0 +1,159 @@
+"""Who is lost, who failed, who stands still: told in words, and the end of a process that does not notice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from progan.errors import RankError, ToldElsewhere
+from progan.training import watch
+from progan.training.watch import Watch
+
+
+class Store(dict[str, str]):
+    """A store that may stop answering."""
+
+    gone = False
+
+    def set(self, key: str, value: str) -> None:
+        if self.gone:
+            raise RuntimeError("connection reset")
+        self[key] = value
+
+    def multi_get(self, keys: list[str]) -> list[bytes]:
+        if self.gone:
+            raise RuntimeError("connection reset")
+        return [self[key].encode() for key in keys]
+
+
+class Group:
+    """Some processes, as threads of this one; `silence` ends the signs of life of one."""
+
+    def __init__(self, size: int) -> None:
+        self.store = Store()
+        self.codes: list[int | None] = [None] * size
+        self.out = [threading.Event() for _ in range(size)]
+        self.watches = [Watch(self.store, rank, size, self.leave(rank)) for rank in range(size)]
+        for one in self.watches:
+            one.start()
+
+    def leave(self, rank: int) -> Callable[[int], None]:
+        def out(code: int) -> None:
+            self.codes[rank] = code
+            self.out[rank].set()
+
+        return out
+
+    def silence(self, rank: int) -> None:
+        self.watches[rank]._over.set()
+
+
+@pytest.fixture(name="group")
+def three_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Group]:
+    for name, seconds in {"PERIOD": 0.05, "SILENT": 1.0, "LOST": 1.5, "GRACE": 0.1, "LAST": 30.0}.items():
+        monkeypatch.setattr(watch, name, seconds)
+    group = Group(3)
+    yield group
+    group.store.gone = False
+    for one in group.watches:
+        one._over.set()
+
+
+def test_all_end_when_one_is_silent(group: Group, capsys: pytest.CaptureFixture[str]) -> None:
+    """None of them does anything: the first learns it from the silence, the other from the first."""
+    group.watches[1].at("the update of D at 48 images (fade to level 1)")
+    group.watches[0].at("the update of G at 48 images (fade to level 1)")
+    wait_until(lambda: group.watches[0]._seen[1].where.startswith("the update of D"))
+    group.silence(1)
+    assert group.out[0].wait(60)
+    said = capsys.readouterr().err
+    assert (
+        "rank 0 stops: rank 1 was lost (rank 1 was in the update of D at 48 images (fade to level 1))" in said
+    )
+    assert "rank 0: the update of G at 48 images" in said
+    assert group.codes[0] == 1
+    group.silence(0)
+    assert group.out[2].wait(60)
+    assert group.codes[2] == 1
+
+
+def test_who_is_told_in_time_raises(group: Group) -> None:
+    group.silence(2)
+    wait_until(lambda: group.watches[0]._verdict is not None)
+    with pytest.raises(RankError, match=r"rank 2 was lost \(rank 2 was in the start\)"):
+        group.watches[0].at("a log point")
+    assert not group.out[0].wait(0.2), "it may put things in order"
+    group.watches[0].end("rank 2 was lost", 1)
+    wait_until(lambda: group.watches[1]._verdict is not None)
+    with pytest.raises(ToldElsewhere, match="rank 0: rank 2 was lost"):
+        group.watches[1].require_well()
+
+
+def test_a_broken_connection_names_who_it_was(group: Group) -> None:
+    """One that is not the first has followed the first only, and looks at all then."""
+    group.silence(2)
+    error = group.watches[1].broken(RuntimeError("Connection closed by peer\nmore"))
+    assert isinstance(error, RankError)
+    assert "rank 2 was lost" in str(error)
+    assert "rank 0 was" not in str(error)
+
+
+def test_a_connection_that_breaks_while_all_are_well(group: Group) -> None:
+    error = group.watches[1].broken(RuntimeError("Connection closed by peer\nmore"))
+    assert "the connection to another process broke (Connection closed by peer)." in str(error)
+
+
+def test_an_error_is_told_once(group: Group) -> None:
+    """Who has it tells it, the first repeats it, and the others end with its exit code."""
+    group.watches[2].at("a checkpoint at 64 images")
+    group.watches[2].end("cannot write: no space", 2)
+    wait_until(lambda: group.watches[0]._verdict is not None)
+    with pytest.raises(
+        RankError, match=r"rank 2 failed in a checkpoint at 64 images \(cannot write"
+    ) as first:
+        group.watches[0].require_well()
+    assert first.value.exit_code == 2
+    group.watches[0].end(str(first.value), first.value.exit_code)
+    wait_until(lambda: group.watches[1]._verdict is not None)
+    with pytest.raises(ToldElsewhere) as other:
+        group.watches[1].require_well()
+    assert other.value.exit_code == 2
+
+
+def test_who_is_done_is_not_missed(group: Group) -> None:
+    group.watches[1].end()
+    assert not group.out[0].wait(1.0)
+    group.watches[0].require_well()
+
+
+def test_nobody_moves(group: Group) -> None:
+    """As long as one moves, the others may wait for it."""
+    group.watches[0].timeout = 0.5
+    for _ in range(30):
+        group.watches[1].at("preparing pictures")
+        assert not group.out[0].wait(0.05)
+    wait_until(lambda: group.watches[0]._verdict is not None)
+    with pytest.raises(
+        RankError, match=r"no process has moved for .* minutes \(run.timeout_minutes\)"
+    ) as error:
+        group.watches[0].require_well()
+    assert "rank 1: preparing pictures; rank 2: the start" in str(error.value)
+
+
+def test_the_store_is_gone(group: Group) -> None:
+    group.store.gone = True
+    for one in group.watches[:2]:
+        wait_until(lambda one=one: one._verdict is not None)  # type: ignore[misc]
+        with pytest.raises(RankError, match="rank 0, or torchrun on its machine, cannot be reached"):
+            one.require_well()
+        one.end("lost", 1)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if true():
+            return
+        threading.Event().wait(0.01)
+    pytest.fail("it does not come")
