@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from progan.data.batches import GeneratorBatch
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
 from progan.training import acceleration, updates
 from progan.training.acceleration import Acceleration, Moment, pays
 from progan.training.gradients import Found
 from progan.training.objective import Conditions
-from progan.training.recorded import CudaCapture, RecordedGradients
+from progan.training.recorded import CudaCapture, RecordedGradients, Shelf
 from progan.training.schedule import Phase, Point
 from progan.training.updates import Updates
 from test_step import SMOOTH, plan_of, run, weights
@@ -114,13 +116,79 @@ def test_a_recording_with_other_gradients_is_not_used(
     assert "its gradients differ by" in said[0]
 
 
-def test_running_out_of_memory_is_not_hidden(blobs: PackedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_memory_holds_no_recording_batches_stay_whole(
+    blobs: PackedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = weights(run(blobs, 4, **BRANCHES))
+
     def full(_: Callable[[], Found]) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
-    with_capture(monkeypatch, full)
-    with pytest.raises(ConfigError, match="does not hold 4 images at once"):
-        run(blobs, 1)
+    found, said = gradients_of(blobs, monkeypatch, full)
+    assert all(torch.equal(found[name], value) for name, value in plain.items())
+    assert said
+    assert all("memory does not hold CUDA graphs" in message for message in said)
+    assert len(said) == len(set(said)), "once for both networks"
+
+
+def test_recordings_make_room_for_what_is_computed_plainly() -> None:
+    """Before batches are halved, the memory of recordings is given back."""
+    shelf, said, refused = Shelf(), list[str](), list[int]()
+
+    def function(batch: Any, *_: Any) -> Found:
+        if len(batch) > 2 and shelf.recordings:
+            refused.append(len(batch))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return {"weight": batch.latents.sum() + 1}, {}
+
+    tape = Tape()
+    recorded: RecordedGradients[Any] = RecordedGradients(function, tape, said.append, shelf)
+    recorded(batch_of(), Conditions(level=0), 2)
+    assert len(shelf.recordings) == 1
+    assert recorded(batch_of(4), Conditions(level=0), 4)[0]["weight"] == 1
+    assert (refused, len(shelf.recordings), tape.recorded) == ([4], 0, 1)
+    assert said == ["level 0: memory does not hold CUDA graphs of the updates, so they are left out"]
+    recorded(batch_of(), Conditions(level=0), 2)
+    assert tape.recorded == 1, "not in this phase any more"
+    recorded(batch_of(), Conditions(level=1), 2)
+    assert tape.recorded == 2, "in the next it is tried again"
+
+
+def test_running_out_of_memory_is_not_hidden() -> None:
+    def function(*_: Any) -> Found:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    recorded: RecordedGradients[Any] = RecordedGradients(function, Tape(), print, Shelf())
+    with pytest.raises(torch.OutOfMemoryError):
+        recorded(batch_of(), Conditions(level=0), 2)
+
+
+def test_recordings_of_a_phase_go_together() -> None:
+    def function(*_: Any) -> Found:
+        return {"weight": torch.ones(1)}, {}
+
+    shelf = Shelf()
+    first, second = (RecordedGradients[Any](function, Tape(), print, shelf) for _ in range(2))
+    for recorded in (first, second):
+        recorded(batch_of(), Conditions(level=0), 2)
+    assert len(shelf.recordings) == 2
+    first(batch_of(), Conditions(level=1), 2)
+    assert len(shelf.recordings) == 1
+
+
+def test_a_recording_of_nothing_is_not_used() -> None:
+    """As of a device that is not the one that computes: its tensors hold the right values once."""
+    said: list[str] = []
+
+    def function(*_: Any) -> Found:
+        return {"weight": torch.ones(1)}, {}
+
+    recorded: RecordedGradients[Any] = RecordedGradients(
+        function, lambda f: (f(), lambda: None), said.append, Shelf()
+    )
+    for _ in range(2):
+        assert recorded(batch_of(), Conditions(level=0), 2)[0]["weight"] == 1
+    assert "its gradients differ by nan" in said[0]
 
 
 def test_what_is_not_finite_is_not_recorded() -> None:
@@ -129,7 +197,7 @@ def test_what_is_not_finite_is_not_recorded() -> None:
     def function(*_: Any) -> Found:
         return {"weight": slope.clone()}, {"loss": torch.ones(2)}
 
-    recorded: RecordedGradients[Any] = RecordedGradients(function, tape, print)
+    recorded: RecordedGradients[Any] = RecordedGradients(function, tape, print, Shelf())
     batch, at = batch_of(), Conditions(level=0)
     assert recorded(batch, at, 2)[0]["weight"] == torch.inf
     assert tape.recorded == 0
@@ -138,10 +206,8 @@ def test_what_is_not_finite_is_not_recorded() -> None:
     assert tape.recorded == 1
 
 
-def batch_of() -> Any:
-    from progan.data.batches import GeneratorBatch
-
-    return GeneratorBatch(latents=torch.zeros(2, 3), labels=torch.zeros(2, 0))
+def batch_of(n: int = 2) -> Any:
+    return GeneratorBatch(latents=torch.zeros(n, 3), labels=torch.zeros(n, 0))
 
 
 @given(st.integers(0, 10**7), st.floats(0.1, 1e5), st.floats(0, 1e4))
@@ -253,8 +319,44 @@ def test_updates_recorded_on_cuda_are_those_of_the_cpu(blobs: PackedSet, compile
 @needs_cuda
 def test_a_recording_reads_its_tensors_anew() -> None:
     x = torch.ones(4, device=CUDA)
-    (gradients, _), replay = CudaCapture()(lambda: ({"x": x * 2}, {}))
+    (gradients, _), replay = CudaCapture(CUDA)(lambda: ({"x": x * 2}, {}))
     x.fill_(5.0)
     replay()
     torch.cuda.synchronize()
     assert gradients["x"].tolist() == [10.0] * 4
+
+
+@needs_cuda
+def test_a_recording_that_failed_leaves_streams_as_they_were() -> None:
+    capture, x = CudaCapture(CUDA), torch.ones(4, device=CUDA)
+    present = torch.cuda.current_stream()
+
+    def waits() -> Found:
+        return {"x": x * float(x.sum())}, {}
+
+    with pytest.raises(RuntimeError):
+        capture(waits)
+    assert torch.cuda.current_stream() == present
+    for _ in range(2):  # the second time, nothing of the first is left
+        (gradients, _), replay = capture(lambda: ({"x": x * 2}, {}))
+        replay()
+        torch.cuda.synchronize()
+        assert gradients["x"].tolist() == [2.0] * 4
+        del gradients, replay
+
+
+@needs_cuda
+def test_another_thread_may_reserve_host_memory_during_a_recording() -> None:
+    x = torch.ones(4, device=CUDA)
+    sizes = iter(range(1, 10**6))
+
+    def function() -> Found:
+        thread = threading.Thread(target=lambda: torch.empty(next(sizes) * 2**20).pin_memory())
+        thread.start()
+        thread.join()
+        return {"x": x * 2}, {}
+
+    (gradients, _), replay = CudaCapture(CUDA)(function)
+    replay()
+    torch.cuda.synchronize()
+    assert gradients["x"].tolist() == [2.0] * 4

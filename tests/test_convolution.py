@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from progan.models import convolution
 from progan.models.convolution import convolve
 
 SHAPES = [(1, 3, 1, 5), (2, 4, 1, 6), (2, 3, 0, 7), (2, 3, 1, 6), (1, 1, 0, 4)]
@@ -81,6 +82,24 @@ def test_under_autocast_it_is_that_of_pytorch() -> None:
         found.append((y.float(), slope, weight.grad))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=0.05, atol=0.02 * float(other.detach().abs().max()))
+
+
+def test_gradients_are_computed_outside_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU they are computed in a thread that does not know autocast's type."""
+    enabled: list[bool] = []
+    transposed = convolution._transposed
+
+    def noting(*arguments: Any) -> Tensor:
+        enabled.append(torch.is_autocast_enabled("cpu"))
+        return transposed(*arguments)
+
+    monkeypatch.setattr(convolution, "_transposed", noting)
+    x, weight, bias = (value.detach().float().requires_grad_() for value in leaves(3, 8))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = convolve(x, weight, bias, padding=1)
+        torch.autograd.grad(y.float().sum(), x, create_graph=True)
+        assert torch.is_autocast_enabled("cpu")
+    assert enabled == [False]
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]

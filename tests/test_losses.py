@@ -154,3 +154,18 @@ def test_label_losses() -> None:
     torch.testing.assert_close(label_loss("classes", logits, several), binary)
     vector = label_loss("vector", logits, logits + torch.tensor([[3.0, 0, 4], [0, 0, 0]]))
     assert vector.tolist() == pytest.approx([12.5, 0])
+
+
+def test_gradients_of_scores_are_computed_outside_autocast() -> None:
+    """On a GPU they are computed in a thread that does not know autocast's type."""
+    enabled: list[bool] = []
+
+    def judge(x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = x.square().sum(dim=(1, 2, 3))
+        scores.register_hook(lambda _: enabled.append(torch.is_autocast_enabled("cpu")))  # type: ignore[no-untyped-call]
+        return scores, scores
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with_squares(judge, torch.ones(2, 1, 2, 2))
+        assert torch.is_autocast_enabled("cpu")
+    assert enabled == [False]

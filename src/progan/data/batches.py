@@ -120,7 +120,7 @@ class _Batch:
             return self  # micro_batches keeps the order when there is one part
         tensors: list[Tensor | None] = list(vars(self).values())
         latents: Tensor = vars(self)["latents"]
-        index = torch.from_numpy(positions).to(latents.device)
+        index = send(positions, latents.device)
         return type(self)(*(None if tensor is None else tensor[index] for tensor in tensors))
 
     def __len__(self) -> int:

@@ -92,5 +92,6 @@ def _fits(size: int, device: torch.device) -> bool:
     """Return whether there is room for so many bytes beside training; on a CPU nothing is gained."""
     if device.type != "cuda":
         return False
+    torch.cuda.empty_cache()  # what was computed at the level before is free, but for PyTorch's keeping it
     free, total = torch.cuda.mem_get_info(device)
     return size <= total * SHARE and size <= free / 2

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.grad import conv2d_weight
 
+from progan.models.derivatives import is_plain_autograd, outside_autocast
+
 Sizes = tuple[int, int]
 
 
@@ -35,7 +37,7 @@ def convolve(
         [N, O, (H + 2 padding - k) / stride + 1, ...], rounded down.
     """
     twice = torch.is_grad_enabled() and x.requires_grad and weight.requires_grad
-    if not twice or x.is_meta or torch.compiler.is_compiling():
+    if not twice or x.is_meta or not is_plain_autograd():
         return F.conv2d(x, weight, bias, stride=stride, padding=padding)
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         small = torch.get_autocast_dtype(x.device.type)
@@ -59,6 +61,11 @@ class _Convolution(Function):
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        with outside_autocast(slope):
+            return _Convolution._gradients(ctx, slope)
+
+    @staticmethod
+    def _gradients(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         needed = [_is_asked_for(ctx, i) for i in range(3)]
         if not torch.is_grad_enabled():

@@ -17,6 +17,7 @@ from progan.models.layers import (
     conv2d_downscale2d,
     downscale2d,
     fade,
+    fresh,
     minibatch_stddev,
     strided_down,
 )
@@ -54,16 +55,16 @@ class DownBlock(nn.Module):
         match self.downscale:
             case "strided":
                 x = blend_in(self.activation, strided_down(x, first.scaled_weight(), first.bias), alpha)
-                out = self.activation(second(x))
+                out = self.activation(fresh(second, x))
             case "separate":
-                x = second(blend_in(self.activation, first(x), alpha))
+                x = fresh(second, blend_in(self.activation, fresh(first, x), alpha))
                 if alpha is None:
                     out = downscale2d(self.activation(x))
                 else:
                     late = downscale2d(self.activation(x.clone()))
                     out = fade(self.activation(downscale2d(x)), late, alpha)
             case "fused":
-                x, weight = blend_in(self.activation, first(x), alpha), second.scaled_weight()
+                x, weight = blend_in(self.activation, fresh(first, x), alpha), second.scaled_weight()
                 out = self.activation(conv2d_downscale2d(x, weight, second.bias, fused=self.fused))
         return out
 
@@ -186,15 +187,15 @@ class Discriminator(Network):
 
     def _features(self, level: int, x: Tensor, morphing: Tensor | None = None) -> Tensor:
         """Map an image to features with fromRGB, which has bias and activation: [N, filters, H, W]."""
-        return blend_in(self.activation, self.from_rgb[level](x), morphing)
+        return blend_in(self.activation, fresh(self.from_rgb[level], x), morphing)
 
     def _judge(self, x: Tensor, sets: int) -> Tensor:
         """Map the features of level 0 to the outputs of the last layer: [N, 1 + label_size]."""
         if self.options.stddev_group:
             x = minibatch_stddev(x, self.options.stddev_group, self.options.stddev_features, sets)
-        x = self.activation(self.conv(x))
+        x = self.activation(fresh(self.conv, x))
         # reshape, not view: the features may be channels_last, and the original flattens NCHW.
-        x = self.activation(self.dense0(x.reshape(len(x), -1)))
+        x = self.activation(fresh(self.dense0, x.reshape(len(x), -1)))
         out: Tensor = self.dense1(x)
         return out
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from progan.models.derivatives import is_plain_autograd
 from progan.models.layers import pixel_norm
 
 
@@ -45,8 +46,10 @@ def leaky_pixel_norm(x: Tensor, slope: float, eps: float) -> Tensor:
         b = a / sqrt(mean_c(a^2) + eps), where a is leaky_relu(x): shape and type of x. The mean is at least
         float32. Source: section 4.2.
     """
-    if torch.compiler.is_compiling():
-        return pixel_norm(F.leaky_relu(x, slope), eps)  # the compiler fuses by itself
+    if not is_plain_autograd():
+        return pixel_norm(F.leaky_relu(x, slope), eps)
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return _LeakyPixelNorm.forward(x, slope, eps)[0]
     y, _ = _LeakyPixelNorm.apply(x, slope, eps)  # type: ignore[no-untyped-call]
     result: Tensor = y
     return result

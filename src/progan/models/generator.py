@@ -18,6 +18,7 @@ from progan.models.layers import (
     add_bias,
     blend_in,
     fade,
+    fresh,
     pixel_norm,
     strided_up,
     upscale2d,
@@ -60,7 +61,7 @@ class UpBlock(nn.Module):
         else:
             x = upscale2d_conv2d(x, weight, bias, fused=self.fused)
         x = blend_in(self.after, x, alpha)
-        return blend_in(self.after, self.conv1(x), alpha)
+        return blend_in(self.after, fresh(self.conv1, x), alpha)
 
 
 def after_convolution(options: GeneratorOptions) -> nn.Module:
@@ -188,9 +189,11 @@ class Generator(Network):
 
     def _base(self, x: Tensor) -> Tensor:
         """Map [N, latent + label] to the features of level 0: [N, filters, h0, w0]."""
-        x = self.dense(x).view(len(x), -1, *self.base_shape)  # channel-major, as the original's reshape
+        x = fresh(self.dense, x).view(
+            len(x), -1, *self.base_shape
+        )  # channel-major, as the original's reshape
         x = self.after(add_bias(x, self.dense_bias))
-        out: Tensor = self.after(self.conv(x))
+        out: Tensor = self.after(fresh(self.conv, x))
         return out
 
     def _finish(self, image: Tensor) -> Tensor:

@@ -131,6 +131,15 @@ def blend_in(function: Callable[[Tensor], Tensor], x: Tensor, alpha: Tensor | No
     return function(x) if alpha is None else fade(x, function(x.clone()), alpha)
 
 
+def fresh(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return layer(x) in memory that may be overwritten: a copy where a hook may look at the result."""
+    y: Tensor = layer(x)
+    if torch.compiler.is_compiling():
+        return y  # the compiler takes care of what is overwritten
+    watched = bool(layer._forward_hooks) or y._is_view()  # of hooks of its gradient, it is a view
+    return y.clone() if watched else y
+
+
 def fused_kernel(weight: Tensor, divisor: int = 1) -> Tensor:
     """Sum four copies of a k x k kernel, shifted by 0 or 1 in each axis: [O, I, k, k] -> [.., k+1, k+1].
 

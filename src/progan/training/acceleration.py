@@ -21,7 +21,7 @@ from progan.models.generator import Generator
 from progan.training.gradients import Batch, CompiledGradients, EagerGradients, Found, Function
 from progan.training.objective import Conditions, discriminator_terms, generator_terms
 from progan.training.precision import check_compiler
-from progan.training.recorded import Capture, CudaCapture, RecordedGradients
+from progan.training.recorded import Capture, CudaCapture, RecordedGradients, Shelf
 from progan.training.schedule import Phase, Point
 from progan.training.step import is_out_of_memory
 
@@ -86,8 +86,8 @@ class Acceleration:
         self._seconds = COMPILE_SECONDS
         on_cuda = device.type == "cuda"
         if capture is None and on_cuda and config.run.cuda_graphs:
-            capture = CudaCapture()
-        self._capture = capture
+            capture = CudaCapture(device)
+        self._capture, self._shelf = capture, Shelf()
         self._may_compile = config.run.compile == "auto" and on_cuda and not config.run.deterministic
         self._compiled: Functions | None = None
         self._plain = self._make(compiled=False)
@@ -132,6 +132,7 @@ class Acceleration:
         )
         if self._compiled is None:
             self._compiled = self._make(compiled=True)
+        self._shelf.recordings.clear()  # their memory is of more use to those of the compiled functions
         self._chosen = self._compiled
 
     def _make(self, *, compiled: bool) -> Functions:
@@ -145,8 +146,8 @@ class Acceleration:
             d = self._careful(CompiledGradients(networks, "D", config, discriminator_terms), d)
             g = self._careful(CompiledGradients(networks, "G", config, generator_terms), g)
         if self._capture is not None:
-            d = RecordedGradients(d, self._capture, self._say)
-            g = RecordedGradients(g, self._capture, self._say)
+            d = RecordedGradients(d, self._capture, self._say, self._shelf)
+            g = RecordedGradients(g, self._capture, self._say, self._shelf)
         return Functions(d, g)
 
     def _careful(self, function: Function[Batch], other: Function[Batch]) -> Function[Batch]:

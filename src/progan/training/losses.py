@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from progan.config import Adversarial, LabelForm
+from progan.models.derivatives import outside_autocast
 from progan.models.layers import at_least_float32
 
 
@@ -138,7 +139,8 @@ def with_squares(
     else:
         images = images.requires_grad_(True)
         scores, rest = judge(images)
-        (gradient,) = torch.autograd.grad((scores * scale).sum(), images, create_graph=True)
+        with outside_autocast(images):
+            (gradient,) = torch.autograd.grad((scores * scale).sum(), images, create_graph=True)
     return scores, rest, (at_least_float32(gradient) / scale).square().sum(dim=(1, 2, 3))
 
 

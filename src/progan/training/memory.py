@@ -43,6 +43,7 @@ def try_largest(plan: Plan, packed: PackedSet, device: torch.device, ranks: Rank
     found = f"memory check: level {level} ({size}) fits"
     if device.type == "cuda":
         found += f", at most {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB in use"
+    updates.batches.rest()
     del updates
     gc.collect()  # compiled functions and their networks hold each other
     if device.type == "cuda":

@@ -6,6 +6,7 @@ A recording is trusted after it has given the gradients that the operations them
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -26,21 +27,35 @@ LARGEST_ERROR = 0.05
 
 
 class CudaCapture:
-    """Records functions as CUDA graphs, which share their memory: they are replayed one after the other."""
+    """Records functions as CUDA graphs, which share their memory: they are replayed one after the other.
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    Args:
+        device: Where they compute; it need not be PyTorch's current one.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        # One for all, so that what the libraries keep for a stream is made outside of any graph's memory.
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
 
     def __call__(self, function: Callable[[], Found]) -> tuple[Found, Callable[[], None]]:
         """Record a function after running it once, for libraries to choose their algorithms."""
-        present, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(present)
-        with torch.cuda.stream(aside):
-            function()
-        present.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            result = function()
+        # Streams and graphs are those of the current device. And if a recording fails, PyTorch leaves its own
+        # stream the current one: this context puts the present one back.
+        with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream()):
+            present = torch.cuda.current_stream()
+            self._stream.wait_stream(present)
+            with torch.cuda.stream(self._stream):
+                function()
+            present.wait_stream(self._stream)
+            graph = torch.cuda.CUDAGraph()
+            # Memory whose last graph is gone must not be given to another: then it is memory of its own.
+            pool = next((living.pool() for living in self._graphs), None)
+            # Not "global": another thread may reserve host memory meanwhile, to read pictures ahead.
+            with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
+                result = function()
+        self._graphs.add(graph)
         return result, graph.replay
 
 
@@ -54,34 +69,51 @@ class _Recording(Generic[Batch]):
     replay: Callable[[], None]
 
 
+class Shelf:
+    """The recordings of the present phase, of all functions; those of other phases are let go together.
+
+    Attributes:
+        recordings: By the function and the kind of update.
+        full: Whether memory does not hold the recordings of this phase beside what is computed plainly.
+    """
+
+    def __init__(self) -> None:
+        self.recordings: dict[tuple[object, ...], _Recording[Any]] = {}
+        self.full = False
+        self._phase: tuple[object, ...] = ()
+
+    def enter(self, phase: tuple[object, ...]) -> None:
+        """Let go of what was recorded in another phase."""
+        if phase != self._phase:
+            self.recordings.clear()
+            self._phase, self.full = phase, False
+
+
 class RecordedGradients(Generic[Batch]):
     """Records a function for each kind of update it meets, and replays it.
-
-    Only the recordings of the present phase are kept.
 
     Args:
         function: Computes the gradients of a part of a batch.
         capture: Records it.
         say: Told if recording fails; from then on the function is called.
+        shelf: Where recordings are kept, for all functions that share memory.
     """
 
-    def __init__(self, function: Function[Batch], capture: Capture, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, function: Function[Batch], capture: Capture, say: Callable[[str], None], shelf: Shelf
+    ) -> None:
         self._function: Function[Batch] = function
-        self._capture, self._say = capture, say
-        self._phase: tuple[object, ...] = ()
-        self._recordings: dict[tuple[object, ...], _Recording[Batch]] = {}
+        self._capture, self._say, self._shelf = capture, say, shelf
         self._failed = False
 
     def __call__(self, batch: Batch, at: Conditions, n: int) -> Found:
         """Return gradients and terms as the function does; they hold until the next call."""
-        if self._failed:
-            return self._function(batch, at, n)
-        phase = (at.level, at.alpha is None)
-        if phase != self._phase:
-            self._recordings.clear()
-            self._phase = phase
-        key = (at.penalize, at.probability is None, len(batch), n)
-        recording = self._recordings.get(key)
+        shelf = self._shelf
+        shelf.enter((at.level, at.alpha is None))
+        if self._failed or shelf.full:
+            return self._plainly(batch, at, n)
+        key = (id(self), at.penalize, at.probability is None, len(batch), n)
+        recording = shelf.recordings.get(key)
         if recording is None:
             return self._record(key, batch, at, n)
         _copy_tensors(batch, recording.batch)
@@ -89,33 +121,58 @@ class RecordedGradients(Generic[Batch]):
         recording.replay()
         return recording.found
 
+    def _plainly(self, batch: Batch, at: Conditions, n: int) -> Found:
+        """Call the function; where memory runs out, once more without what the recordings hold of it."""
+        try:
+            return self._function(batch, at, n)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or not self._shelf.recordings:
+                raise
+        # Outside the handler: while it runs, the error keeps the failed attempt's tensors alive.
+        self._make_room(at.level)
+        return self._function(batch, at, n)
+
     def _record(self, key: tuple[object, ...], batch: Batch, at: Conditions, n: int) -> Found:
         """Compute gradients operation by operation, and record the same for the next time."""
-        expected = self._function(batch, at, n)
-        if not all(bool(torch.isfinite(value).all()) for value in expected[0].values()):
-            return expected  # nothing to compare with: float16 may overflow at first
+        expected = self._plainly(batch, at, n)
+        if self._shelf.full or not all(bool(torch.isfinite(value).all()) for value in expected[0].values()):
+            return expected  # not finite, so nothing to compare with: float16 may overflow at first
         kept_batch, kept_at = _clone_tensors(batch), _clone_tensors(at)
         try:
             found, replay = self._capture(lambda: self._function(kept_batch, kept_at, n))
+            for value in found[0].values():
+                value.fill_(torch.nan)  # what recorded nothing must not pass
             replay()
             error = _relative_error(found[0], expected[0])
         except RuntimeError as failure:
-            if is_out_of_memory(failure):
-                raise
-            return self._give_up(str(failure).strip().split("\n")[0], expected)
-        if not error < LARGEST_ERROR:
-            return self._give_up(f"its gradients differ by {error:.2g} of their norm", expected)
-        self._recordings[key] = _Recording(kept_batch, kept_at, found, replay)
+            memory, reason = is_out_of_memory(failure), str(failure).strip().split("\n")[0]
+        else:
+            if error < LARGEST_ERROR:
+                self._shelf.recordings[key] = _Recording(kept_batch, kept_at, found, replay)
+                return expected
+            memory, reason = False, f"its gradients differ by {error:.2g} of their norm"
+        if memory:
+            self._make_room(at.level)
+        else:
+            self._give_up(reason)
         return expected
 
-    def _give_up(self, reason: str, expected: Found) -> Found:
+    def _make_room(self, level: int) -> None:
+        """Go on in this phase without recordings, whose memory is needed: that of the batch counts more."""
+        self._shelf.recordings.clear()
+        self._shelf.full = True
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._say(f"level {level}: memory does not hold CUDA graphs of the updates, so they are left out")
+
+    def _give_up(self, reason: str) -> None:
         self._failed = True
-        self._recordings.clear()
+        for key in [key for key in self._shelf.recordings if key[0] == id(self)]:
+            del self._shelf.recordings[key]
         self._say(
             f"an update cannot be recorded as a CUDA graph ({reason}); going on without, which is slower at "
             f"low levels (run.cuda_graphs false leaves the attempt out)"
         )
-        return expected
 
 
 def _clone_tensors(value: T) -> T:
