@@ -27,8 +27,9 @@ demo: install
 	@echo
 	@echo 'Open $(RUN)/final.png, $(RUN)/walk.gif and the grids in $(RUN)/samples.'
 
+# Two processes, for tests use one core; a file stays in one of them, with what its tests share.
 test: install
-	$(BIN)/pytest $(FILES)
+	$(BIN)/pytest -n 2 --dist loadfile $(FILES)
 
 test-slow: install
 	$(BIN)/pytest -m slow $(FILES)
