@@ -1,7 +1,8 @@
-"""The command, with parts of 8 images, as one of several processes: `rank_measure.py FOLDER WORDS`.
+"""One of several that make images to be measured: `rank_measure.py FOLDER PORT,PORT,... WORDS -- WORDS`.
 
-Each process notes in FOLDER how many samples it has made to be measured. Without WORDS it goes through what
-may happen to images that are made together, and leaves there what it made each time (`SCENES`).
+It goes through what may happen to images that are made together (`SCENES`), then gives progan commands, one
+for each port, with parts of 8 images. What it made each time it leaves in FOLDER. One program for all, since
+to start it takes longer than all that it does.
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ def left(deal: Deal, make: Maker) -> None:
     raise DataError("what takes the images failed")
 
 
+def stopped(deal: Deal, make: Maker) -> None:
+    """Take the first images only."""
+    next(deal(make, PARTS, SHAPE))
+
+
 def nothing(_deal: Deal, _make: Maker) -> None:
     """Take none."""
 
@@ -72,6 +78,7 @@ SCENES: dict[str, tuple[Callable[[Deal, Maker], None], Callable[[Part, int], boo
     "the other cannot": (whole, lambda part, rank: rank == 1 and part[0] == PARTS[3][0]),
     "nobody can": (failing, lambda part, _rank: bool(part[0] == PARTS[2][0])),
     "left": (left, lambda _part, _rank: False),
+    "stopped": (stopped, lambda _part, _rank: False),
     "nothing": (nothing, lambda _part, _rank: False),
 }
 
@@ -91,24 +98,38 @@ def play(ranks: Ranks, name: str) -> list[int]:
     return make.made
 
 
-def start() -> None:
-    """Run the command, or all scenes one after the other."""
-    note, rank = Path(sys.argv[1]) / f"rank-{os.environ['RANK']}", int(os.environ["RANK"])
-    if len(sys.argv) == 2:
-        with join() as ranks:
-            assert ranks.rank == rank
-            note.write_text(json.dumps({name: play(ranks, name) for name in SCENES}))
-        return
-    sampling._BATCH_MOST = 8
+def command(words: list[str]) -> tuple[int | str | None, list[int]]:
+    """Give a command; returns its exit code, and the sizes of the parts that were made here for metrics."""
+    sizes: list[int] = []
     read = GeneratedImages.read
 
     def noted(self: GeneratedImages, indices: Part) -> Images:
-        with note.open("a") as stream:
-            stream.write(f"{len(indices)}\n")
+        sizes.append(len(indices))
         return read(self, indices)
 
-    GeneratedImages.read = noted  # type: ignore[method-assign]
-    main(sys.argv[2:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "_BATCH_MOST", 8)
+        patch.setattr(GeneratedImages, "read", noted)
+        try:
+            main(words)
+        except SystemExit as done:
+            return done.code, sizes
+    return 0, sizes
+
+
+def start() -> None:
+    """Go through all scenes, then give the commands."""
+    folder, rank = Path(sys.argv[1]), os.environ["RANK"]
+    with join() as ranks:
+        scenes = {name: play(ranks, name) for name in SCENES}
+    (folder / f"scenes-{rank}").write_text(json.dumps(scenes))
+    rest, given = sys.argv[3:], []
+    for port in sys.argv[2].split(","):
+        end = rest.index("--") if "--" in rest else len(rest)
+        os.environ["MASTER_PORT"] = port
+        given.append(command(rest[:end]))
+        rest = rest[end + 1 :]
+    (folder / f"commands-{rank}").write_text(json.dumps(given))
 
 
 if __name__ == "__main__":
