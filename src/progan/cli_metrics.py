@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from progan.cli_config import say
+from progan.cli_results import print_results
 from progan.config import parse_resolution
 from progan.errors import ConfigError, Interrupted
 
@@ -22,11 +21,12 @@ if TYPE_CHECKING:
     import torch
 
     from progan.evaluation.choice import ExtractorFile, Extractors
+    from progan.evaluation.generated import GeneratedImages
     from progan.evaluation.images import ImageSet
     from progan.evaluation.measure import Stages
-    from progan.evaluation.results import Result
     from progan.metrics.extractor_files import Inception
     from progan.metrics.extractors import Extractor
+    from progan.training.distributed import Ranks
     from progan.training.run_folder import RunFolder
 
 GAP = "duality_gap"
@@ -138,6 +138,8 @@ def evaluate(
 ) -> None:
     """Measure a generator against real pictures; a number that is known already is not computed again.
 
+    Under torchrun, all processes make the samples.
+
     Parameters
     ----------
     path
@@ -156,18 +158,38 @@ def evaluate(
         Also write a picture (.png): samples, each with the reals that are nearest to it in the extractor's
         features.
     """
+    from progan.training.distributed import join
+
+    others = {"label": label, "part": part, "mirror": mirror, "resolution": measuring.resolution}
+    with join() as ranks:
+        gap = _gap_of(path, data, out, measuring, copies, {**others, "num-reals": measuring.num_reals})
+        measuring = replace(measuring, metrics=tuple(name for name in measuring.metrics if name != GAP))
+        if gap is not None and not measuring.metrics and neighbours is None:
+            if ranks.first:
+                gap()
+            return
+        with _samples(ranks, path, measuring, label) as images:
+            if images is not None:
+                _evaluate(images, path, data, part, mirror, out, neighbours, measuring, gap)
+
+
+def _evaluate(
+    images: ImageSet,
+    path: Path,
+    data: Path | None,
+    part: str | None,
+    mirror: bool | None,
+    out: Path | None,
+    neighbours: Path | None,
+    measuring: Measuring,
+    gap: Callable[[], None] | None,
+) -> None:
+    """Measure the samples of the generator at `path`, and print; `evaluate` explains the rest."""
     from progan.evaluation.places import open_images
     from progan.evaluation.results import FILE
     from progan.training.run_folder import RunFolder
 
     run, place, seed = RunFolder(path), measuring.place(), measuring.seed_of_images
-    others = {"label": label, "part": part, "mirror": mirror, "resolution": measuring.resolution}
-    gap = _gap_of(path, data, out, measuring, copies, {**others, "num-reals": measuring.num_reals})
-    measuring = replace(measuring, metrics=tuple(name for name in measuring.metrics if name != GAP))
-    if gap is not None and not measuring.metrics and neighbours is None:
-        gap()
-        return
-    images = _open_generator(path, measuring, label)
     if run.exists():
         images.about["images_seen"] = _images_seen(run)
         out = out or run.path / FILE
@@ -224,14 +246,38 @@ def compare(
     _measure(images, reals, measuring, out, measuring.network())
 
 
-def _open_generator(path: Path, options: Measuring, label: str | None) -> ImageSet:
+@contextmanager
+def _samples(
+    ranks: Ranks, path: Path, options: Measuring, label: str | None
+) -> Iterator[GeneratedImages | None]:
+    """Give the first process the samples of a generator, which all of them make.
+
+    The others make what it asks for until its block has ended; then they get None.
+    """
+    from progan.training.making import follow, leading
+
+    # Each process loads the weights, which a training may replace meanwhile.
+    images = ranks.in_turn(
+        lambda: _open_generator(path, options, label, ranks.device(options.place())),
+        lambda images: {"the generator and its samples": images.fingerprint},
+    )
+    if ranks.first:
+        with leading(ranks) as images.deal:
+            yield images
+    else:
+        follow(ranks, images.read, images.shape)
+        yield None
+
+
+def _open_generator(
+    path: Path, options: Measuring, label: str | None, device: torch.device
+) -> GeneratedImages:
     """Return the samples of what must be a generator."""
+    from progan.evaluation.generated import GeneratedImages
     from progan.evaluation.places import open_images
 
-    images = open_images(
-        path, size=options.size, seed=options.seed_of_images, label=label, device=options.place()
-    )
-    if images.count is not None:
+    images = open_images(path, size=options.size, seed=options.seed_of_images, label=label, device=device)
+    if not isinstance(images, GeneratedImages):
         raise ConfigError(
             f"{path} is no generator; `progan compare` measures one set of images against another"
         )
@@ -340,45 +386,6 @@ def _measure(
     console = Console()
     print_results(console, results)
     say(console, f"results: {out}" if out is not None else "not written down; --out FILE would")
-
-
-def print_results(console: Console, results: Sequence[Result]) -> None:
-    """Print results as a table, the same numbers of the reals among themselves beside them, then notes."""
-    table = Table(box=box.SIMPLE)
-    table.add_column("metric", no_wrap=True)
-    pairs = [{name: _beside(result, name) for name in result.numbers} for result in results]
-    among = any(other is not None for beside in pairs for other in beside.values())
-    for title in ("number", *(["among reals"] if among else []), "images", "reals"):
-        table.add_column(title, justify="right")
-    table.add_column("")
-    for result, beside in zip(results, pairs, strict=True):
-        for name, other in beside.items():
-            if name in beside.values() or name.endswith("/images"):
-                continue
-            table.add_row(
-                name,
-                f"{result.numbers[name]:.4f}",
-                *(["" if other is None else f"{result.numbers[other]:.4f}"] if among else []),
-                f"{result.num_images:,}",
-                "" if result.num_reals is None else f"{result.num_reals:,}",
-                "known" if result.cached else "",
-            )
-    console.print(table)
-    for result in results:
-        halves = result.numbers.get(f"{result.metric}_floor/images")
-        if halves is not None:
-            say(console, f"{result.metric} among reals: of two halves with {halves:,.0f} images each")
-        for note in result.notes:
-            say(console, f"note: {note}")
-
-
-def _beside(result: Result, name: str) -> str | None:
-    """Return the name of the number that stands beside another: the floor, or the same of the reals."""
-    for suffix in ("_floor", "_reals"):
-        other = name.replace(result.metric, result.metric + suffix, 1)
-        if other in result.numbers and suffix not in name:
-            return other
-    return None
 
 
 def _images_seen(run: RunFolder) -> int | None:

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,13 +17,13 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from progan.config import format_resolution
+from progan.evaluation.dealing import Deal, alone, in_parts
 from progan.evaluation.images import ArrayImages, Images, ImageSet
 from progan.evaluation.labels import Label, label_vector, written_label
 from progan.evaluation.sampling import (
     Progress,
     batch_size_for,
     digest,
-    generate,
     label_vectors,
     latents,
     level_of,
@@ -49,6 +50,7 @@ class GeneratedImages(ImageSet):
         level: As in `level_of`; None for the generator's own.
         weights: What identifies the weights; None: `digest`.
         about: As in `ImageSet`.
+        deal: Who makes the samples of `batches` and `kept`; they do not depend on it.
 
     Samples are made in float32 proper: TF32 would make other pictures on one device than on another.
 
@@ -65,11 +67,13 @@ class GeneratedImages(ImageSet):
         level: int | None = None,
         weights: str | None = None,
         about: dict[str, Any] | None = None,
+        deal: Deal = alone,
     ) -> None:
         self.G = G
         self.seed = whole("seed", seed)
         self.level = level_of(G, level)
         self.label = label
+        self.deal = deal
         if label is not None:
             label_vector(G, label)
         identity = {
@@ -119,6 +123,15 @@ class GeneratedImages(ImageSet):
         with exact_float32(next(G.parameters()).device):
             return np.ascontiguousarray(render(G, z, labels, level=self.level))
 
+    def batches(self, indices: NDArray[np.int64]) -> Iterator[Images]:
+        """See `ImageSet`."""
+        # Dealt in the parts that `read` makes at once: the same bits, and something for everybody.
+        size = batch_size_for(self.G, self.level)
+        batches = [in_parts(batch, size) for batch in in_parts(indices, self.batch_size)]
+        made = self.deal(self.read, list(chain.from_iterable(batches)), self.shape)
+        for batch in batches:
+            yield np.concatenate(list(islice(made, len(batch))))
+
     @contextmanager
     def kept(self, n: int, folder: Path | None, progress: Progress | None = None) -> Iterator[ImageSet]:
         """Make the samples 0 to n - 1 once and give them from disk within the block.
@@ -151,8 +164,7 @@ class GeneratedImages(ImageSet):
                 yield self
                 return
             try:
-                with exact_float32(next(self.G.parameters()).device):
-                    self._fill(file, n, progress)
+                self._fill(file, n, progress)
             except Exception:
                 file.unlink(missing_ok=True)
                 raise
@@ -168,9 +180,7 @@ class GeneratedImages(ImageSet):
             done = n if had >= n * each else had // each // size * size
             with file.open("ab") as stream:
                 stream.truncate(done * each)
-                made = generate(
-                    self.G, n - done, seed=self.seed, start=done, label=self.label, level=self.level
-                )
+                made = self.deal(self.read, in_parts(np.arange(done, n), size), self.shape)
                 for batch in reported(made, n, progress, done=done, size=len):
                     stream.write(np.ascontiguousarray(batch).data)
 

@@ -10,6 +10,7 @@ import torch
 from progan.data.packed import PackedSet
 from progan.errors import DataError
 from progan.evaluation.choice import ExtractorFile, Extractors, check_names, make_metrics, needs_extractor
+from progan.evaluation.dealing import Deal, alone
 from progan.evaluation.generated import GeneratedImages
 from progan.evaluation.images import ImageSet, MirroredImages, PackedImages
 from progan.evaluation.measure import compute, count_reals, feed, measure_path
@@ -66,7 +67,9 @@ class Monitor:
         self._metrics: list[Metric | PathLength] = []
         self._require_enough()
 
-    def measure(self, G: Generator, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+    def measure(
+        self, G: Generator, stop: Callable[[], bool] = lambda: False, deal: Deal = alone
+    ) -> dict[str, float]:
         """Return the numbers of a generator, by name; the networks' random state is not touched.
 
         Metrics that are not defined for images of the generator's level (the sliced Wasserstein distance and
@@ -75,20 +78,20 @@ class Monitor:
         Args:
             G: The generator, at the level and alpha that it is to be measured at.
             stop: Asked after each batch of images whether to give up; then there are no numbers.
+            deal: Who makes the images; the numbers do not depend on it.
 
         Raises:
             DataError: if it makes values that are not finite, or the sets cannot be compared.
         """
         try:
-            return self._measure(G, _until(stop))
+            return self._measure(monitored(G, self._seed, deal), _until(stop))
         except _GivenUp:
             return {}
 
-    def _measure(self, G: Generator, progress: Progress) -> dict[str, float]:
+    def _measure(self, images: GeneratedImages, progress: Progress) -> dict[str, float]:
         """Measure; `progress` may end it."""
-        if self._level != G.level:
-            self._enter(G, progress)
-        images = GeneratedImages(G, seed=self._seed, weights="in training")
+        if self._level != images.level:
+            self._enter(images.G, progress)
         fed = [metric for metric in self._metrics if isinstance(metric, Metric)]
         numbers: dict[str, float] = {}
         try:
@@ -128,6 +131,17 @@ class Monitor:
                     f"{metric.name} needs at least {metric.minimum:,} images, not {self.n:,} of "
                     f"{self._packed.path}"
                 )
+
+
+def monitored(G: Generator, seed: int, deal: Deal = alone) -> GeneratedImages:
+    """Return the images that a `Monitor` measures.
+
+    Args:
+        G: The generator, at the level and alpha that it is to be measured at.
+        seed: Of the monitor.
+        deal: Who makes them.
+    """
+    return GeneratedImages(G, seed=seed, weights="in training", deal=deal)
 
 
 class _GivenUp(Exception):  # noqa: N818 - it never leaves this module

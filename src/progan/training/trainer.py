@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from progan.data.packed import PackedSet
-from progan.errors import CheckpointError, ConfigError, DataError, DivergenceError, Interrupted, ProganError
+from progan.errors import CheckpointError, ConfigError, DataError, DivergenceError, Interrupted
 from progan.files import remove_leftovers
 from progan.models import weights
 from progan.training import checkpoint, divergence
@@ -21,7 +21,7 @@ from progan.training.distributed import ALONE, Ranks
 from progan.training.divergence import Circumstances
 from progan.training.interval import Interval
 from progan.training.logs import Logs, NoLogs, Stats
-from progan.training.measuring import make_gap_watch, make_monitor
+from progan.training.measuring import make_gap_watch, make_monitor, measure_all
 from progan.training.plan import Plan
 from progan.training.precision import needs_loss_scaling
 from progan.training.reporting import Reporter
@@ -30,7 +30,6 @@ from progan.training.samples import SampleGrid, grid_shape, real_grid, write_gri
 from progan.training.saving import Saver
 from progan.training.schedule import Point
 from progan.training.signals import StopRequest
-from progan.training.step import is_out_of_memory
 from progan.training.updates import Updates
 
 
@@ -62,7 +61,7 @@ class Trainer:
         self._ranks = ranks
         self.plan, self.packed, self.folder, self.reporter = plan, packed, folder, reporter
         self.config, self.schedule, self.device = config, plan.schedule, device
-        monitor = make_monitor(config, packed, device) if ranks.first else None
+        measure = make_monitor(config, packed, device, ranks)
         self.gap = make_gap_watch(config, packed, device, reporter) if ranks.first else None
         self.updates = Updates(plan, packed, device, reporter.say, ranks)
         self.state = self.updates.state
@@ -70,8 +69,8 @@ class Trainer:
         self.grid = SampleGrid(self._rows, columns, seed=config.run.seed, G=self.state.G)
         self._stop = StopRequest()
         self._watches: list[Callable[[], dict[str, float]]] = []
-        if monitor is not None:
-            self._watches.append(lambda: monitor.measure(self.state.G_ema, lambda: bool(self._stop)))
+        if measure is not None:
+            self._watches.append(lambda: measure(self.state.G_ema, lambda: bool(self._stop)))
         if (gap := self.gap) is not None:
             self._watches.append(lambda: gap.measure(self.state, lambda: bool(self._stop)))
         self._is_measured = bool(config.monitor.metrics) or config.monitor.duality_gap
@@ -392,26 +391,10 @@ class Trainer:
         }
         self._heed(stats)
         if measured:
-            stats |= self._measure()
+            stats |= measure_all(self._watches, self._ranks, seen, self.reporter.say)
         self._interval = Interval()
         logs.write(stats)
         self.reporter.tick(stats)
-
-    def _measure(self) -> Stats:
-        """Return metrics and duality gap; if they cannot be had that is said, and ends no training."""
-        stats: Stats = {}
-        for watch in self._watches:
-            self._ranks.at("a measurement", self.state.images_seen)
-            try:
-                stats.update(watch())
-            except ProganError as error:
-                self.reporter.say(f"not measured at {self.state.images_seen:,} images: {error}")
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = str(error).split(". ")[0]
-                self.reporter.say(f"not measured at {self.state.images_seen:,} images: {reason}")
-        return stats
 
     def _gauges(self) -> Stats:
         """Return what adjusts itself during training, where it does."""
