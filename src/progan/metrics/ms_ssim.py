@@ -176,8 +176,10 @@ def structural_similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     window = gaussian_window(min(WINDOW, *a.shape[-2:]))
     # Variances stay the same when a number is taken off all values, and lose less to rounding.
     centre_a, centre_b = (x.mean((2, 3), keepdim=True).round() for x in (a, b))
-    a, b = a - centre_a, b - centre_b
-    maps = torch.stack([a, b, a * a + b * b, a * b])
+    maps = a.new_empty(4, *a.shape)
+    a, b = torch.sub(a, centre_a, out=maps[0]), torch.sub(b, centre_b, out=maps[1])
+    torch.mul(a, a, out=maps[2]).addcmul_(b, b)
+    torch.mul(a, b, out=maps[3])
     mean_a, mean_b, squares, product = filtered(maps, window)
     covariance = product.sub_(mean_a * mean_b)
     variances = squares.sub_(mean_a * mean_a + mean_b * mean_b)  # of equal images, just twice that
