@@ -343,22 +343,21 @@ class NormalisedSet:
         def project_some(images: Tensor, some: Tensor) -> None:
             patches = self._level.get(images)
             if some.is_cpu:
-                _multiply(scaled, patches, some)
-                some -= offsets
+                torch.sub(_multiply(scaled, patches), offsets, out=some)
             else:
                 torch.addmm(offsets, scaled, patches.T, beta=-1, out=some)
 
         workers.map(lambda both: project_some(*both), zip(self._chunks, outs, strict=True))
 
 
-def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """Compute a @ b.T on a CPU: [D, K] and [N, K] to [D, N], all float32.
+def _multiply(a: Tensor, b: Tensor) -> Tensor:
+    """Return a @ b.T, computed on a CPU: of [D, K] and [N, K], [D, N], all float32.
 
     PyTorch's usual product takes twice the time on processors of another maker than its library's. That of
     oneDNN, which compiled models use, is fast on all; where there is none, NumPy's is the next best.
     """
     product = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    if product is not None and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        out.copy_(product(a, b, None, "none", [], ""))
-    else:
-        np.matmul(a.numpy(), b.numpy().T, out=out.numpy())
+    if product is None or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return torch.from_numpy(a.numpy() @ b.numpy().T)
+    result: Tensor = product(a, b, None, "none", [], "")
+    return result

@@ -11,6 +11,7 @@ compared only at the same number of images, resolution, patches and kind of imag
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -339,18 +340,21 @@ def projected_distance(
         a, b = room[:, : len(some)]
         reals.project(some, a, workers)
         fakes.project(some, b, workers)
-        means = workers.map(lambda both: _distance_on_a_line(*both), zip(a, b, strict=True))
-        total += float(torch.stack(means).sum())
+        if room.is_cpu:
+            # Rows of NumPy's arrays, for it sorts in place, in a thirtieth of the time that PyTorch takes.
+            lines = zip(a.numpy(), b.numpy(), strict=True)
+            total += math.fsum(workers.map(lambda both: _distance_on_a_line(*both), lines))
+        else:
+            total += float((a.sort().values - b.sort().values).abs_().mean(1).sum())
     return total / len(directions)
 
 
-def _distance_on_a_line(a: Tensor, b: Tensor) -> Tensor:
+def _distance_on_a_line(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     """Return the Wasserstein distance of numbers [N] from others; they are used up."""
-    if not a.is_cpu:
-        return (a.sort().values - b.sort().values).abs_().mean()
-    for numbers in (a, b):
-        numbers.numpy().sort()  # in place and without positions, which takes PyTorch thirty times as long
-    return a.sub_(b).abs_().mean()
+    a.sort()
+    b.sort()
+    a -= b
+    return float(np.abs(a, out=a).mean(dtype=np.float64))
 
 
 def _check_options(seed: int, **counts: int) -> None:
