@@ -1,8 +1,8 @@
 """The command with faults, for torchrun: `rank_fault.py FOLDER FAULT ... -- WORDS`.
 
 A fault is `kind:event:rank:count`: at the event of that number (from 0) the process of that rank kills itself
-(`kill`), stands still without a sign of life (`stop`) or with one (`sleep`), or fails (`raise`). Each happens
-once: a file in FOLDER remembers it.
+(`kill`), stands still without a sign of life (`stop`) or with one (`sleep`), or fails (`raise`), or lacks its
+pictures (`lack`). Each happens once: a file in FOLDER remembers it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from progan.cli import main
-from progan.errors import StorageError
+from progan.data.batches import Batches
+from progan.errors import DataError, StorageError
 from progan.models import morph, tensor_file
 from progan.training import updates
 
@@ -37,6 +38,8 @@ def happen(folder: Path, fault: str, event: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
     elif kind == "sleep":
         time.sleep(600)
+    elif kind == "lack":
+        raise DataError("the pictures are gone for this test")
     else:
         raise StorageError("no space left for this test")
 
@@ -57,7 +60,8 @@ def start() -> None:
     """Run the command."""
     folder, middle = Path(sys.argv[1]), sys.argv.index("--")
     faults = sys.argv[2:middle]
-    replace = {
+    replace: dict[str, tuple[Any, str]] = {
+        "batch": (Batches, "discriminator"),
         "step": (updates, "generator_step"),
         "growth": (morph, "grow"),
         "checkpoint": (tensor_file, "save_file"),

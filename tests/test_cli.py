@@ -22,6 +22,7 @@ from progan import cli
 from progan.config import file_schema, load_config, make_config
 from progan.data.packed import PackedSet
 from progan.training import checkpoint
+from progan.training.checks import choose_device
 from tiny import command, environment, options, progan, words
 
 TRAIN = options(schedule={"total_kimg": 0.176})
@@ -346,6 +347,17 @@ def test_a_label_file_that_does_not_fit(
     message = mistake(capsys, "prepare", folder, tmp_path / "packed", "--labels", tmp_path / "no.csv")
     assert "no.csv" in message
     assert "three shares" in mistake(capsys, "prepare", folder, tmp_path / "packed", "--split", "a,b")
+
+
+def test_each_process_tries_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the last one if there are too few, which is told later."""
+    tried: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", lambda _n, device: tried.append(device))
+    for own in (0, 1, 2):
+        assert choose_device("cuda", own) == torch.device("cuda")
+    assert choose_device("cuda:0", 1) == torch.device("cuda:0")
+    assert tried == [torch.device("cuda", index) for index in (0, 1, 1, 0)]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

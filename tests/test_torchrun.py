@@ -21,7 +21,7 @@ from progan.models.weights import load
 from progan.training import checkpoint
 from progan.viewers.samples import save_samples
 from rank_process import free_port, variables
-from tiny import OPTIONS, command, environment, last_tensors, options, progan, require_equal, words
+from tiny import OPTIONS, TOTAL, command, environment, last_tensors, options, progan, require_equal, words
 
 LOG = {"run": {"log_kimg": [0.016], "checkpoint_kimg": [0.032]}}
 MORPH = merge({**OPTIONS, "schedule": {**OPTIONS["schedule"], "growth": "morph", "morph_kimg": [0.048]}}, LOG)
@@ -135,6 +135,20 @@ def test_processes_that_differ_are_refused(blobs: PackedSet, tmp_path: Path) -> 
     )
     assert "Traceback" not in said
     assert not (tmp_path / "run" / "config.yaml").exists(), "nothing was begun"
+
+
+def test_the_first_process_lacks_its_pictures(blobs: PackedSet, tmp_path: Path) -> None:
+    """It saves by itself what is trained, while the other waits for it in an update; then both end."""
+    run = tmp_path / "run"
+    arguments = ["train", blobs.path, "--out", run, *words(options())]
+    fault = [sys.executable, str(FAULTS), str(tmp_path), "lack:batch:0:5", "--", *map(str, arguments)]
+    (code, said), (other_code, other_said) = two_processes(fault, *fault)
+    assert (code, other_code, other_said) == (2, 2, ""), said
+    record, _ = last_tensors(run)
+    assert 0 < record.images_seen < TOTAL
+    assert "error: the pictures are gone for this test\n" in said
+    assert f"stopped at {record.images_seen:,} images, checkpoint written" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow

@@ -274,7 +274,7 @@ def generate(
     from progan.viewers.samples import save_samples
 
     with join() as ranks:
-        G = _load(path, str(ranks.device(choose_device(device))))
+        G = _load(path, str(ranks.device(choose_device(device, ranks.local_rank))))
         level = level_of(G, level, resolution)
         with _progress("generating") as progress:
             made = save_samples(

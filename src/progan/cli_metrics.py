@@ -93,11 +93,11 @@ class Measuring:
         """Seed of everything but the duality gap."""
         return 0 if self.seed is None else self.seed
 
-    def place(self) -> torch.device:
-        """Return the device to compute on."""
+    def place(self, own: int = 0) -> torch.device:
+        """Return the device to compute on; `own` as for `choose_device`."""
         from progan.training.checks import choose_device
 
-        return choose_device(self.device)
+        return choose_device(self.device, own)
 
     def network(self) -> ExtractorFile:
         """Return the extractor, not loaded yet."""
@@ -258,7 +258,7 @@ def _samples(
 
     # Each process loads the weights, which a training may replace meanwhile.
     images = ranks.in_turn(
-        lambda: _open_generator(path, options, label, ranks.device(options.place())),
+        lambda: _open_generator(path, options, label, ranks.device(options.place(ranks.local_rank))),
         lambda images: {"the generator and its samples": images.fingerprint},
     )
     if ranks.first:

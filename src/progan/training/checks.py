@@ -80,7 +80,7 @@ def check(
         ProganError: of the kind that fits.
     """
     config = _from_anywhere(load_config(recipe, options, file=file))
-    device = ranks.device(choose_device(config.run.device))
+    device = ranks.device(choose_device(config.run.device, ranks.local_rank))
     config = settle(config, device)
     check_settings(config.run, device)
     folder = RunFolder(out or default_folder(source, file or recipe))
@@ -121,7 +121,7 @@ def check_resume(
     config = make_config(old.model_dump(mode="json"), options or {})
     require_resumable(folder, old, config)
     require_writable(folder.path)
-    device = ranks.device(choose_device(config.run.device))
+    device = ranks.device(choose_device(config.run.device, ranks.local_rank))
     config = settle(config, device)
     check_settings(config.run, device)
     dataset = folder.dataset()
@@ -163,8 +163,12 @@ def require_writable(path: Path) -> None:
         raise StorageError(f"{path}: {existing} cannot be written; choose another --out")
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, own: int = 0) -> torch.device:
     """Return the device that `auto` (CUDA, then MPS, then CPU) or a PyTorch name means.
+
+    Args:
+        name: Which.
+        own: Number of the GPU that this process has, of several on a machine; `cuda` is tried on it.
 
     Raises:
         ConfigError: if there is no such device here.
@@ -175,7 +179,10 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        tried = device
+        if device == torch.device("cuda"):  # processes that tried the first one would all hold memory of it
+            tried = torch.device("cuda", min(own, max(0, torch.cuda.device_count() - 1)))
+        torch.empty(1, device=tried)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"run.device {name!r} cannot be used here: {reason}") from None

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells each process."""
+TELL_SECONDS = 15.0
+"""How long a process that has failed waits for the first to tell the same."""
 
 
 @dataclass
@@ -243,6 +245,21 @@ class Ranks:
                 self._link.votes[1].wait()
                 self._link.votes = None
             dist.all_reduce(torch.zeros(()))
+
+    def let_first_tell(self) -> None:
+        """Wait a moment, on a process that has failed: the first may have met the same, and tells it for all.
+
+        What all meet at once, such as a disk that is gone, is then told once, after the first has saved.
+
+        Raises:
+            RankError, ToldElsewhere: if the first, or another process, has told its end.
+        """
+        if self._link is None or self.first:
+            return
+        until = time.monotonic() + TELL_SECONDS
+        while time.monotonic() < until:
+            self._link.watch.require_well()
+            time.sleep(POLL)
 
     def in_turn(self, work: Callable[[], T], facts_of: Callable[[T], dict[str, str]]) -> T:
         """Do some work first on the first process, then on the first of each machine, then on the others.

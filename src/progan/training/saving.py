@@ -39,7 +39,7 @@ class Saver:
         self._ranks = ranks
         self._folder, self._config, self._fingerprint = folder, config, fingerprint
 
-    def save(self, state: TrainState, attempt: int) -> None:
+    def save(self, state: TrainState, attempt: int, *, together: bool = True) -> None:
         """Copy the state, which must be finite, into the CPU's memory and begin to write it.
 
         All processes call it, and the first writes, once all are known to hold the same weights. It
@@ -48,12 +48,14 @@ class Saver:
         Args:
             state: What to write; it may be changed as soon as this returns.
             attempt: How often the run has gone back.
+            together: False if the first alone calls it, and so cannot know what the others hold.
 
         Raises:
             StorageError: if the one before could not be written.
             RankError: if processes hold different weights.
         """
-        self.compare(state)
+        if together:
+            self.compare(state)
         if not self._ranks.first:
             return
         with self.pace.waiting():

@@ -179,16 +179,23 @@ class Trainer:
         """Make one iteration; where its pictures or memory are missing, save what has been trained.
 
         An iteration that has updated D is not saved amid itself: a run that goes on begins with a whole one.
+        The first process saves by itself, as the others may be waiting for its share of the update.
         """
         before = self.state.images_seen
         try:
             self._iterate(point)
         except (DataError, ConfigError) as error:
-            if before == 0 or self.state.images_seen != before:
+            self._ranks.let_first_tell()
+            if before == 0 or self.state.images_seen != before or not self._ranks.first:
                 raise
             self._saver.writer.wait()
             if not self._is_saved(before):
-                self._save(before)
+                try:
+                    self._save(before, together=False)
+                except DivergenceError:
+                    if self._ranks.size == 1:
+                        raise
+                    raise error from None  # the others do not know of it, so going back is not possible
                 self._saver.writer.wait()
             raise type(error)(
                 f"{error}\nstopped at {before:,} images, checkpoint written; to go on once that is mended: "
@@ -411,19 +418,21 @@ class Trainer:
         name = f"{self.state.images_seen:09d}_{height}x{width}.png"
         write_grid(self.grid.draw(self.state.G_ema), self.grid.columns, self.folder.samples / name)
 
-    def _save(self, before: int) -> None:
+    def _save(self, before: int, *, together: bool = True) -> None:
         """Begin to write a checkpoint and the averaged generator.
 
         Args:
             before: The clock before the iteration.
+            together: All processes do so; else the first alone, whatever the others do.
 
         Raises:
             DivergenceError: if the state is not finite; nothing of it is written then.
         """
-        self._ranks.at("a checkpoint", self.state.images_seen)
+        if together:
+            self._ranks.at("a checkpoint", self.state.images_seen)
         self._means(before)
         wrong = checkpoint.not_finite(self.state.tensors())
         if wrong:
             raise self._diverged(wrong, self._point(before), before)
-        self._saver.save(self.state, self.updates.batches.attempt)
+        self._saver.save(self.state, self.updates.batches.attempt, together=together)
         self._went_back_to = None

@@ -88,6 +88,7 @@ class Updates:
         self.functions = self._acceleration.functions(point, clock)
         noted = [self._update_discriminator(point) for _ in range(config.loss.d_steps)]
         at = self._conditions(point, state.g_optimizer, penalize=False)
+        self._ranks.at("the update of G", clock, point.phase.name)
         batch = self.batches.generator(clock, n, point.level, at.alpha if point.fading else None)
 
         def step(largest: int) -> Terms:
@@ -96,7 +97,6 @@ class Updates:
                 self._ranks,
             )  # fmt: skip
 
-        self._ranks.at("the update of G", clock, point.phase.name)
         terms = self._parts.fit(step, state.g_optimizer, point.level, len(batch))
         return [*noted, {f"G/{name}": value for name, value in terms.items()}]
 
@@ -120,6 +120,7 @@ class Updates:
         at = self._conditions(point, state.d_optimizer, penalize=update % config.loss.penalty_interval == 0)
         # A level that is morphed in judges whole images from the start: of them it sees no more than before.
         faded = at.alpha if point.fading else None
+        self._ranks.at("the update of D", state.images_seen, point.phase.name)
         batch = self.batches.discriminator(state.images_seen, n, point.level, faded)
 
         def step(largest: int) -> Terms:
@@ -128,7 +129,6 @@ class Updates:
                 self._ranks,
             )  # fmt: skip
 
-        self._ranks.at("the update of D", state.images_seen, point.phase.name)
         terms = self._parts.fit(step, state.d_optimizer, point.level, len(batch))
         state.images_seen += n
         if "real_positive" in terms:
