@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Generic, Literal, TypeVar
 
 import torch
@@ -54,8 +55,8 @@ class _Objective(nn.Module, Generic[Batch]):
         return losses.sum(), {**terms, "loss": losses}
 
 
-class CompiledGradients(Generic[Batch]):
-    """Computes the gradients of one network, compiled for each level, phase and batch size it meets.
+class EagerGradients(Generic[Batch]):
+    """Computes the gradients of one network operation by operation.
 
     Args:
         networks: G and D.
@@ -72,8 +73,7 @@ class CompiledGradients(Generic[Batch]):
         terms_of: TermsOf[Batch],
     ) -> None:
         self._objective: _Objective[Batch] = _Objective(*networks, config, terms_of)
-        self._trained = trained
-        self._compiled: Callable[..., Found] = torch.compile(self._gradients, fullgraph=True, dynamic=False)
+        self._trained: Trained = trained
 
     def __call__(self, batch: Batch, at: Conditions, n: int) -> Found:
         """Return the gradients of a part of a batch.
@@ -87,6 +87,24 @@ class CompiledGradients(Generic[Batch]):
             Gradients by the names of the network's parameters, of the loss times `at.scale`; and every term
             and the `loss` of the part, per sample.
         """
+        used = used_parameters(self._objective.G, self._objective.D, self._trained, at)
+        loss, terms = self._objective(batch, at)
+        gradients = torch.autograd.grad(loss / n * at.scale, list(used.values()))
+        return dict(zip(used, gradients, strict=True)), {k: value.detach() for k, value in terms.items()}
+
+
+class CompiledGradients(EagerGradients[Batch]):
+    """Computes the gradients of one network, compiled for each level, phase and batch size it meets.
+
+    The arguments are those of `EagerGradients`.
+    """
+
+    @cached_property
+    def _compiled(self) -> Callable[..., Found]:
+        return torch.compile(self._gradients, fullgraph=True, dynamic=False)
+
+    def __call__(self, batch: Batch, at: Conditions, n: int) -> Found:
+        """Return gradients and terms; see `EagerGradients.__call__`."""
         prefix = f"{self._trained}."
         used = used_parameters(self._objective.G, self._objective.D, self._trained, at)
         weights = {f"{prefix}{name}": parameter.detach() for name, parameter in used.items()}
@@ -101,31 +119,6 @@ class CompiledGradients(Generic[Batch]):
 
         gradients, (_, terms) = torch.func.grad_and_value(loss, has_aux=True)(weights)
         return gradients, terms
-
-
-class EagerGradients(Generic[Batch]):
-    """Computes the same operation by operation; the arguments are those of `CompiledGradients`."""
-
-    def __init__(
-        self,
-        networks: tuple[Generator, Discriminator],
-        trained: Trained,
-        config: Config,
-        terms_of: TermsOf[Batch],
-    ) -> None:
-        self._networks, self._trained = networks, trained
-        self._config = config
-        self._terms_of: TermsOf[Batch] = terms_of
-
-    def __call__(self, batch: Batch, at: Conditions, n: int) -> Found:
-        """Return gradients and terms; see `CompiledGradients.__call__`."""
-        used = used_parameters(*self._networks, self._trained, at)
-        with autocast(self._config.run.precision, batch.latents.device):
-            terms = self._terms_of(*self._networks, batch, at, self._config)
-            losses = total(terms, self._config)
-        gradients = torch.autograd.grad(losses.sum() / n * at.scale, list(used.values()))
-        terms = {name: value.detach() for name, value in {**terms, "loss": losses}.items()}
-        return dict(zip(used, gradients, strict=True)), terms
 
 
 def used_parameters(
