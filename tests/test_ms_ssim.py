@@ -16,6 +16,7 @@ from progan.metrics.ms_ssim import (
     MsSsim,
     filtered,
     gaussian_window,
+    halved,
     ms_ssim,
     ms_ssim_of_pairs,
     structural_similarity,
@@ -92,6 +93,13 @@ def test_filter_equals_plain_convolution(seed: int, size: int, height: int, widt
     torch.testing.assert_close(filtered(images, window.tolist()), expected, rtol=0, atol=1e-12)
 
 
+@given(st.integers(0, 1000))
+def test_halved_images_are_means_of_four_pixels(seed: int) -> None:
+    images = torch.from_numpy(np.random.default_rng(seed).random((2, 3, 6, 8)))
+    expected = torch.nn.functional.avg_pool2d(images, 2)
+    torch.testing.assert_close(halved(images), expected, rtol=0, atol=1e-12)
+
+
 @given(st.integers(0, 1000), st.lists(st.integers(0, 7), max_size=8))
 def test_batches_of_any_size_give_the_same(seed: int, sizes: list[int]) -> None:
     images = alike(seed, 21)
@@ -101,10 +109,12 @@ def test_batches_of_any_size_give_the_same(seed: int, sizes: list[int]) -> None:
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = alike(1, 8)
+    """However work is cut: tasks of a pair or more, filtered in parts, as soon as they come or later."""
+    images = alike(1, 21)
     whole = ms_ssim([images])
-    monkeypatch.setattr("progan.metrics.ms_ssim.VALUES_AT_ONCE", 1)
-    assert ms_ssim([images]) == pytest.approx(whole, abs=1e-12)
+    for name, values in (("VALUES_AT_ONCE", 1), ("VALUES_A_TASK", images[:3].size), ("TASKS_AT_ONCE", 0)):
+        monkeypatch.setattr(f"progan.metrics.ms_ssim.{name}", values)
+        assert ms_ssim(np.split(images, [5, 7])) == pytest.approx(whole, abs=1e-12)
 
 
 @given(st.integers(0, 1000), st.sampled_from([1, 3]), st.integers(1, 3), st.integers(1, 3))
