@@ -112,7 +112,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """However work is cut: tasks of a pair or more, filtered in parts, as soon as they come or later."""
     images = alike(1, 21)
     whole = ms_ssim([images])
-    for name, values in (("VALUES_AT_ONCE", 1), ("VALUES_A_TASK", images[:3].size), ("TASKS_AT_ONCE", 0)):
+    for name, values in (("VALUES_AT_ONCE", 1), ("VALUES_A_TASK", images[:3].size), ("VALUES_WAITING", 0)):
         monkeypatch.setattr(f"progan.metrics.ms_ssim.{name}", values)
         assert ms_ssim(np.split(images, [5, 7])) == pytest.approx(whole, abs=1e-12)
 

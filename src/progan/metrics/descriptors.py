@@ -14,7 +14,8 @@ from torch import Tensor
 
 from progan.errors import DataError
 from progan.metrics.computing import Workers, computing
-from progan.metrics.laplacian import laplacian_pyramid
+from progan.metrics.images import WaitingImages
+from progan.metrics.laplacian import laplacian_pyramid, split_band
 
 SMALLEST = 16
 """Side of the coarsest level (section 5)."""
@@ -26,13 +27,18 @@ BLOCK = 16
 """Images whose patches are drawn together; part of the definition of `SeededDraws`, so not to be tuned."""
 
 VALUES_AT_ONCE = 2**20
-"""Pixel values that are filtered together; whole blocks of large images fall out of the caches, which takes
-three times as long."""
+"""Pixel values that are filtered together; more fall out of the caches, which takes three times as long."""
+
+VALUES_A_TASK = 2**22
+"""About how many pixel values a worker takes, in whole blocks: enough that coarse levels are worth a call."""
+
+VALUES_WAITING = 2**23
+"""Pixel values for each worker that wait for others: two tasks, 8 MB."""
 
 PART = 512
 """Images whose patches are kept in one piece of memory; pieces are never moved."""
 
-ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE = 2048
 """About how many patches are cut and projected together on a CPU."""
 
 
@@ -261,44 +267,71 @@ class Descriptors:
         self.patches = patches
         self.device = device
         self.count = 0
-        self.levels: list[LevelPatches] = []
+        self._taken = 0
+        self._waiting = WaitingImages(device, VALUES_WAITING)
+        self._levels: list[LevelPatches] = []
         self._offsets: list[Tensor] = []
 
     def add(self, images: NDArray[np.uint8]) -> None:
-        """Take the patches of images [n, C, H, W], all of one shape."""
+        """Take the patches of images [n, C, H, W], all of one shape, now or when others have come."""
         if not len(images):
             return
-        if not self.levels:
-            sides = level_sides(*images.shape[2:])
-            self.levels = [LevelPatches((images.shape[1], *side), self.patches) for side in sides]
-        first, self.count = self.count, self.count + len(images)
-        edges = [0, *range(BLOCK - first % BLOCK, len(images), BLOCK), len(images)]  # of blocks
+        if not self.count:
+            self._begin(images)
+        self.count += len(images)
+        if self._waiting.add(images):
+            self._take()
+
+    def levels(self) -> list[LevelPatches]:
+        """Return the patches of all images so far, of each level of the pyramid, finest first."""
+        if len(self._waiting):
+            self._take()
+        return self._levels
+
+    def _begin(self, images: NDArray[np.uint8]) -> None:
+        """Make the levels of a pyramid of images like these."""
+        sides = level_sides(*images.shape[2:])
+        self._levels = [LevelPatches((images.shape[1], *side), self.patches) for side in sides]
+        with computing(self.device):
+            # What is near 0 is summed and projected without loss. A number fixed by the first image, and
+            # whole, so that taking it off costs no precision either.
+            bands = laplacian_pyramid(self._on_device(images[:1]), len(sides))
+            self._offsets = [band[0].mean((1, 2), keepdim=True).round() for band in bands]  # [C, 1, 1]
+
+    def _take(self) -> None:
+        """Take the patches of the images that wait."""
+        images, first = self._waiting.take(), self._taken
+        self._taken = self.count
+        step = BLOCK * max(1, VALUES_A_TASK // (BLOCK * images[0].size))
+        edges = [0, *range(step - first % step, len(images), step), len(images)]  # of tasks
         with computing(self.device) as workers:
-            for level in self.levels:
+            for level in self._levels:
                 level.reserve(self.count)
-            if not self._offsets:
-                # What is near 0 is summed and projected without loss. A number fixed by the first image, and
-                # whole, so that taking it off costs no precision either.
-                bands = laplacian_pyramid(self._on_device(images[:1]), len(self.levels))
-                self._offsets = [band[0].mean((1, 2), keepdim=True).round() for band in bands]  # [C, 1, 1]
-            workers.map(lambda a: self._add_within_block(first + a[0], images[slice(*a)]), pairwise(edges))
+            workers.map(lambda a: self._take_some(first + a[0], images[slice(*a)]), pairwise(edges))
 
-    def _add_within_block(self, place: int, images: NDArray[np.uint8]) -> None:
-        """Take the patches of images [n, C, H, W] from a place on, all of one block."""
-        block, row = divmod(place, BLOCK)
-        starts = [self._starts(index, block)[row : row + len(images)] for index in range(len(self.levels))]
-        few = max(1, VALUES_AT_ONCE // images[0].size)
-        for first in range(0, len(images), few):
-            bands = laplacian_pyramid(self._on_device(images[first : first + few]), len(self.levels))
-            for level, band, offset, begin in zip(self.levels, bands, self._offsets, starts, strict=True):
-                level.put(place + first, band.sub_(offset), begin[first : first + few])
+    def _take_some(self, place: int, pixels: NDArray[np.uint8]) -> None:
+        """Take the patches of images [n, C, H, W] from a place on."""
+        images = self._on_device(pixels)
+        for index, (level, offset) in enumerate(zip(self._levels, self._offsets, strict=True)):
+            starts = self._starts(index, place, len(images))
+            few = max(1, VALUES_AT_ONCE // images[0].numel())
+            smaller = []
+            for first in range(0, len(images), few):
+                band = images[first : first + few]
+                if index < len(self._levels) - 1:
+                    band, half = split_band(band)
+                    smaller.append(half)
+                level.put(place + first, band - offset, starts[first : first + few])
+            images = torch.cat(smaller) if smaller else images
 
-    def _starts(self, level: int, block: int) -> Tensor:
-        """Return the `corners` of the patches of a block of images at one level [`BLOCK`, P]."""
-        shape = self.levels[level].shape
-        drawn = self.draws.centres(self.name, level, block, (BLOCK, self.patches), (shape[1], shape[2]))
-        x, y = (torch.from_numpy(np.ascontiguousarray(centres)) for centres in drawn)
-        return corners(x, y, shape)
+    def _starts(self, level: int, place: int, count: int) -> Tensor:
+        """Return the `corners` of the patches of images from a place on, at one level [count, P]."""
+        shape, (block, row) = self._levels[level].shape, divmod(place, BLOCK)
+        blocks = range(block, (place + count - 1) // BLOCK + 1)
+        sides = shape[1], shape[2]
+        drawn = (self.draws.centres(self.name, level, i, (BLOCK, self.patches), sides) for i in blocks)
+        x, y = (torch.from_numpy(np.concatenate(centres)) for centres in zip(*drawn, strict=True))
+        return corners(x, y, shape)[row : row + count]
 
     def _on_device(self, pixels: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)

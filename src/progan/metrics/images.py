@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from progan.errors import DataError
 
@@ -69,3 +71,31 @@ def _check_channels(channels: int, name: str) -> None:
         )
     if channels not in (1, 3):
         raise DataError(f"The {name} have {channels} channels; only gray (1) and RGB (3) can be measured.")
+
+
+class WaitingImages:
+    """Images that wait for others, so that there is work for all workers at once.
+
+    Args:
+        device: Where they will be worked on; on a CPU all threads of PyTorch are workers.
+        values: Pixel values that are enough for one worker.
+    """
+
+    def __init__(self, device: torch.device, values: int) -> None:
+        self._device = device
+        self._values = values
+        self._batches: list[NDArray[np.uint8]] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._batches))
+
+    def add(self, images: NDArray[np.uint8]) -> bool:
+        """Keep a copy of images [n, C, H, W]; return whether there is enough to begin with."""
+        self._batches.append(images.copy())
+        workers = torch.get_num_threads() if self._device.type == "cpu" else 1
+        return sum(batch.size for batch in self._batches) >= self._values * workers
+
+    def take(self) -> NDArray[np.uint8]:
+        """Return all that waits, at least one batch, [n, C, H, W]; nothing waits any more."""
+        batches, self._batches = self._batches, []
+        return np.concatenate(batches) if len(batches) > 1 else batches[0]

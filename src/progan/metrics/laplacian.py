@@ -68,16 +68,31 @@ def laplacian_pyramid(images: Tensor, levels: int) -> list[Tensor]:
     """
     if levels < 1:
         raise ValueError(f"a pyramid has at least 1 level, not {levels}")
-    # Of whole numbers up to 255, the sums of the finest level are multiples of 2^-14 (1/256 from the way
-    # down, 1/64 from the way up) below 2^9, which float32 holds exactly. Those of the next ones are finer.
-    exact = images.dtype == torch.uint8
-    images = images.float() if exact else images
     pyramid = []
     for _ in range(levels - 1):
-        smaller = _down(images) if exact else pyr_down(images)
-        pyramid.append(images - (_up(smaller) if exact else pyr_up(smaller)))
-        images, exact = smaller, False
-    return [*pyramid, images]
+        band, images = split_band(images)
+        pyramid.append(band)
+    return [*pyramid, images.float() if images.dtype == torch.uint8 else images]
+
+
+def split_band(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Split images into the finest band of detail, and images of half the size.
+
+    Args:
+        images: [N, C, H, W], uint8 or floating point, H and W even and at least 4.
+
+    Returns:
+        [N, C, H, W], the images minus what `pyr_up` makes of the second: [N, C, H/2, W/2], `pyr_down` of the
+        images. Both float32 for uint8.
+    """
+    if images.dtype == torch.uint8:
+        # Of whole numbers up to 255, the sums are multiples of 2^-14 (1/256 from the way down, 1/64 from the
+        # way up) below 2^9, which float32 holds exactly. Those of coarser levels would be finer.
+        images = images.float()
+        smaller = _down(images)
+        return images - _up(smaller), smaller
+    smaller = pyr_down(images)
+    return images - pyr_up(smaller), smaller
 
 
 def collapse(pyramid: Sequence[Tensor]) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from progan.errors import DataError
 from progan.metrics.computing import computing
-from progan.metrics.images import ImageShapes
+from progan.metrics.images import ImageShapes, WaitingImages
 from progan.metrics.laplacian import wide
 from progan.metrics.metric import Metric
 
@@ -48,8 +48,8 @@ VALUES_A_TASK = 2**20
 VALUES_A_TASK_ELSEWHERE = 2**22
 """Likewise on other devices, where all are filtered together: 16 MB in float32, a few times over."""
 
-TASKS_AT_ONCE = 2
-"""Images wait until there are so many tasks for each worker, so that none stands idle: 4 MB a worker."""
+VALUES_WAITING = 2**22
+"""Pixel values for each worker that wait for others: two tasks, 4 MB."""
 
 FEW_PIXELS = 2**10
 """Up to so many pixels float64 is used. The similarity of larger images is a mean over many places, in which
@@ -241,25 +241,24 @@ class _Pairs:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._values = VALUES_A_TASK if device.type == "cpu" else VALUES_A_TASK_ELSEWHERE
         self._similarities: list[float] = []
-        self._held: list[NDArray[np.uint8]] = []
+        self._waiting = WaitingImages(device, VALUES_WAITING)
 
     def add(self, images: NDArray[np.uint8]) -> None:
-        self._held.append(images.copy())
-        workers = torch.get_num_threads() if self.device.type == "cpu" else 1
-        if sum(held.size for held in self._held) >= 2 * self._values * TASKS_AT_ONCE * workers:
+        if self._waiting.add(images):
             self._measure()
 
     def _measure(self) -> None:
-        """Measure the pairs of what is held, and hold a single image that is left over."""
-        images = np.concatenate(self._held) if len(self._held) > 1 else self._held[0]
+        """Measure the pairs of the images that wait; a single one that is left over waits on."""
+        images = self._waiting.take()
         paired = len(images) // 2 * 2
-        step = 2 * max(1, self._values // images[0].size) if paired else 2
+        values = VALUES_A_TASK if self.device.type == "cpu" else VALUES_A_TASK_ELSEWHERE
+        step = 2 * max(1, values // images[0].size) if paired else 2
         some = (images[start : min(start + step, paired)] for start in range(0, paired, step))
         with computing(self.device) as workers:
             self._similarities += chain.from_iterable(workers.map(self._similarities_of, some))
-        self._held = [images[paired:].copy()] if paired < len(images) else []
+        if paired < len(images):
+            self._waiting.add(images[paired:])
 
     def _similarities_of(self, images: NDArray[np.uint8]) -> list[float]:
         a, b = (torch.from_numpy(images[k::2].copy()).to(self.device).float() for k in (0, 1))
@@ -267,11 +266,11 @@ class _Pairs:
         return similarities
 
     def mean(self, name: str) -> float:
-        if self._held:
+        if len(self._waiting):
             self._measure()
         if not self._similarities:
             raise DataError(
-                f"MS-SSIM compares pairs of images, but there are only {sum(map(len, self._held))} {name}; "
+                f"MS-SSIM compares pairs of images, but there are only {len(self._waiting)} {name}; "
                 "give 2 or more."
             )
         return math.fsum(self._similarities) / len(self._similarities)

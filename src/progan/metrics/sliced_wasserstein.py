@@ -29,6 +29,7 @@ from progan.metrics.descriptors import (
     SMALLEST,
     Descriptors,
     Draws,
+    LevelPatches,
     NormalisedSet,
     SeededDraws,
     level_sides,
@@ -214,17 +215,17 @@ class SlicedWassersteinMetric(Metric):
         """Measure as many images of two sets, given by their indices."""
         n, directions = len(of_a) * self.patches, self.repeats * self.directions
         at_once = min(directions, max(1, PROJECTIONS_AT_ONCE // n))
+        levels = list(zip(a.levels(), b.levels(), strict=True))
 
-        def distance(index: int) -> float:
-            level = a.levels[index].to(self.device)
-            other = level if b is a else b.levels[index].to(self.device)
+        def distance(index: int, level: LevelPatches, other: LevelPatches) -> float:
+            level, other = level.to(self.device), level if other is level else other.to(self.device)
             sets = NormalisedSet(level, of_a), NormalisedSet(other, of_b)
             return projected_distance(*sets, self._units(index), workers, room) * 1e3
 
         with computing(self.device) as workers:
             room = torch.empty(2, at_once, n, device=self.device)
-            distances = tuple(distance(index) for index in range(len(a.levels)))
-        return SlicedWasserstein(tuple(min(level.shape[1:]) for level in a.levels), distances, len(of_a))
+            distances = tuple(distance(index, *both) for index, both in enumerate(levels))
+        return SlicedWasserstein(tuple(min(level.shape[1:]) for level, _ in levels), distances, len(of_a))
 
     def _units(self, level: int) -> Tensor:
         """Return directions [D, C * 49] of length 1 in the space of RGB patches, those of all repeats."""
