@@ -70,7 +70,8 @@ def train(
 ) -> None:
     """Train a generator from pictures. The same command again goes on where it stopped.
 
-    Options win over the file of --config, that over the recipe, and that over the defaults.
+    Options win over the file of --config, that over the recipe, and that over the defaults; progan config
+    show prints what comes of it.
 
     Parameters
     ----------

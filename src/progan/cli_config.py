@@ -17,6 +17,7 @@ from progan.config import (
     GeneratorOptions,
     LossOptions,
     ModelOptions,
+    MonitorOptions,
     OptimizerOptions,
     Options,
     RunOptions,
@@ -56,6 +57,7 @@ class _Branches(Options):
     loss: Annotated[LossOptions, _group("Loss", 8)] = LossOptions()
     optimizer: Annotated[OptimizerOptions, _group("Optimizer", 9)] = OptimizerOptions()
     run: Annotated[RunOptions, _group("Run", 10)] = RunOptions()
+    monitor: Annotated[MonitorOptions, _group("Monitoring", 11)] = MonitorOptions()
 
 
 Tree = Annotated[_Branches | None, Parameter(name="*", show_default=False)]
