@@ -127,9 +127,10 @@ def test_both_do_their_share(both: Both) -> None:
     assert other_trained == {name: sizes * points[name] for name, sizes in second.items()}
     near, other_near = ({"looking for neighbours": sizes} for sizes in ([16, 8], [16]))
     assert both.commands[1] == [(0, first | near), (0, second | other_near)]
+    # B, which is kept; A twice as often, for the floor of the distance; A for the other metric.
     assert both.commands[2] == [
-        (0, {"making images": [8, 8, 4] * 2, "computing path lengths": [16, 4]}),
-        (0, {"making images": [8, 8] * 2, "computing path lengths": [16]}),
+        (0, {"making images": [8, 8, 4, *[8] * 5, 8, 8, 4], "computing path lengths": [16, 4]}),
+        (0, {"making images": [8, 8, *[8] * 4, 8, 8], "computing path lengths": [16]}),
     ]
     assert both.commands[3] == [(0, {}), (0, {})], "pictures are the first's"
 
