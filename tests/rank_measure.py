@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ SCENES: dict[str, tuple[Callable[[Deal, Maker], None], Callable[[Part, int], boo
     "whole": (whole, lambda _part, _rank: False),
     "the other cannot": (whole, lambda part, rank: rank == 1 and part[0] == PARTS[3][0]),
     "nobody can": (failing, lambda part, _rank: bool(part[0] == PARTS[2][0])),
+    "other work": (whole, lambda _part, _rank: False),
     "left": (left, lambda _part, _rank: False),
     "stopped": (stopped, lambda _part, _rank: False),
     "nothing": (nothing, lambda _part, _rank: False),
@@ -95,7 +97,7 @@ def play(ranks: Ranks, name: str) -> list[int]:
     scene, bad = SCENES[name]
     make = Maker(lambda part: bad(part, ranks.rank))
     if not ranks.first:
-        follow(ranks, [work(make)])
+        follow(ranks, [work(make)] if name != "other work" else [replace(work(make), name="others")])
         return make.made
     try:
         with leading(ranks) as deal:

@@ -101,6 +101,7 @@ def test_what_may_happen_to_images_made_together(both: Both) -> None:
     assert (first["whole"], second["whole"]) == ([a, c, e], [b, d])
     assert (first["the other cannot"], second["the other cannot"]) == ([a, c, d, e], [b])
     assert (first["nobody can"], second["nobody can"]) == ([a], [b, d, b, d])
+    assert (first["other work"], second["other work"]) == ([a, b, c, d, e], [])
     assert (first["left"], second["left"]) == ([a], [b])
     assert (first["stopped"], second["stopped"]) == ([a], [b])
     assert (first["nothing"], second["nothing"]) == ([], [])

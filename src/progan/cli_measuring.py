@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from progan.config import parse_resolution
 from progan.errors import Interrupted
@@ -39,9 +39,15 @@ class Measuring:
     ] = ("swd", "ms_ssim")
     num_images: Annotated[
         int | None,
-        Parameter(help="Images to measure; default: 16,384, or fewer if a set has fewer."),
+        Parameter(
+            validator=validators.Number(gte=1),
+            help="Images to measure; default: 16,384, or fewer if a set has fewer.",
+        ),
     ] = None
-    num_reals: Annotated[int | None, Parameter(help="Images to compare with; default: as many.")] = None
+    num_reals: Annotated[
+        int | None,
+        Parameter(validator=validators.Number(gte=1), help="Images to compare with; default: as many."),
+    ] = None
     seed: Annotated[
         int | None,
         Parameter(

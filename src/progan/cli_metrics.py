@@ -195,7 +195,7 @@ def _measure_together(ranks: Ranks, opened: Callable[[], _Opened]) -> None:
             G.deal = deal
         if found.gap is not None:
             _measure_gap(found.gap, found.out, found.options.force, deal)
-        if found.options.metrics:
+        if found.options.metrics or (found.gap is None and found.near is None):
             _measure(found)
         if found.near is not None:
             _write_neighbours(found, deal)

@@ -371,7 +371,7 @@ def _counts(
 def _require_different(metrics: Sequence[Metric | PathLength]) -> None:
     names = [metric.name for metric in metrics]
     if not names or len(set(names)) < len(names):
-        raise ConfigError(f"metrics {', '.join(names)}: name at least one, and each once")
+        raise ConfigError(f"metrics {', '.join(names) or '(none)'}: name at least one, and each once")
 
 
 def _size(images: ImageSet) -> tuple[int, int]:
