@@ -34,17 +34,20 @@ from progan.training.checks import resolve
 from progan.training.distributed import ALONE, Ranks, join
 from progan.training.gradients import EagerGradients
 from progan.training.objective import discriminator_terms, generator_terms
-from progan.training.plan import make_plan
+from progan.training.plan import Plan
+from progan.training.schedule import Schedule
 from progan.training.state import ImageSpec
 from tiny import environment, options
 
 POLICY = ["color", "translation", "cutout"]
+PLAIN, NO_GROUPS, ONE_GROUP = "wgan, gp, drift, labels, fade", "no stddev", "a group of all"
+PAIRS = "pairs, two features, adamw, one-sided gp, gradients as functions"
 CASES: dict[str, dict[str, Any]] = {
-    "wgan, gp, drift, labels, fade": {},
+    PLAIN: {},
     "micro-batches": {"run": {"micro_batch": 4}},
-    "no stddev": {"model": {"discriminator": {"stddev_group": 0}}, "run": {"micro_batch": 3}},
-    "a group of all": {"model": {"discriminator": {"stddev_group": 64}}},
-    "pairs, two features, adamw, one-sided gp, gradients as functions": {
+    NO_GROUPS: {"model": {"discriminator": {"stddev_group": 0}}, "run": {"micro_batch": 3}},
+    ONE_GROUP: {"model": {"discriminator": {"stddev_group": 64}}},
+    PAIRS: {
         "model": {"discriminator": {"stddev_group": 2, "stddev_features": 2, "downscale": "strided"}},
         "optimizer": {"name": "adamw", "weight_decay": 0.1},
         "loss": {"gp_sides": "one", "gp_target": 0.05},
@@ -97,16 +100,26 @@ def float64() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
-def train(packed: PackedSet, case: str, ranks: Ranks = ALONE) -> dict[str, torch.Tensor]:
-    """Some iterations through a growth; returns the whole state, and the terms of all updates."""
+def train(
+    packed: PackedSet, case: str, ranks: Ranks = ALONE, **changes: dict[str, Any]
+) -> dict[str, torch.Tensor]:
+    """Some iterations through a growth; returns the whole state, and the terms of all updates.
+
+    Args:
+        packed: The pictures.
+        case: Of `CASES`.
+        ranks: Who shares the batches.
+        changes: Branches of options that are laid over those of the case.
+    """
     tree = options(
         data={"mirror": True},
         schedule={"stabilise_kimg": 0.048, "fade_kimg": 0.048, "batch_size": [16]},
         run={"seed": 3},
     )
-    config = resolve(make_config(tree, CASES[case]), packed)
+    config = resolve(make_config(tree, merge(CASES[case], changes)), packed)
     with float64():
-        plan = make_plan(config, ImageSpec(3, (4, 4), 2, packed.label_names), packed.count)
+        spec, schedule = ImageSpec(3, (4, 4), 2, packed.label_names), Schedule(config, 2, packed.count)
+        plan = Plan(config, spec, schedule, (), packed.count, 0)  # what it costs would take longer
         made = updates.Updates(plan, packed, CPU, lambda _: None, ranks)
         made.batches.dtype = torch.float64
         if "functions" in case:
@@ -118,7 +131,7 @@ def train(packed: PackedSet, case: str, ranks: Ranks = ALONE) -> dict[str, torch
         result: dict[str, torch.Tensor] = {}
         levels = set()
         for i in range(ITERATIONS):
-            point = plan.schedule.at(made.state.images_seen)
+            point = schedule.at(made.state.images_seen)
             levels.add(point.level)
             for k, terms in enumerate(made.iterate(point)):
                 result |= {f"{i}.{k} {name}": value for name, value in terms.items()}

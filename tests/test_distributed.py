@@ -1,4 +1,4 @@
-"""Several processes make the updates of one: every loss and penalty, through a growth, in float64."""
+"""Several processes, and micro-batches, make the updates of one: through a growth, in float64."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from progan.training.launching import to_launch
 from progan.training.logs import read_stats
 from progan.training.objective import TERM_NAMES
 from progan.training.saving import digest
-from rank_process import CASES, ends, start, train
+from rank_process import CASES, NO_GROUPS, ONE_GROUP, PAIRS, PLAIN, ends, start, train
 from tiny import last_tensors, require_equal
 
 SIZES = (2, 3, 4)
@@ -90,9 +90,38 @@ def test_processes_give_the_same_update(trained: Trained, size: int) -> None:
     all_ends = ends(trained.folder, size)
     for end in all_ends:
         require_equal(end, all_ends[0])
-    assert all_ends[0].keys() == trained.alone.keys()
-    for name, value in trained.alone.items():
-        torch.testing.assert_close(all_ends[0][name], value, rtol=0, atol=1e-10, msg=name)
+    require_near(all_ends[0], trained.alone)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != ONE_GROUP])
+def test_micro_batches_give_the_same_update(trained: Trained, blobs: PackedSet, case: str) -> None:
+    """In parts of 8, or whole where the case is in parts already."""
+    parted = "run" in CASES[case]
+    others = train(blobs, case, run={"micro_batch": None if parted else 8})
+    require_near(others, {name: trained.alone[f"{case}|{name}"] for name in others})
+
+
+@pytest.mark.parametrize(
+    ("case", "size"), [(PLAIN, 4), (PLAIN, 12), (PLAIN, 64), (NO_GROUPS, 1), (NO_GROUPS, 5), (PAIRS, 6)]
+)
+def test_the_size_of_micro_batches_does_not_matter(
+    trained: Trained, blobs: PackedSet, case: str, size: int
+) -> None:
+    others = train(blobs, case, run={"micro_batch": size})
+    require_near(others, {name: trained.alone[f"{case}|{name}"] for name in others})
+
+
+def test_the_group_matters(trained: Trained, blobs: PackedSet) -> None:
+    """The comparison would notice a wrong grouping: other groups give other weights."""
+    pairs = train(blobs, PLAIN, model={"discriminator": {"stddev_group": 2}})
+    assert max(float((pairs[k] - trained.alone[f"{PLAIN}|{k}"]).abs().max()) for k in pairs) > 1e-6
+
+
+def require_near(ours: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """Compare up to the rounding of float64."""
+    assert ours.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-10, msg=name)
 
 
 def test_a_run_goes_on_with_any_number_of_processes(blobs: PackedSet, tmp_path: Path) -> None:
@@ -104,14 +133,12 @@ def test_a_run_goes_on_with_any_number_of_processes(blobs: PackedSet, tmp_path: 
     whole, expected = last_tensors(tmp_path / "whole")
     points = read_stats(tmp_path / "whole" / "stats.jsonl")
     begun, _ = last_tensors(tmp_path / "begun")
+    assert all(value.dtype == torch.float64 for name, value in expected.items() if "optimizer" not in name)
     assert (begun.images_seen, begun.level, whole.images_seen, whole.level) == (32, 0, 160, 1)
     for size in (1, 2, 8):
         record, tensors = last_tensors(tmp_path / str(size))
         assert (record.images_seen, record.level) == (whole.images_seen, whole.level)
-        assert tensors.keys() == expected.keys()
-        for name, value in expected.items():
-            assert value.dtype == torch.float64 or name.endswith(".step"), name
-            torch.testing.assert_close(tensors[name], value, rtol=0, atol=1e-10, msg=f"{size}: {name}")
+        require_near(tensors, expected)
         ours = read_stats(tmp_path / str(size) / "stats.jsonl")
         assert [point["images_seen"] for point in ours] == [point["images_seen"] for point in points]
         for one, other in zip(ours, points, strict=True):
