@@ -11,15 +11,20 @@ from typing import Any
 
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from progan.data.builtin import synthetic
 from progan.data.packed import PackedSet
+from progan.errors import RankError, ToldElsewhere
 from progan.evaluation import images, sampling
 from progan.evaluation.choice import ExtractorFile
+from progan.evaluation.dealing import Part
 from progan.evaluation.monitor import Monitor
 from progan.evaluation.results import FILE, read_results
 from progan.models.weights import load
+from progan.training.distributed import ALONE
 from progan.training.gap_of_run import duality_gap
+from progan.training.making import _exchange
 from rank_measure import PARTS, SCENES, Made
 from rank_process import free_port, variables
 from test_evaluation_commands import done, extractor_file  # noqa: F401
@@ -134,6 +139,17 @@ def test_both_do_their_share(both: Both) -> None:
         (0, {"making images": [8, 8, *[8] * 4, 8, 8], "computing path lengths": [16]}),
     ]
     assert both.commands[3] == [(0, {}), (0, {})], "pictures are the first's"
+
+
+@pytest.mark.parametrize("error", [RankError("rank 1 was lost"), ToldElsewhere("rank 1 failed", 2)])
+def test_work_ends_when_a_process_is_lost(error: Exception) -> None:
+    """The one error of a part that is not left to the first process: nobody would tell of it."""
+
+    def lost(_part: Part) -> NDArray[Any]:
+        raise error
+
+    with pytest.raises(type(error), match="rank 1"):
+        _exchange(ALONE, lost, {"work": "work", "parts": [[0]], "shape": (), "dtype": "float64"})
 
 
 @pytest.mark.usefixtures("_as_there")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -160,7 +161,7 @@ class _Opened:
         if self.near is not None:
             facts["reals for neighbours"] = self.near[0].fingerprint
         if self.gap is not None:
-            facts[GAP] = self.gap.wanted.key()
+            facts[GAP] = sha256(self.gap.wanted.key().encode()).hexdigest()
         return facts
 
     def works(self) -> list[Work]:

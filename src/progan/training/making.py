@@ -7,7 +7,7 @@ for until it is done.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypedDict
 
@@ -106,10 +106,14 @@ def _exchange(ranks: Ranks, make: Make, wanted: _Wanted) -> list[NDArray[Any] | 
     kind = getattr(torch, wanted["dtype"])
     made, count = torch.zeros((max(map(len, parts)), *wanted["shape"]), dtype=kind), 0
     # Whatever hinders it, the others wait for an answer; then the first does the part or meets the same.
-    with suppress(Exception):
+    try:
         if own:
             made[: len(own)] = torch.from_numpy(make(np.array(own, np.int64)))
             count = len(own)
+    except (RankError, ToldElsewhere):
+        raise
+    except Exception:
+        count = 0
     counts, all_made = ranks.gather(torch.tensor(count)), ranks.gather(made)
     each = zip(parts, counts, all_made, strict=False)  # there may be fewer parts than processes
     return [there[: len(part)].numpy() if int(n) == len(part) else None for part, n, there in each]
