@@ -1,8 +1,8 @@
 """One of several that make images to be measured: `rank_measure.py FOLDER PORT,PORT,... WORDS -- WORDS`.
 
 It goes through what may happen to images that are made together (`SCENES`), then gives progan commands, one
-for each port, with parts of 8 images. What it made each time it leaves in FOLDER. One program for all, since
-to start it takes longer than all that it does.
+for each port, with parts of 8 samples and 16 reals. What it made each time it leaves in FOLDER. One program
+for all, since to start it takes longer than all that it does.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from progan.cli import main
 from progan.errors import DataError
-from progan.evaluation import sampling
-from progan.evaluation.dealing import Deal, Part, in_parts
-from progan.evaluation.generated import GeneratedImages
+from progan.evaluation import images, sampling
+from progan.evaluation.dealing import Deal, Make, Part, Work, in_parts
 from progan.evaluation.images import Images
+from progan.training import making
 from progan.training.distributed import Ranks, join
 from progan.training.making import follow, leading
 
@@ -44,9 +47,14 @@ class Maker:
         return np.broadcast_to(part[:, None, None, None], (len(part), *SHAPE)).astype(np.uint8)
 
 
+def work(make: Maker) -> Work:
+    """Return the making of such images."""
+    return Work("images", make, SHAPE, np.uint8)
+
+
 def whole(deal: Deal, make: Maker) -> None:
     """Take all images."""
-    given = list(deal(make, PARTS, SHAPE))
+    given = list(deal(work(make), PARTS))
     assert [images.shape for images in given] == [(len(part), *SHAPE) for part in PARTS]
     np.testing.assert_array_equal(np.concatenate(given)[:, 0, 1, 2], np.concatenate(PARTS))
 
@@ -60,13 +68,13 @@ def failing(deal: Deal, make: Maker) -> None:
 
 def left(deal: Deal, make: Maker) -> None:
     """Fail after the first images."""
-    next(deal(make, PARTS, SHAPE))
+    next(deal(work(make), PARTS))
     raise DataError("what takes the images failed")
 
 
 def stopped(deal: Deal, make: Maker) -> None:
     """Take the first images only."""
-    next(deal(make, PARTS, SHAPE))
+    next(deal(work(make), PARTS))
 
 
 def nothing(_deal: Deal, _make: Maker) -> None:
@@ -77,6 +85,7 @@ SCENES: dict[str, tuple[Callable[[Deal, Maker], None], Callable[[Part, int], boo
     "whole": (whole, lambda _part, _rank: False),
     "the other cannot": (whole, lambda part, rank: rank == 1 and part[0] == PARTS[3][0]),
     "nobody can": (failing, lambda part, _rank: bool(part[0] == PARTS[2][0])),
+    "other work": (whole, lambda _part, _rank: False),
     "left": (left, lambda _part, _rank: False),
     "stopped": (stopped, lambda _part, _rank: False),
     "nothing": (nothing, lambda _part, _rank: False),
@@ -88,7 +97,7 @@ def play(ranks: Ranks, name: str) -> list[int]:
     scene, bad = SCENES[name]
     make = Maker(lambda part: bad(part, ranks.rank))
     if not ranks.first:
-        follow(ranks, make, SHAPE)
+        follow(ranks, [work(make)] if name != "other work" else [replace(work(make), name="others")])
         return make.made
     try:
         with leading(ranks) as deal:
@@ -98,23 +107,32 @@ def play(ranks: Ranks, name: str) -> list[int]:
     return make.made
 
 
-def command(words: list[str]) -> tuple[int | str | None, list[int]]:
-    """Give a command; returns its exit code, and the sizes of the parts that were made here for metrics."""
-    sizes: list[int] = []
-    read = GeneratedImages.read
+Made = dict[str, list[int]]
+"""Sizes of the parts that a process made of each kind of work."""
 
-    def noted(self: GeneratedImages, indices: Part) -> Images:
-        sizes.append(len(indices))
-        return read(self, indices)
+
+def command(words: list[str]) -> tuple[int | str | None, Made]:
+    """Give a command; returns its exit code, and what this process made of what was shared."""
+    made: Made = {}
+    exchange = making._exchange
+
+    def noted(ranks: Ranks, make: Make, wanted: making._Wanted) -> list[NDArray[Any] | None]:
+        def note(part: Part) -> NDArray[Any]:
+            result = make(part)
+            made.setdefault(wanted["work"].split(":")[0], []).append(len(part))
+            return result
+
+        return exchange(ranks, note, wanted)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sampling, "_BATCH_MOST", 8)
-        patch.setattr(GeneratedImages, "read", noted)
+        patch.setattr(images, "BATCH_MOST", 16)
+        patch.setattr(making, "_exchange", noted)
         try:
             main(words)
         except SystemExit as done:
-            return done.code, sizes
-    return 0, sizes
+            return done.code, made
+    return 0, made
 
 
 def start() -> None:

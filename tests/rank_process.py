@@ -1,116 +1,145 @@
-"""A process of several that train the same tiny networks: what `test_distributed.py` starts.
+"""Processes that train the same tiny networks: `rank_process.py WHAT SET FOLDER SIZE ...`, for tests.
 
-Trains in float64, through a growth, each of `CASES`, and saves all weights and the last means of the terms.
+WHAT is `cases`: train each of `CASES` in float64, through a growth, on groups of so many processes, and save
+what each ends with. Or `resume`: begin a run on the first number of processes, go on with copies of it on
+each of the others, and train one without a break on one. A single program starts all processes, because to
+import PyTorch takes longer than all they do.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from progan.config import Config, make_config
+from progan.config import Config, make_config, merge
 from progan.data.batches import Batches
 from progan.data.packed import PackedSet
-from progan.models import morph
-from progan.models.discriminator import Discriminator
-from progan.models.generator import Generator
-from progan.training.augment import DRAWS
+from progan.training import checks, updates
+from progan.training import run as training
+from progan.training.acceleration import Functions
 from progan.training.distributed import ALONE, Ranks, join
-from progan.training.objective import Conditions
-from progan.training.optimizer import Optimizer, update_average
+from progan.training.gradients import EagerGradients
+from progan.training.objective import discriminator_terms, generator_terms
+from progan.training.plan import Plan
 from progan.training.schedule import Schedule
-from progan.training.state import ImageSpec, build_networks
-from progan.training.step import discriminator_step, generator_step
+from progan.training.state import ImageSpec
 from tiny import environment, options
 
+POLICY = ["color", "translation", "cutout"]
+PLAIN, NO_GROUPS, ONE_GROUP = "wgan, gp, drift, labels, fade", "no stddev", "a group of all"
+PAIRS = "pairs, two features, adamw, one-sided gp, gradients as functions"
 CASES: dict[str, dict[str, Any]] = {
-    "wgan, gp, drift, labels, fade": {},
+    PLAIN: {},
     "micro-batches": {"run": {"micro_batch": 4}},
-    "no stddev": {"model": {"discriminator": {"stddev_group": 0}}, "run": {"micro_batch": 3}},
-    "a group of all": {"model": {"discriminator": {"stddev_group": 64}}},
+    NO_GROUPS: {"model": {"discriminator": {"stddev_group": 0}}, "run": {"micro_batch": 3}},
+    ONE_GROUP: {"model": {"discriminator": {"stddev_group": 64}}},
+    PAIRS: {
+        "model": {"discriminator": {"stddev_group": 2, "stddev_features": 2, "downscale": "strided"}},
+        "optimizer": {"name": "adamw", "weight_decay": 0.1},
+        "loss": {"gp_sides": "one", "gp_target": 0.05},
+    },
+    "smaller batches, more updates of D, averages": {
+        "schedule": {"batch_size": [16, 8]},
+        "loss": {"d_steps": 2},
+        "optimizer": {"ema_half_life_kimg": 0.1, "ema_warmup": 0.5, "reset": "level"},
+    },
     "least squares": {"loss": {"adversarial": "least_squares", "target_noise_per": "sample"}},
+    "least squares, one noise, gp": {"loss": {"adversarial": "least_squares", "gp_lambda": 1.0}},
     "logistic, r2, clipped": {
         "loss": {"adversarial": "logistic", "r2_gamma": 3.0},
         "optimizer": {"clip_norm": 0.5},
     },
+    "logistic, r1, adaptive augmentation, clipped micro-batches": {
+        "loss": {"adversarial": "logistic"},
+        "augment": {"policy": POLICY, "adaptive": True, "probability": 0.5, "adapt_kimg": 0.256},
+        "optimizer": {"clip_norm": 0.1},
+        "run": {"micro_batch": 4},
+    },
     "hinge, augmentation": {
         "loss": {"adversarial": "hinge"},
-        "augment": {"policy": ["color", "translation", "cutout"]},
+        "augment": {"policy": POLICY, "probability": 0.7},
     },
+    "hinge, r2 alone": {"loss": {"adversarial": "hinge", "gp_lambda": 0.0, "r2_gamma": 2.0}},
     "relativistic, projection": {
         "loss": {"adversarial": "relativistic"},
         "model": {"conditioning": "projection"},
     },
+    "relativistic, augmentation": {
+        "loss": {"adversarial": "relativistic"},
+        "augment": {"policy": POLICY, "probability": 0.7},
+    },
     "morph": {"schedule": {"growth": "morph"}, "loss": {"penalty_interval": 2}},
 }
 ITERATIONS = 7
+BEGUN, ENDED = 0.032, 0.16
+"""Clocks at which runs are interrupted and end, in kimg: amid the first level, amid the second."""
+CPU = torch.device("cpu")
 
 
-def train(packed: PackedSet, choices: dict[str, Any], ranks: Ranks = ALONE) -> dict[str, torch.Tensor]:
-    """Some iterations through a growth in float64; returns all weights and the last means of the terms."""
+@contextmanager
+def float64() -> Iterator[None]:
+    """Make networks, alpha and everything that begins as a number of Python float64."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def quick_plan(config: Config, spec: ImageSpec, pictures: int) -> Plan:
+    """Return a plan without what it costs, which takes longer to count than such a run takes."""
+    return Plan(config, spec, Schedule(config, spec.max_level, pictures), (), pictures, 0)
+
+
+def train(
+    packed: PackedSet, case: str, ranks: Ranks = ALONE, **changes: dict[str, Any]
+) -> dict[str, torch.Tensor]:
+    """Some iterations through a growth; returns the whole state, and the terms of all updates.
+
+    Args:
+        packed: The pictures.
+        case: Of `CASES`.
+        ranks: Who shares the batches.
+        changes: Branches of options that are laid over those of the case.
+    """
     tree = options(
         data={"mirror": True},
         schedule={"stabilise_kimg": 0.048, "fade_kimg": 0.048, "batch_size": [16]},
         run={"seed": 3},
     )
-    config = make_config(tree, choices)
-    torch.manual_seed(config.run.seed)
-    spec = ImageSpec(3, (4, 4), 2, packed.label_names)
-    (G, D), (G_ema, _) = build_networks(config, spec), build_networks(config, spec)
-    G.double(), D.double(), G_ema.double().requires_grad_(False)
-    draws = DRAWS if config.augment.policy else 0
-    batches = Batches(
-        packed, config, latent_size=G.latent_size, draws=draws, dtype=torch.float64, rank=ranks.rank,
-        ranks=ranks.size,
-    )  # fmt: skip
-    optimizers = Optimizer(G, config.optimizer), Optimizer(D, config.optimizer)
-    means = _iterate(config, Schedule(config, 2, packed.count), (G, D, G_ema), optimizers, batches, ranks)
-    networks = {"G": G, "D": D, "G_ema": G_ema}
-    return means | {f"{x}/{k}": v for x, network in networks.items() for k, v in network.state_dict().items()}
-
-
-def _iterate(
-    config: Config,
-    schedule: Schedule,
-    networks: tuple[Generator, Discriminator, Generator],
-    optimizers: tuple[Optimizer, Optimizer],
-    batches: Batches,
-    ranks: Ranks,
-) -> dict[str, torch.Tensor]:
-    """Train; returns the last means of the terms."""
-    G, D, G_ema = networks
-    probability = torch.tensor(0.7, dtype=torch.float64) if config.augment.policy else None
-    micro_batch = None if config.run.micro_batch is None else config.run.micro_batch[0]
-    kinds, n = set(), 16
-    for i in range(ITERATIONS):
-        point = schedule.at(n * i)
-        kinds.add((point.level, point.phase.kind))
-        if point.level > G.level and config.schedule.growth == "morph":
-            for network in networks:
-                morph.grow(network, point.level)
-        for network in networks:
-            network.set_growth(point.level, point.alpha)
-        alpha = torch.tensor(point.alpha, dtype=torch.float64) if point.growing else None
-        at = Conditions(point.level, alpha, probability, i % config.loss.penalty_interval == 0)
-        faded = alpha if point.fading else None
-        d_batch = batches.discriminator(n * i, n, point.level, faded)
-        d = discriminator_step(
-            (G, D), optimizers[1], d_batch, at, config, point.d_lr, micro_batch, None, n, ranks
-        )
-        update_average(G_ema, G, 0.9)
-        g_batch = batches.generator(n * i, n, point.level, faded)
-        g = generator_step(
-            (G, D), optimizers[0], g_batch, at, config, point.g_lr, micro_batch, None, n, ranks
-        )
-    assert {level for level, _ in kinds} == {0, 1}
-    return {f"D {k}": v for k, v in d.items()} | {f"G {k}": v for k, v in g.items()}
+    config = checks.resolve(make_config(tree, merge(CASES[case], changes)), packed)
+    with float64():
+        plan = quick_plan(config, ImageSpec(3, (4, 4), 2, packed.label_names), packed.count)
+        made = updates.Updates(plan, packed, CPU, lambda _: None, ranks)
+        made.batches.dtype = torch.float64
+        if "functions" in case:
+            networks = made.state.G, made.state.D
+            made._acceleration._chosen = Functions(
+                EagerGradients(networks, "D", config, discriminator_terms),
+                EagerGradients(networks, "G", config, generator_terms),
+            )
+        result: dict[str, torch.Tensor] = {}
+        levels = set()
+        for i in range(ITERATIONS):
+            point = plan.schedule.at(made.state.images_seen)
+            levels.add(point.level)
+            for k, terms in enumerate(made.iterate(point)):
+                result |= {f"{i}.{k} {name}": value for name, value in terms.items()}
+    assert levels == {0, 1}
+    return result | made.state.tensors()
 
 
 def free_port() -> int:
@@ -128,29 +157,74 @@ def variables(rank: int, size: int, port: int) -> dict[str, str]:
     return {**environment(), **{name: str(value) for name, value in named.items()}, **place}
 
 
-def run_all(packed: PackedSet, out: Path, size: int) -> list[dict[str, torch.Tensor]]:
-    """Train all cases on so many processes; returns what each of them ends with."""
-    port = free_port()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(packed.path), str(out / f"{size}-{rank}")],
-            env={**variables(rank, size, port), "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        for rank in range(size)
-    ]
-    assert [process.wait(200) for process in processes] == [0] * size
+def start(what: str, packed: PackedSet, out: Path, sizes: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start this program."""
+    words = [sys.executable, __file__, what, str(packed.path), str(out), *map(str, sizes)]
+    return subprocess.Popen(words, env={**environment(), "PYTHONPATH": os.pathsep.join(sys.path)})
+
+
+def ends(out: Path, size: int) -> list[dict[str, torch.Tensor]]:
+    """Return what each of a group of processes has ended its cases with."""
     return [load_file(out / f"{size}-{rank}") for rank in range(size)]
 
 
-def main() -> None:
+def together(size: int, work: Callable[[], None]) -> None:
+    """Do some work in a group of processes, as torchrun would start them."""
+    port = free_port()
+
+    def begin(rank: int) -> None:
+        os.environ.update(variables(rank, size, port))
+        work()
+
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=begin, args=(rank,)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        sys.exit(f"{size} processes ended with {[process.exitcode for process in processes]}")
+
+
+def train_cases(packed: PackedSet, out: Path) -> None:
     """Train all cases as one of several processes."""
-    torch.set_num_threads(1)
-    packed, out = PackedSet.open(sys.argv[1]), sys.argv[2]
     results: dict[str, torch.Tensor] = {}
     with join() as ranks:
-        for case, choices in CASES.items():
-            results |= {f"{case}|{k}": v.clone() for k, v in train(packed, choices, ranks).items()}
-    save_file(results, out)
+        for case in CASES:
+            ended = train(packed, case, ranks)
+            results |= {
+                f"{case}|{k}": v.clone(memory_format=torch.contiguous_format) for k, v in ended.items()
+            }
+        save_file(results, out / f"{ranks.size}-{ranks.rank}")
+
+
+def train_run(run: Path, packed: PackedSet | None, kimg: float) -> None:
+    """Begin a run in float64, or go on with it; to a clock."""
+    tree = options(schedule={"batch_size": [32, 16]}, run={"log_kimg": [0.016]})
+    until = {"schedule": {"total_kimg": kimg}}
+    with float64(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(updates, "Batches", partial(Batches, dtype=torch.float64))
+        patch.setattr(checks, "make_plan", quick_plan)
+        if packed is None:
+            training.resume(run, options=until)
+        else:
+            training.train(packed.path, run, options=merge(tree, until))
+
+
+def main() -> None:
+    """Start the processes."""
+    torch.set_num_threads(1)
+    what, packed, out, sizes = sys.argv[1], PackedSet.open(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
+    if what == "cases":
+        for size in map(int, sizes):
+            together(size, partial(train_cases, packed, out))
+        return
+    begun, *others = map(int, sizes)
+    together(begun, partial(train_run, out / "begun", packed, BEGUN))
+    for size in others:
+        shutil.copytree(out / "begun", out / str(size))
+        together(size, partial(train_run, out / str(size), None, ENDED))
+    together(1, partial(train_run, out / "whole", packed, ENDED))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Several processes make the updates of one: every loss and penalty, through a growth, in float64."""
+"""Several processes, and micro-batches, make the updates of one: through a growth, in float64."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ from progan.data.packed import PackedSet
 from progan.errors import ConfigError
 from progan.training.distributed import ALONE, VARIABLES, _verdict, alone
 from progan.training.launching import to_launch
+from progan.training.logs import read_stats
 from progan.training.objective import TERM_NAMES
 from progan.training.saving import digest
-from rank_process import CASES, run_all, train
-from tiny import require_equal
+from rank_process import CASES, NO_GROUPS, ONE_GROUP, PAIRS, PLAIN, ends, start, train
+from tiny import last_tensors, require_equal
+
+SIZES = (2, 3, 4)
 
 
 @st.composite
@@ -49,24 +53,97 @@ def test_one_process_has_all_in_order(sizes: tuple[int, int]) -> None:
     assert deal(*sizes, 0, 1).tolist() == list(range(sizes[0]))
 
 
-@pytest.fixture(scope="module", name="alone")
-def one_process(blobs: PackedSet) -> dict[str, torch.Tensor]:
+@dataclass(frozen=True)
+class Trained:
+    """What each case ends with, trained by one process, and where groups of several leave the same."""
+
+    alone: dict[str, torch.Tensor]
+    folder: Path
+
+
+@pytest.fixture(scope="module", name="trained")
+def all_cases(blobs: PackedSet, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("cases")
+    others = start("cases", blobs, folder, SIZES)
     torch.set_num_threads(1)
-    return {f"{case}|{k}": v for case, choices in CASES.items() for k, v in train(blobs, choices).items()}
+    alone = {f"{case}|{k}": v for case in CASES for k, v in train(blobs, case).items()}
+    assert others.wait(280) == 0
+    return Trained(alone, folder)
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_processes_give_the_same_update(
-    alone: dict[str, torch.Tensor], blobs: PackedSet, tmp_path: Path, size: int
+def test_cases_have_every_term(trained: Trained) -> None:
+    assert {name.split()[-1][2:] for name in trained.alone if " D/" in name or " G/" in name} == set(
+        TERM_NAMES
+    )
+    moved = [v for name, v in trained.alone.items() if name.endswith("|augmenter/probability")]
+    assert moved, "adaptive augmentation was on"
+    assert all(float(probability) != 0.5 for probability in moved)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_processes_give_the_same_update(trained: Trained, size: int) -> None:
+    """Weights, average, moments and terms.
+
+    With a group of the whole batch, all but the first have no samples; three have unequal shares; and of
+    batches of 8 with groups of 4 the third and the fourth have none.
+    """
+    all_ends = ends(trained.folder, size)
+    for end in all_ends:
+        require_equal(end, all_ends[0])
+    require_near(all_ends[0], trained.alone)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != ONE_GROUP])
+def test_micro_batches_give_the_same_update(trained: Trained, blobs: PackedSet, case: str) -> None:
+    """In parts of 8, or whole where the case is in parts already."""
+    parted = "run" in CASES[case]
+    others = train(blobs, case, run={"micro_batch": None if parted else 8})
+    require_near(others, {name: trained.alone[f"{case}|{name}"] for name in others})
+
+
+@pytest.mark.parametrize(
+    ("case", "size"), [(PLAIN, 4), (PLAIN, 12), (PLAIN, 64), (NO_GROUPS, 1), (NO_GROUPS, 5), (PAIRS, 6)]
+)
+def test_the_size_of_micro_batches_does_not_matter(
+    trained: Trained, blobs: PackedSet, case: str, size: int
 ) -> None:
-    """With a group of the whole batch, all but the first have no samples."""
-    assert {name.split()[-1] for name in alone if "|D " in name or "|G " in name} == set(TERM_NAMES)
-    ends = run_all(blobs, tmp_path, size)
-    for end in ends:
-        require_equal(end, ends[0])
-    assert ends[0].keys() == alone.keys()
-    for name, value in alone.items():
-        torch.testing.assert_close(ends[0][name], value, rtol=0, atol=1e-10, msg=name)
+    others = train(blobs, case, run={"micro_batch": size})
+    require_near(others, {name: trained.alone[f"{case}|{name}"] for name in others})
+
+
+def test_the_group_matters(trained: Trained, blobs: PackedSet) -> None:
+    """The comparison would notice a wrong grouping: other groups give other weights."""
+    pairs = train(blobs, PLAIN, model={"discriminator": {"stddev_group": 2}})
+    assert max(float((pairs[k] - trained.alone[f"{PLAIN}|{k}"]).abs().max()) for k in pairs) > 1e-6
+
+
+def require_near(ours: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """Compare up to the rounding of float64."""
+    assert ours.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-10, msg=name)
+
+
+def test_a_run_goes_on_with_any_number_of_processes(blobs: PackedSet, tmp_path: Path) -> None:
+    """Begun on four: the same samples and weights, in float64, as of one that was left alone.
+
+    Through a growth; of the smaller batches that follow, four of eight processes have no share.
+    """
+    assert start("resume", blobs, tmp_path, (4, 1, 2, 8)).wait(280) == 0
+    whole, expected = last_tensors(tmp_path / "whole")
+    points = read_stats(tmp_path / "whole" / "stats.jsonl")
+    begun, _ = last_tensors(tmp_path / "begun")
+    assert all(value.dtype == torch.float64 for name, value in expected.items() if "optimizer" not in name)
+    assert (begun.images_seen, begun.level, whole.images_seen, whole.level) == (32, 0, 160, 1)
+    for size in (1, 2, 8):
+        record, tensors = last_tensors(tmp_path / str(size))
+        assert (record.images_seen, record.level) == (whole.images_seen, whole.level)
+        require_near(tensors, expected)
+        ours = read_stats(tmp_path / str(size) / "stats.jsonl")
+        assert [point["images_seen"] for point in ours] == [point["images_seen"] for point in points]
+        for one, other in zip(ours, points, strict=True):
+            for name in ("D/real_score", "D/fake_score", "D/gp", "G/loss"):
+                assert one[name] == pytest.approx(other[name], rel=0, abs=1e-9), name
 
 
 def outcome(error: str = "", code: int = 0, **facts: str) -> dict[str, object]:

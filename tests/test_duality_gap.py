@@ -21,9 +21,10 @@ from progan.evaluation.results import read_results
 from progan.models.weights import load, save
 from progan.training import checkpoint
 from progan.training.checks import resolve
-from progan.training.duality_gap import DualityGap, GapWatch
+from progan.training.duality_gap import DualityGap
 from progan.training.gap_of_run import duality_gap
 from progan.training.logs import read_stats
+from progan.training.measuring import GapWatch
 from progan.training.optimizer import Optimizer
 from progan.training.plan import make_plan
 from progan.training.run import resume, train

@@ -190,6 +190,7 @@ def test_neighbours_become_a_picture(run: Path, pool: Path, tmp_path: Path, caps
 def test_mistakes(run: Path, tmp_path: Path, blobs: PackedSet, capsys: Any) -> None:
     np.save(tmp_path / "nan.npy", np.full((4, 3, 16, 16), np.nan, np.float32))
     np.save(tmp_path / "gray.npy", np.zeros((4, 1, 16, 16), np.uint8))
+    np.save(tmp_path / "large.npy", np.zeros((4, 3, 32, 32), np.uint8))
     (tmp_path / "bad.pt").write_bytes(b"bad")
     torch.manual_seed(0)
     diverged = Generator(channels=3, max_level=2, fmap_base=64, fmap_max=8, level=2)
@@ -205,6 +206,9 @@ def test_mistakes(run: Path, tmp_path: Path, blobs: PackedSet, capsys: Any) -> N
         (("evaluate", run, "--data", tmp_path / "nan.npy"), "not finite"),
         (("evaluate", tmp_path / "nan.safetensors", "--data", blobs.path), "not finite"),
         (("evaluate", run, "--num-images", "49"), "holds 48 images, but 49 were asked for"),
+        (("evaluate", run, "--num-images", "0"), 'value "0" for --num-images'),
+        (("evaluate", run, "--metrics"), "metrics (none): name at least one"),
+        (("evaluate", run, "--metrics", "FID"), "did you mean 'fid'"),
         (("evaluate", run, "--num-images", "1"), "swd needs at least 2 images"),
         (("evaluate", run, "--resolution", "32"), "no level makes images of 32x32"),
         (("evaluate", run, "--resolution", "8"), "too small"),
@@ -216,6 +220,8 @@ def test_mistakes(run: Path, tmp_path: Path, blobs: PackedSet, capsys: Any) -> N
         (("evaluate", run, "--out", tmp_path), "cannot be read"),
         (("evaluate", run, "--device", "gpu"), "gpu"),
         (("compare", blobs.path, tmp_path / "gray.npy"), "the sets differ"),
+        (("compare", blobs.path, tmp_path / "large.npy"), "16x16, not 32x32"),
+        (("compare", blobs.path, blobs.path, "--metrics"), "metrics (none): name at least one"),
         (("compare", blobs.path), "b"),
     ]
     for words, message in cases:

@@ -251,7 +251,8 @@ def test_a_missing_file_says_where_it_was_looked_for_and_how_to_get_it(
     for words in (
         "no path was given",
         str(cache_folder() / INCEPTION.name),
-        "allow the download",
+        "--extractor",
+        "--download",
         published.url,
     ):
         assert words in str(caught.value)

@@ -7,51 +7,83 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from progan.data.builtin import synthetic
 from progan.data.packed import PackedSet
-from progan.evaluation import sampling
-from progan.evaluation.measure import evaluate
+from progan.errors import RankError, ToldElsewhere
+from progan.evaluation import images, sampling
+from progan.evaluation.choice import ExtractorFile
+from progan.evaluation.dealing import Part
 from progan.evaluation.monitor import Monitor
 from progan.evaluation.results import FILE, read_results
 from progan.models.weights import load
-from progan.training.run_folder import RunFolder
-from rank_measure import PARTS, SCENES
+from progan.training.distributed import ALONE
+from progan.training.gap_of_run import duality_gap
+from progan.training.making import _exchange
+from rank_measure import PARTS, SCENES, Made
 from rank_process import free_port, variables
+from test_evaluation_commands import done, extractor_file  # noqa: F401
 from tiny import options, words
 
 PROGRAM = Path(__file__).with_name("rank_measure.py")
-METRICS, COUNT = ["swd", "ms_ssim"], 44
+METRICS, COUNT = ["swd", "ms_ssim", "ppl"], 36
 
 
 @dataclass(frozen=True)
 class Both:
-    """What two processes leave: the run that they trained, what each made in scenes, commands, and said."""
+    """What two processes leave.
 
+    Attributes:
+        folder: What is written.
+        run: The run that they trained, in it.
+        scenes: What each made in each scene.
+        commands: Of each command that was given: exit code and what was made, of each.
+        said: What each printed.
+    """
+
+    folder: Path
     run: Path
     scenes: list[dict[str, list[int]]]
-    commands: list[list[tuple[int, list[int]]]]
+    commands: list[list[tuple[int, Made]]]
     said: list[str]
 
 
+@pytest.fixture(scope="module", name="split")
+def pictures_in_three_parts(tmp_path_factory: pytest.TempPathFactory) -> PackedSet:
+    folder = tmp_path_factory.mktemp("sets") / "split"
+    return synthetic(folder, count=96, resolution=16, labelled=True, split=(0.4, 0.3, 0.3))
+
+
 @pytest.fixture(scope="module", name="both")
-def two_processes(blobs: PackedSet, tmp_path_factory: pytest.TempPathFactory) -> Both:
-    """Train, evaluate, and ask for what cannot be evaluated."""
+def two_processes(split: PackedSet, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Both:
+    """Train, evaluate, compare, and ask for what cannot be evaluated."""
     folder = tmp_path_factory.mktemp("both")
-    run = folder / "run"
+    run, like = folder / "run", ["--device", "cpu", "--extractor", pool, "--resize", "bilinear:8"]
+    watch = {"metrics": METRICS, "duality_gap": True, "gap_steps": 2, "num_images": COUNT}
     tree = options(
-        monitor={"metrics": METRICS, "num_images": COUNT, "interval_kimg": [0.064]},
+        monitor={**watch, "interval_kimg": [0.064], "extractor": pool, "resize": "bilinear:8"},
         schedule={"stabilise_kimg": [0.016], "fade_kimg": [0.016]},
     )
-    evaluate = ["evaluate", run, "--device", "cpu", "--metrics", *METRICS, "--num-images"]
-    asked = ["train", blobs.path, "--out", run, *words(tree), "--", *evaluate, COUNT, "--", *evaluate, 99]
-    ports = ",".join(str(free_port()) for _ in range(3))
+    metrics = ["--metrics", *METRICS]
+    near = ["--neighbours", folder / "two.png"]
+    asked = (
+        ["train", split.path, "--out", run, *words(tree)],
+        ["evaluate", run, *like, *metrics, "duality_gap", "--num-images", COUNT, *near],
+        ["compare", run, run, *like, *metrics, "--mirror", "--num-images", COUNT, "--out", folder / "two"],
+        ["compare", split.path, split.path, "--num-images", COUNT],
+        ["evaluate", run, "--num-images", 99],
+    )
+    rest = [str(word) for line in asked for word in (*line, "--")][:-1]
+    ports = ",".join(str(free_port()) for _ in asked)
     port = free_port()
     processes = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(folder), ports, *map(str, asked)],
+            [sys.executable, str(PROGRAM), str(folder), ports, *rest],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables(rank, 2, port),
         )
         for rank in range(2)
@@ -62,7 +94,8 @@ def two_processes(blobs: PackedSet, tmp_path_factory: pytest.TempPathFactory) ->
         [json.loads((folder / f"{what}-{rank}").read_text()) for rank in range(2)]
         for what in ("scenes", "commands")
     )
-    return Both(run, scenes, commands, said)
+    each = [[(code, made) for code, made in pair] for pair in zip(*commands, strict=True)]
+    return Both(folder, run, scenes, each, said)
 
 
 def test_what_may_happen_to_images_made_together(both: Both) -> None:
@@ -73,38 +106,84 @@ def test_what_may_happen_to_images_made_together(both: Both) -> None:
     assert (first["whole"], second["whole"]) == ([a, c, e], [b, d])
     assert (first["the other cannot"], second["the other cannot"]) == ([a, c, d, e], [b])
     assert (first["nobody can"], second["nobody can"]) == ([a], [b, d, b, d])
+    assert (first["other work"], second["other work"]) == ([a, b, c, d, e], [])
     assert (first["left"], second["left"]) == ([a], [b])
     assert (first["stopped"], second["stopped"]) == ([a], [b])
     assert (first["nothing"], second["nothing"]) == ([], [])
 
 
-def test_two_processes_measure_what_one_does(
-    both: Both, blobs: PackedSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In training and by `evaluate`, to the last bit."""
-    (first, second), (evaluated_first, evaluated_second), _ = zip(*both.commands, strict=True)
-    assert first[0] == second[0] == evaluated_first[0] == evaluated_second[0] == 0
-    assert first[1] == [8, 8, 8] * (len(first[1]) // 3)
-    assert second[1] == [8, 8, 4] * (len(first[1]) // 3)
-    assert (evaluated_first[1], evaluated_second[1]) == ([8, 8, 8], [8, 8, 4])
-
+@pytest.fixture
+def _as_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of their sizes; and for metrics one worker."""
     monkeypatch.setattr(sampling, "_BATCH_MOST", 8)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # for metrics: one worker, as there
+    monkeypatch.setattr(images, "BATCH_MOST", 16)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+
+
+def test_both_do_their_share(both: Both) -> None:
+    """Of images, paths, copies of the networks, and reals that neighbours are looked for in."""
+    (trained, code), (other_trained, other_code) = ((made, code) for code, made in both.commands[0])
+    assert (code, other_code) == (0, 0)
+    copies = {"training copies for the duality gap": [1]}
+    first = {"making images": [8, 8, 4], "computing path lengths": [16, 4], **copies}
+    second = {"making images": [8, 8], "computing path lengths": [16], **copies}
+    # Measured four times; at 4x4 and 8x8 no metric but the path length is defined.
+    points = {"making images": 2, "computing path lengths": 4, "training copies for the duality gap": 4}
+    assert trained == {name: sizes * points[name] for name, sizes in first.items()}
+    assert other_trained == {name: sizes * points[name] for name, sizes in second.items()}
+    near, other_near = ({"looking for neighbours": sizes} for sizes in ([16, 8], [16]))
+    assert both.commands[1] == [(0, first | near), (0, second | other_near)]
+    # B, which is kept; A twice as often, for the floor of the distance; A for the other metric.
+    assert both.commands[2] == [
+        (0, {"making images": [8, 8, 4, *[8] * 5, 8, 8, 4], "computing path lengths": [16, 4]}),
+        (0, {"making images": [8, 8, *[8] * 4, 8, 8], "computing path lengths": [16]}),
+    ]
+    assert both.commands[3] == [(0, {}), (0, {})], "pictures are the first's"
+
+
+@pytest.mark.parametrize("error", [RankError("rank 1 was lost"), ToldElsewhere("rank 1 failed", 2)])
+def test_work_ends_when_a_process_is_lost(error: Exception) -> None:
+    """The one error of a part that is not left to the first process: nobody would tell of it."""
+
+    def lost(_part: Part) -> NDArray[Any]:
+        raise error
+
+    with pytest.raises(type(error), match="rank 1"):
+        _exchange(ALONE, lost, {"work": "work", "parts": [[0]], "shape": (), "dtype": "float64"})
+
+
+@pytest.mark.usefixtures("_as_there")
+def test_a_run_is_measured_as_by_one(both: Both, split: PackedSet, pool: Path) -> None:
+    """In training, to the last bit."""
     stats = [json.loads(line) for line in (both.run / "stats.jsonl").read_text().splitlines()]
-    mirror = RunFolder(both.run).config().data.mirror
-    expected = Monitor(blobs, METRICS, n=COUNT, mirror=mirror).measure(load(both.run))
-    assert {"swd/mean", "ms_ssim"} <= set(expected)
+    extractor = ExtractorFile(pool, "bilinear:8")
+    expected = Monitor(split, METRICS, n=COUNT, extractor=extractor).measure(load(both.run))
+    expected |= duality_gap(both.run, num_images=COUNT).numbers
+    assert {"swd/mean", "ms_ssim", "duality_gap/gap"} <= set(expected)
     assert {name: stats[-1][name] for name in expected} == expected
-    results = read_results(both.run / FILE)
-    alone = evaluate(both.run, blobs, METRICS, n=COUNT, mirror=mirror)
-    assert [result.numbers for result in results] == [result.numbers for result in alone]
-    assert [result.key() for result in results] == [result.key() for result in alone]
+
+
+@pytest.mark.usefixtures("_as_there")
+def test_two_processes_measure_what_one_does(both: Both, pool: Path, tmp_path: Path, capsys: Any) -> None:
+    """By `evaluate` and `compare`, to the last bit."""
+    near, like = tmp_path / "one.png", ["--device", "cpu", "--extractor", pool, "--resize", "bilinear:8"]
+    like += ["--num-images", COUNT, "--metrics", *METRICS]
+    out, other = tmp_path / "evaluated", tmp_path / "compared"
+    done(capsys, "evaluate", both.run, "--out", out, "--neighbours", near, *like, "duality_gap")
+    done(capsys, "compare", both.run, both.run, "--out", other, "--mirror", *like)
+    alone = [*read_results(out), *read_results(other)]
+    together = [*read_results(both.run / FILE), *read_results(both.folder / "two")]
+    assert [result.metric for result in together] == [result.metric for result in alone]
+    assert [result.numbers for result in together] == [result.numbers for result in alone]
+    assert [result.key() for result in together] == [result.key() for result in alone]
+    assert near.read_bytes() == (both.folder / "two.png").read_bytes()
 
 
 def test_the_first_process_alone_tells(both: Both) -> None:
     """Of a mistake, too, with which both end."""
     assert both.said[1] == ""
-    assert both.said[0].count("results: ") == 1
+    assert both.said[0].count("results: ") == 3
+    assert both.said[0].count("not written down") == 1
     assert both.said[0].count("error: ") == 1
-    assert "holds 48 images, but 99 were asked for" in both.said[0]
-    assert [(code, made) for _, _, (code, made) in both.commands] == [(2, []), (2, [])]
+    assert "but 99 were asked for" in both.said[0]
+    assert both.commands[4] == [(2, {}), (2, {})]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from progan.errors import ConfigError, DataError
+from progan.metrics import path_length
 from progan.metrics.extractors import Extractor
 from progan.metrics.path_length import EPSILON, PathLength, box_down, face, slerp, trimmed_mean
 
@@ -64,6 +65,18 @@ def test_batches_change_nothing_and_the_seed_does() -> None:
 
     assert length(4, 0) == pytest.approx(length(25, 0), rel=1e-9)
     assert length(4, 0) != pytest.approx(length(4, 1), rel=1e-3)
+
+
+@given(st.permutations(range(7)), st.integers(1, 5))
+def test_paths_are_those_of_their_indices_whatever_was_asked_before(order: list[int], skipped: int) -> None:
+    """However many are drawn at once on the way to those that are asked for."""
+    path, parts = PathLength(pixels(), samples=20), np.array_split(np.arange(20), 7)
+    whole = np.split(path.speeds(isometry, 5)(np.arange(20)), np.cumsum([len(part) for part in parts])[:-1])
+    speeds = path.speeds(isometry, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(path_length, "SKIPPED", skipped)
+        for i in order:
+            np.testing.assert_array_equal(speeds(parts[i]), whole[i])
 
 
 def test_both_ends_of_a_path_have_its_label_and_are_a_step_apart() -> None:

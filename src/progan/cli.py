@@ -269,17 +269,21 @@ def generate(
     device
         auto, cpu, cuda, mps, ...
     """
-    from progan.evaluation.sampling import level_of
+    from progan.evaluation.sampling import digest, level_of
     from progan.training.checks import choose_device
     from progan.training.distributed import join
     from progan.viewers.samples import save_samples
 
     with join() as ranks:
-        G = _load(path, str(ranks.device(choose_device(device, ranks.local_rank))))
-        level = level_of(G, level, resolution)
+
+        def loaded() -> tuple[Generator, int]:
+            G = _load(path, str(ranks.device(choose_device(device, ranks.local_rank))))
+            return G, level_of(G, level, resolution)
+
+        G, chosen = ranks.in_turn(loaded, lambda found: {"the generator": digest(found[0])})
         with _progress("generating") as progress:
             made = save_samples(
-                G, out, n, seed=seed, label=label, level=level, batch_size=batch_size, progress=progress,
+                G, out, n, seed=seed, label=label, level=chosen, batch_size=batch_size, progress=progress,
                 ranks=ranks,
             )  # fmt: skip
     say(_console_of_training(), f"{n} pictures: {made}")

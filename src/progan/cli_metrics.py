@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,113 +12,20 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from progan.cli_config import say
+from progan.cli_measuring import GAP, Flag, GapTraining, Measuring, interruptible
 from progan.cli_results import print_results
-from progan.config import parse_resolution
-from progan.errors import ConfigError, Interrupted
+from progan.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
-    from progan.evaluation.choice import ExtractorFile, Extractors
+    from progan.evaluation.dealing import Deal, Work
     from progan.evaluation.generated import GeneratedImages
     from progan.evaluation.images import ImageSet
-    from progan.evaluation.measure import Stages
     from progan.metrics.extractor_files import Inception
-    from progan.metrics.extractors import Extractor
     from progan.training.distributed import Ranks
+    from progan.training.gap_of_run import GapOfRun
     from progan.training.run_folder import RunFolder
-
-GAP = "duality_gap"
-"""The metric that is of a run's two networks, and not of a set of images."""
-Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Measuring:
-    """What both commands are told about how to measure; the words beside each option are its help."""
-
-    metrics: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Any of swd, ms_ssim, fid, kid, is, pr, of generators ppl, and of runs duality_gap.",
-            show_default=" ".join,
-        ),
-    ] = ("swd", "ms_ssim")
-    num_images: Annotated[
-        int | None,
-        Parameter(help="Images to measure; default: 16,384, or fewer if a set has fewer."),
-    ] = None
-    num_reals: Annotated[int | None, Parameter(help="Images to compare with; default: as many.")] = None
-    seed: Annotated[
-        int | None,
-        Parameter(
-            help="Of samples, the choice of images, and the metrics; default: 0, for duality_gap the run's."
-        ),
-    ] = None
-    resolution: Annotated[
-        str | None,
-        Parameter(
-            help="Size to measure at, 64 or 64x96; default: the highest of generators and packed sets."
-        ),
-    ] = None
-    extractor: Annotated[
-        Path | None,
-        Parameter(
-            help="Network for all but swd and ms_ssim, TorchScript or torch.export; default: Inception, in "
-            "the cache."
-        ),
-    ] = None
-    resize: Annotated[
-        str,
-        Parameter(help="How images are resized for the extractor: none, or such as bilinear-antialias:224."),
-    ] = "none"
-    normalise: Annotated[
-        str, Parameter(help="How pixels are scaled for it: 0..255, 0..1, -1..1 or imagenet.")
-    ] = "0..255"
-    download: Annotated[Flag, Parameter(help="Fetch the Inception network if it is not in the cache.")] = (
-        False
-    )
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, mps, ...")] = "auto"
-    force: Annotated[Flag, Parameter(help="Compute again what is known.")] = False
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """(height, width) to measure at, or None."""
-        return None if self.resolution is None else parse_resolution(self.resolution)
-
-    @property
-    def seed_of_images(self) -> int:
-        """Seed of everything but the duality gap."""
-        return 0 if self.seed is None else self.seed
-
-    def place(self, own: int = 0) -> torch.device:
-        """Return the device to compute on; `own` as for `choose_device`."""
-        from progan.training.checks import choose_device
-
-        return choose_device(self.device, own)
-
-    def network(self) -> ExtractorFile:
-        """Return the extractor, not loaded yet."""
-        from progan.evaluation.choice import ExtractorFile
-
-        return ExtractorFile(self.extractor, self.resize, self.normalise, self.download)
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class GapTraining:
-    """How the copies of the duality gap are trained, where that differs from the run's configuration."""
-
-    gap_steps: Annotated[
-        int | None,
-        Parameter(help="Of duality_gap: updates of each copy; default: monitor.gap_steps of the run."),
-    ] = None
-    gap_lr: Annotated[
-        float | None,
-        Parameter(help="Of duality_gap: learning rate of the copies; default: monitor.gap_lr of the run."),
-    ] = None
-
 
 AS_USUAL, GAP_AS_USUAL = Measuring(), GapTraining()
 
@@ -138,7 +44,7 @@ def evaluate(
 ) -> None:
     """Measure a generator against real pictures; a number that is known already is not computed again.
 
-    Under torchrun, all processes make the samples.
+    Under torchrun, all processes share the work.
 
     Parameters
     ----------
@@ -160,53 +66,9 @@ def evaluate(
     """
     from progan.training.distributed import join
 
-    others = {"label": label, "part": part, "mirror": mirror, "resolution": measuring.resolution}
+    asked = _Asked(path, data, label, part, mirror, out, neighbours)
     with join() as ranks:
-        gap = _gap_of(path, data, out, measuring, copies, {**others, "num-reals": measuring.num_reals})
-        measuring = replace(measuring, metrics=tuple(name for name in measuring.metrics if name != GAP))
-        if gap is not None and not measuring.metrics and neighbours is None:
-            if ranks.first:
-                gap()
-            return
-        with _samples(ranks, path, measuring, label) as images:
-            if images is not None:
-                _evaluate(images, path, data, part, mirror, out, neighbours, measuring, gap)
-
-
-def _evaluate(
-    images: ImageSet,
-    path: Path,
-    data: Path | None,
-    part: str | None,
-    mirror: bool | None,
-    out: Path | None,
-    neighbours: Path | None,
-    measuring: Measuring,
-    gap: Callable[[], None] | None,
-) -> None:
-    """Measure the samples of the generator at `path`, and print; `evaluate` explains the rest."""
-    from progan.evaluation.places import open_images
-    from progan.evaluation.results import FILE
-    from progan.training.run_folder import RunFolder
-
-    run, place, seed = RunFolder(path), measuring.place(), measuring.seed_of_images
-    if run.exists():
-        images.about["images_seen"] = _images_seen(run)
-        out = out or run.path / FILE
-        data, part, mirror = _as_trained(run, data, part, mirror)
-    size = (images.shape[1], images.shape[2])
-    reals = None
-    if data is not None:
-        part = part or "train"
-        reals = open_images(data, size=size, part=part, mirror=bool(mirror), seed=seed + 1, device=place)
-    if neighbours is None:
-        _measure(images, reals, measuring, out, _network(measuring, gap), gap)
-        return
-    if data is None or neighbours.suffix.lower() != ".png":
-        raise ConfigError(f"--neighbours {neighbours}: give reals to look at (--data), and a name with .png")
-    # Not mirrored: a copy of a picture would not be found near its mirror image.
-    plain = open_images(data, size=size, part=part or "train", seed=seed + 1, device=place)
-    _with_neighbours(images, reals, measuring, out, (plain, neighbours), gap)
+        _measure_together(ranks, lambda: _open_generator(ranks, asked, measuring, copies))
 
 
 def compare(
@@ -219,6 +81,8 @@ def compare(
     measuring: Measuring = AS_USUAL,
 ) -> None:
     """Measure one set of images against another. Each is a folder, .zip, packed set, .npy file or generator.
+
+    Under torchrun, all processes make the samples of generators; pictures are read by the first.
 
     Parameters
     ----------
@@ -233,109 +97,242 @@ def compare(
     out
         File of results; default: none is written.
     """
-    from progan.evaluation.places import open_images
+    from progan.training.distributed import join
 
-    if GAP in measuring.metrics:
+    with join() as ranks:
+        _measure_together(ranks, lambda: _open_both(ranks, a, b, part, mirror, out, measuring))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `evaluate` is told of a generator and its reals; it explains them."""
+
+    path: Path
+    data: Path | None
+    label: str | None
+    part: str | None
+    mirror: bool | None
+    out: Path | None
+    neighbours: Path | None
+
+    def as_trained(self, run: RunFolder) -> _Asked:
+        """Return it with the pictures, their part and whether to flip them of a run, unless told else."""
+        from progan.evaluation.results import FILE
+
+        trained = run.config().data
+        return replace(
+            self,
+            data=self.data or run.pictures(),
+            part=self.part or trained.part,
+            mirror=trained.mirror if self.mirror is None else self.mirror,
+            out=self.out or run.path / FILE,
+        )
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What is measured; on other processes than the first, what they can help with.
+
+    Attributes:
+        options: How; without the duality gap among the metrics.
+        out: File of results, or None.
+        device: Where to compute.
+        images: The set that is measured, if any is.
+        reals: The set that it is compared with, if any.
+        generators: Those of both that make their images.
+        near: Reals to look for neighbours in, and the picture that is made of them; or None.
+        extractor: Makes features, if all can help with them or it is known that it will be needed.
+        gap: The duality gap, if asked for.
+    """
+
+    options: Measuring
+    out: Path | None
+    device: torch.device
+    images: ImageSet | None = None
+    reals: ImageSet | None = None
+    generators: tuple[GeneratedImages, ...] = ()
+    near: tuple[ImageSet, Path] | None = None
+    extractor: Inception | None = None
+    gap: GapOfRun | None = None
+
+    def facts(self) -> dict[str, str]:
+        """Return what all processes must agree about, by name."""
+        facts = {f"generator and samples {i}": G.fingerprint for i, G in enumerate(self.generators)}
+        if self.near is not None:
+            facts["reals for neighbours"] = self.near[0].fingerprint
+        if self.gap is not None:
+            facts[GAP] = sha256(self.gap.wanted.key().encode()).hexdigest()
+        return facts
+
+    def works(self) -> list[Work]:
+        """Return what another process can do for the first."""
+        from progan.evaluation.generated import GeneratedImages
+        from progan.evaluation.measure import path_work
+        from progan.evaluation.neighbours import neighbour_work
+        from progan.metrics.path_length import PathLength
+
+        works = [G.work for G in self.generators]
+        if self.extractor is not None and isinstance(self.images, GeneratedImages):
+            metric = PathLength(self.extractor.features, seed=self.options.seed_of_images)
+            works.append(path_work(metric, self.images))
+            if self.near is not None:
+                works.append(neighbour_work(self.images, self.near[0], self.extractor.features))
+        if self.gap is not None:
+            works.append(self.gap.work())
+        return works
+
+
+def _measure_together(ranks: Ranks, opened: Callable[[], _Opened]) -> None:
+    """Measure and print on the first process, while the others help it."""
+    from progan.training.making import follow, leading
+
+    # Each process reads the weights, which a training may replace meanwhile.
+    found = ranks.in_turn(opened, _Opened.facts)
+    if not ranks.first:
+        follow(ranks, found.works())
+        return
+    with leading(ranks) as deal:
+        for G in found.generators:
+            G.deal = deal
+        if found.gap is not None:
+            _measure_gap(found.gap, found.out, found.options.force, deal)
+        if found.options.metrics or (found.gap is None and found.near is None):
+            _measure(found)
+        if found.near is not None:
+            _write_neighbours(found, deal)
+
+
+def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: GapTraining) -> _Opened:
+    """Open what `evaluate` measures."""
+    from progan.evaluation.generated import GeneratedImages
+    from progan.evaluation.places import open_images
+    from progan.evaluation.results import FILE
+    from progan.training.run_folder import RunFolder
+
+    device, seed = ranks.device(options.place(ranks.local_rank)), options.seed_of_images
+    gap = _open_gap(asked, options, copies, device)
+    options = replace(options, metrics=tuple(name for name in options.metrics if name != GAP))
+    if gap is not None and not options.metrics and asked.neighbours is None:
+        return _Opened(options, asked.out or asked.path / FILE, device, gap=gap)
+    images = open_images(asked.path, size=options.size, seed=seed, label=asked.label, device=device)
+    if not isinstance(images, GeneratedImages):
+        raise ConfigError(
+            f"{asked.path} is no generator; `progan compare` measures one set of images against another"
+        )
+    run = RunFolder(asked.path)
+    if run.exists():
+        images.about["images_seen"] = _images_seen(run)
+        asked = asked.as_trained(run)
+    size, part, reals = (images.shape[1], images.shape[2]), asked.part or "train", None
+    if asked.data is not None and ranks.first:
+        reals = open_images(
+            asked.data, size=size, part=part, mirror=bool(asked.mirror), seed=seed + 1, device=device
+        )
+    near = _open_near(asked, images, part, seed + 1, device)
+    extractor = _extractor(ranks, options, device, all_need_it=near is not None)
+    return _Opened(options, asked.out, device, images, reals, (images,), near, extractor, gap)
+
+
+def _open_both(
+    ranks: Ranks, a: Path, b: Path, part: str, mirror: bool, out: Path | None, options: Measuring
+) -> _Opened:
+    """Open what `compare` measures; generators on all processes, pictures, which one reads, on the first."""
+    from progan.evaluation.generated import GeneratedImages
+    from progan.evaluation.places import is_generator, open_images
+
+    if GAP in options.metrics:
         raise ConfigError(
             f"{GAP} is of the two networks of a run, not of two sets: progan evaluate RUN --metrics {GAP}"
         )
-    place, size, seed = measuring.place(), measuring.size, measuring.seed_of_images
-    images = open_images(b, size=size, part=part, seed=seed, device=place)
+    device, seed = ranks.device(options.place(ranks.local_rank)), options.seed_of_images
     # Another seed, so that two generators share no latents.
-    reals = open_images(a, size=size, part=part, mirror=mirror, seed=seed + 1, device=place)
-    _measure(images, reals, measuring, out, measuring.network())
-
-
-@contextmanager
-def _samples(
-    ranks: Ranks, path: Path, options: Measuring, label: str | None
-) -> Iterator[GeneratedImages | None]:
-    """Give the first process the samples of a generator, which all of them make.
-
-    The others make what it asks for until its block has ended; then they get None.
-    """
-    from progan.training.making import follow, leading
-
-    # Each process loads the weights, which a training may replace meanwhile.
-    images = ranks.in_turn(
-        lambda: _open_generator(path, options, label, ranks.device(options.place(ranks.local_rank))),
-        lambda images: {"the generator and its samples": images.fingerprint},
+    images, reals = (
+        open_images(place, size=options.size, part=part, seed=seed, device=device)
+        if ranks.first or is_generator(place)
+        else None
+        for place, seed in ((b, seed), (a, seed + 1))
     )
-    if ranks.first:
-        with leading(ranks) as images.deal:
-            yield images
-    else:
-        follow(ranks, images.read, images.shape)
-        yield None
+    generators = tuple(each for each in (images, reals) if isinstance(each, GeneratedImages))
+    if reals is not None and mirror:
+        reals = open_images(reals, mirror=True, seed=seed + 1)
+    extractor = _extractor(ranks, options, device)
+    return _Opened(options, out, device, images, reals, generators, extractor=extractor)
 
 
-def _open_generator(
-    path: Path, options: Measuring, label: str | None, device: torch.device
-) -> GeneratedImages:
-    """Return the samples of what must be a generator."""
-    from progan.evaluation.generated import GeneratedImages
+def _open_near(
+    asked: _Asked, images: ImageSet, part: str, seed: int, device: torch.device
+) -> tuple[ImageSet, Path] | None:
+    """Open the reals that neighbours are looked for in, if that is asked for."""
+    from progan.evaluation.neighbours import require_enough
     from progan.evaluation.places import open_images
 
-    images = open_images(path, size=options.size, seed=options.seed_of_images, label=label, device=device)
-    if not isinstance(images, GeneratedImages):
+    if asked.neighbours is None:
+        return None
+    if asked.data is None or asked.neighbours.suffix.lower() != ".png":
         raise ConfigError(
-            f"{path} is no generator; `progan compare` measures one set of images against another"
+            f"--neighbours {asked.neighbours}: give reals to look at (--data), and a name with .png"
         )
-    return images
+    # Not mirrored: a copy of a picture would not be found near its mirror image.
+    size = (images.shape[1], images.shape[2])
+    near = open_images(asked.data, size=size, part=part, seed=seed, device=device)
+    # What would hinder the picture is to be known before anything is measured.
+    require_enough(images, near)
+    return near, asked.neighbours
 
 
-def _as_trained(
-    run: RunFolder, data: Path | None, part: str | None, mirror: bool | None
-) -> tuple[Path, str, bool]:
-    """Return the pictures, their part and whether to flip them as the run was trained, unless told else."""
-    trained = run.config().data
-    return data or run.pictures(), part or trained.part, trained.mirror if mirror is None else mirror
-
-
-def _gap_of(
-    run: Path,
-    data: Path | None,
-    out: Path | None,
-    options: Measuring,
-    copies: GapTraining,
-    others: Mapping[str, object],
-) -> Callable[[], None] | None:
-    """Return what measures the duality gap of a run and prints it, or None if that was not asked for.
+def _open_gap(
+    asked: _Asked, options: Measuring, copies: GapTraining, device: torch.device
+) -> GapOfRun | None:
+    """Open the duality gap of a run, if that is asked for.
 
     Raises:
         ConfigError: if another metric has no such name, or an option does not belong to what is measured.
     """
     from progan.evaluation.choice import check_names
+    from progan.training.gap_of_run import GapOfRun
 
+    check_names([name for name in options.metrics if name != GAP])
     if GAP not in options.metrics:
         if copies != GAP_AS_USUAL:
             raise ConfigError(
                 f"--gap-steps and --gap-lr are of {GAP}: add it to --metrics, or leave them out"
             )
         return None
-    check_names([name for name in options.metrics if name != GAP])
+    others = {
+        "label": asked.label,
+        "part": asked.part,
+        "mirror": asked.mirror,
+        "resolution": options.resolution,
+        "num-reals": options.num_reals,
+    }
     if given := [f"--{name}" for name, value in others.items() if value is not None]:
         raise ConfigError(
             f"{GAP} is of G and D as they were trained, on the validation and the test part: leave out "
             f"{', '.join(given)}, or measure it by itself"
         )
-    return partial(_evaluate_gap, run, data, out, options, copies)
+    return GapOfRun.open(
+        asked.path, asked.data, num_images=options.num_images, seed=options.seed, steps=copies.gap_steps,
+        lr=copies.gap_lr, device=device,
+    )  # fmt: skip
 
 
-def _evaluate_gap(
-    run: Path, data: Path | None, out: Path | None, options: Measuring, copies: GapTraining
-) -> None:
+def _extractor(
+    ranks: Ranks, options: Measuring, device: torch.device, *, all_need_it: bool = False
+) -> Inception | None:
+    """Load the extractor where it will be used: a missing one is found before anything is measured."""
+    from progan.evaluation.choice import check_names, needs_extractor
+
+    check_names(options.metrics)
+    here = needs_extractor(options.metrics) if ranks.first else "ppl" in options.metrics
+    return options.load(device) if here or all_need_it else None
+
+
+def _measure_gap(gap: GapOfRun, out: Path | None, force: bool, deal: Deal) -> None:
     """Measure the duality gap of a run, and print it."""
-    from progan.evaluation.results import FILE
-    from progan.training.gap_of_run import duality_gap
-
-    out = out or run / FILE
-    with _interruptible(out) as progress:
-        result = duality_gap(
-            run, data, num_images=options.num_images, seed=options.seed, steps=copies.gap_steps,
-            lr=copies.gap_lr, device=options.place(), out=out, force=options.force,
-            progress=lambda done, total: progress(GAP, done, total),
-        )  # fmt: skip
+    with interruptible(out) as progress:
+        result = gap.measure(
+            out=out, force=force, progress=lambda done, total: progress(GAP, done, total), deal=deal
+        )
     console = Console()
     print_results(console, [result])
     state, how, adam = result.images, result.definition, result.definition["optimizer"]
@@ -348,39 +345,16 @@ def _evaluate_gap(
     say(console, f"results: {out}")
 
 
-def _network(options: Measuring, gap: Callable[[], None] | None) -> Extractors:
-    """Return the extractor, loaded if it will be used after the gap: what is missing is found before that."""
-    from progan.evaluation.choice import needs_extractor
-
-    early = gap is not None and needs_extractor(options.metrics)
-    return _load(options) if early else options.network()
-
-
-def _load(options: Measuring) -> Inception:
-    """Load the extractor."""
-    with _interruptible(None) as progress:
-        return options.network().load(
-            options.place(), lambda done, total: progress("downloading the extractor", done, total)
-        )
-
-
-def _measure(
-    images: ImageSet,
-    reals: ImageSet | None,
-    options: Measuring,
-    out: Path | None,
-    network: Extractors,
-    gap: Callable[[], None] | None = None,
-) -> None:
-    """Measure, the duality gap first, and print a table."""
+def _measure(found: _Opened) -> None:
+    """Measure, and print a table."""
     from progan.evaluation import measure
 
-    if gap is not None:
-        gap()
-    with _interruptible(out) as progress:
+    assert found.images is not None
+    options, out = found.options, found.out
+    with interruptible(out) as progress:
         results = measure.evaluate(
-            images, reals, options.metrics, n=options.num_images, num_reals=options.num_reals,
-            seed=options.seed_of_images, device=options.place(), extractor=network, out=out,
+            found.images, found.reals, options.metrics, n=options.num_images, num_reals=options.num_reals,
+            seed=options.seed_of_images, device=found.device, extractor=found.extractor, out=out,
             force=options.force, progress=progress,
         )  # fmt: skip
     console = Console()
@@ -396,48 +370,19 @@ def _images_seen(run: RunFolder) -> int | None:
     return None if record is None else record.images_seen
 
 
-def _with_neighbours(
-    images: ImageSet,
-    reals: ImageSet | None,
-    options: Measuring,
-    out: Path | None,
-    neighbours: tuple[ImageSet, Path],
-    gap: Callable[[], None] | None,
-) -> None:
-    """Measure, then write a picture of the samples and their nearest among other reals to a file."""
-    from progan.evaluation.neighbours import require_enough
-
-    # What would hinder the picture is to be known before anything is measured.
-    require_enough(images, neighbours[0])
-    network = _load(options)
-    if options.metrics:
-        _measure(images, reals, options, out, network, gap)
-    elif gap is not None:
-        gap()
-    _write_neighbours(images, neighbours[0], network.features, neighbours[1])
-
-
-def _write_neighbours(images: ImageSet, reals: ImageSet, features: Extractor, path: Path) -> None:
+def _write_neighbours(found: _Opened, deal: Deal) -> None:
     """Write a picture of samples and their nearest reals."""
     from progan.evaluation.neighbours import neighbour_rows
     from progan.viewers.grids import save_grid
 
-    with _interruptible(None) as progress:
-        together, found = neighbour_rows(
-            images, reals, features, progress=lambda done, total: progress("neighbours", done, total)
-        )
-    save_grid(together, path, columns=1 + found.indices.shape[1])
+    assert found.images is not None
+    assert found.near is not None
+    assert found.extractor is not None
+    reals, path = found.near
+    with interruptible(None) as progress:
+        together, nearest = neighbour_rows(
+            found.images, reals, found.extractor.features, deal=deal,
+            progress=lambda done, total: progress("neighbours", done, total),
+        )  # fmt: skip
+    save_grid(together, path, columns=1 + nearest.indices.shape[1])
     say(Console(), f"samples (first column) and their nearest reals: {path}")
-
-
-@contextmanager
-def _interruptible(out: Path | None) -> Iterator[Stages]:
-    """Show progress, and turn Ctrl-C into words."""
-    from progan.cli_progress import stages
-
-    try:
-        with stages() as progress:
-            yield progress
-    except KeyboardInterrupt:
-        kept = "" if out is None else "; what is finished is kept, the same command goes on"
-        raise Interrupted(f"interrupted{kept}", 2) from None

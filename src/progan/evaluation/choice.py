@@ -122,7 +122,7 @@ def check_names(names: Sequence[str]) -> None:
     """Raise a ConfigError unless these are metrics of `METRICS`, each once."""
     for name in names:
         if name not in METRICS:
-            hint = suggest(name, METRICS)
+            hint = suggest(name.lower(), METRICS)
             raise ConfigError(f"there is no metric {name!r}{hint} Metrics: {', '.join(METRICS)}")
     if len(set(names)) < len(names):
         raise ConfigError(f"metrics {', '.join(names)}: name each once")

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from progan.config import format_resolution
-from progan.evaluation.dealing import Deal, alone, in_parts
+from progan.evaluation.dealing import Deal, Work, alone, in_parts
 from progan.evaluation.images import ArrayImages, Images, ImageSet
 from progan.evaluation.labels import Label, label_vector, written_label
 from progan.evaluation.sampling import (
@@ -50,7 +50,8 @@ class GeneratedImages(ImageSet):
         level: As in `level_of`; None for the generator's own.
         weights: What identifies the weights; None: `digest`.
         about: As in `ImageSet`.
-        deal: Who makes the samples of `batches` and `kept`; they do not depend on it.
+        deal: Who makes the samples of `batches` and `kept`, and the paths of `measure_path`; none of them
+            depends on it.
 
     Samples are made in float32 proper: TF32 would make other pictures on one device than on another.
 
@@ -86,6 +87,11 @@ class GeneratedImages(ImageSet):
         about = about or {}
         shape = (G.channels, *G.resolution(self.level))
         super().__init__(str(about.get("path", "the generator")), shape, None, identity, about)
+
+    @property
+    def work(self) -> Work:
+        """The making of samples; wherever the same ones are meant it has the same name."""
+        return Work(f"making images: {self.fingerprint}", self.read, self.shape, np.uint8)
 
     @classmethod
     def open(
@@ -128,7 +134,7 @@ class GeneratedImages(ImageSet):
         # Dealt in the parts that `read` makes at once: the same bits, and something for everybody.
         size = batch_size_for(self.G, self.level)
         batches = [in_parts(batch, size) for batch in in_parts(indices, self.batch_size)]
-        made = self.deal(self.read, list(chain.from_iterable(batches)), self.shape)
+        made = self.deal(self.work, list(chain.from_iterable(batches)))
         for batch in batches:
             yield np.concatenate(list(islice(made, len(batch))))
 
@@ -180,7 +186,7 @@ class GeneratedImages(ImageSet):
             done = n if had >= n * each else had // each // size * size
             with file.open("ab") as stream:
                 stream.truncate(done * each)
-                made = self.deal(self.read, in_parts(np.arange(done, n), size), self.shape)
+                made = self.deal(self.work, in_parts(np.arange(done, n), size))
                 for batch in reported(made, n, progress, done=done, size=len):
                     stream.write(np.ascontiguousarray(batch).data)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ import torch
 
 from progan.errors import ConfigError, DataError
 from progan.evaluation.choice import DEFAULT, Extractors, make_metrics
+from progan.evaluation.dealing import Work
 from progan.evaluation.generated import GeneratedImages
 from progan.evaluation.images import ImageSet, choose, describe_shape
 from progan.evaluation.labels import Label
@@ -24,7 +26,7 @@ from progan.evaluation.sampling import label_vectors, whole
 from progan.metrics.computing import exact_float32
 from progan.metrics.feature_metrics import FeatureMetric
 from progan.metrics.metric import Metric
-from progan.metrics.path_length import PathLength
+from progan.metrics.path_length import Labels, PathLength, Render
 from progan.metrics.sliced_wasserstein import SlicedWassersteinMetric
 
 Stages = Callable[[str, int, int], None]
@@ -289,20 +291,43 @@ def measure_path(
     metric: PathLength, images: GeneratedImages, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, float]:
     """Return the path length of a generator, at the level and with the labels of a set of its samples."""
+    name = _name_of_path(metric, images)
+    return metric.measure(
+        *_path_of(images),
+        progress=progress,
+        deal=lambda speeds, batches: images.deal(Work(name, speeds), batches),
+    )
+
+
+def path_work(metric: PathLength, images: GeneratedImages) -> Work:
+    """Return the computing of speeds on paths, as `measure_path` deals it."""
+    return Work(_name_of_path(metric, images), metric.speeds(*_path_of(images)))
+
+
+def _name_of_path(metric: PathLength, images: GeneratedImages) -> str:
+    """Return what decides the speeds of single paths, as the name of the work."""
+    means = [metric.extractor.definition(), metric.crop, metric.seed, images.identity]
+    return f"computing path lengths: {json.dumps(means, sort_keys=True)}"
+
+
+def _path_of(images: GeneratedImages) -> tuple[Render, int, Labels]:
+    """Return what makes the images of paths, the length of its latents, and the paths' labels."""
     G = images.G
     weight = next(G.parameters())
 
     def render(z: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
         marks = None if labels is None else labels.to(weight)
-        made: torch.Tensor = G(z.to(weight), marks, level=None if images.level == G.level else images.level)
+        # The steps are so small that TF32 would measure its own rounding.
+        with exact_float32(weight.device):
+            made: torch.Tensor = G(
+                z.to(weight), marks, level=None if images.level == G.level else images.level
+            )
         return made
 
     def labels(start: int, count: int) -> torch.Tensor | None:
         return label_vectors(G, images.label, images.seed, start, count)
 
-    # The steps are so small that TF32 would measure its own rounding.
-    with exact_float32(weight.device):
-        return metric.measure(render, G.latent_size, labels, progress=progress)
+    return render, G.latent_size, labels
 
 
 def _groups(wanted: Sequence[_Wanted]) -> list[list[_Wanted]]:
@@ -346,7 +371,7 @@ def _counts(
 def _require_different(metrics: Sequence[Metric | PathLength]) -> None:
     names = [metric.name for metric in metrics]
     if not names or len(set(names)) < len(names):
-        raise ConfigError(f"metrics {', '.join(names)}: name at least one, and each once")
+        raise ConfigError(f"metrics {', '.join(names) or '(none)'}: name at least one, and each once")
 
 
 def _size(images: ImageSet) -> tuple[int, int]:

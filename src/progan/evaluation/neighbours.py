@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
+from functools import cache
+
 import numpy as np
+from numpy.typing import NDArray
 
 from progan.errors import DataError
+from progan.evaluation.dealing import Deal, Work, alone, in_parts
 from progan.evaluation.images import Images, ImageSet, describe_shape
 from progan.evaluation.sampling import Progress, reported
 from progan.metrics.extractors import Extractor
-from progan.metrics.neighbours import Neighbours, nearest_reals
+from progan.metrics.neighbours import Neighbours, distances_to, nearest
 
 ROWS, NEAREST = 8, 7
 """Samples of a picture, and reals beside each."""
@@ -40,6 +46,7 @@ def neighbour_rows(
     rows: int = ROWS,
     k: int = NEAREST,
     progress: Progress | None = None,
+    deal: Deal = alone,
 ) -> tuple[Images, Neighbours]:
     """Find the nearest reals of the first samples of a set.
 
@@ -50,6 +57,7 @@ def neighbour_rows(
         rows: How many samples.
         k: How many reals for each, nearest first.
         progress: Called with (reals done, reals).
+        deal: Who compares the reals with the samples; the result does not depend on it.
 
     Returns:
         Images [rows * (k + 1), C, H, W], a sample and its neighbours one after the other; and which they are.
@@ -59,9 +67,25 @@ def neighbour_rows(
     """
     require_enough(images, reals, rows=rows, k=k)
     assert reals.count is not None
-    samples = images.read(np.arange(rows))
-    batches = reported(reals.batches(np.arange(reals.count)), reals.count, progress, size=len)
-    found = nearest_reals(samples, batches, extractor, k)
-    nearest = reals.read(found.indices.reshape(-1)).reshape(rows, k, *reals.shape)
-    together = np.concatenate([samples[:, None], nearest], axis=1)  # [rows, k + 1, C, H, W]
+    samples, all_reals = images.read(np.arange(rows)), np.arange(reals.count)
+    distances: Iterator[NDArray[np.float64]]
+    if deal is alone:  # of a folder, `batches` reads with all cores
+        distances = map(distances_to(samples, extractor), reals.batches(all_reals))
+    else:
+        work = neighbour_work(images, reals, extractor, rows=rows)
+        distances = deal(work, in_parts(all_reals, reals.batch_size))
+    found = nearest(reported(distances, reals.count, progress, size=len), rows, k)
+    near = reals.read(found.indices.reshape(-1)).reshape(rows, k, *reals.shape)
+    together = np.concatenate([samples[:, None], near], axis=1)  # [rows, k + 1, C, H, W]
     return together.reshape(-1, *images.shape), found
+
+
+def neighbour_work(images: ImageSet, reals: ImageSet, extractor: Extractor, *, rows: int = ROWS) -> Work:
+    """Return the comparing of reals with samples, as `neighbour_rows` deals it; the arguments are its own."""
+
+    @cache
+    def distances() -> Callable[[Images], NDArray[np.float64]]:
+        return distances_to(images.read(np.arange(rows)), extractor)
+
+    means = json.dumps([images.identity, reals.identity, extractor.definition()], sort_keys=True)
+    return Work(f"looking for neighbours: {means}", lambda part: distances()(reals.read(part)), (rows,))

@@ -59,7 +59,8 @@ def open_images(
     if size is not None and images.shape[1:] != size:
         raise DataError(
             f"{images.name}: has images of {format_resolution(images.shape[1:])}, not "
-            f"{format_resolution(size)}"
+            f"{format_resolution(size)}, which is what it is compared at; give a set of that size, or a "
+            f"packed set, which has one for each level"
         )
     if mirror:
         return MirroredImages(images, seed)

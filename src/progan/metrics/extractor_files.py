@@ -149,13 +149,14 @@ def find_published(
         _download(published, place, progress)
     elif not place.is_file():
         looked = (
-            f"and no path was given; it was looked for in the cache, {place}"
+            f"it was looked for in the cache, {place}, as no path was given"
             if given is None
-            else f"at the path that was given, {place} (the cache was not looked at)"
+            else f"it was looked for at {place}, the path that was given, and not in the cache"
         )
         raise CheckpointError(
-            f"{published.name} is not there: {looked}. Give its path, allow the download, or get it from "
-            f"{published.url} and put it into {cache_folder()}."
+            f"{published.name} is not there: {looked}. Give its path (--extractor FILE, in training "
+            f"--monitor.extractor), have progan evaluate fetch it (--download), or get it from "
+            f"{published.url} and put it into {cache_folder()}"
         )
     else:
         _check_sum(file_sha256(place), published, f"{place} is damaged or another file")

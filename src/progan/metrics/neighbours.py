@@ -5,7 +5,7 @@ Distances are computed a block of rows at a time, so memory does not grow with t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,22 +53,56 @@ def nearest_reals(samples: Images, reals: Iterable[Images], extractor: Extractor
     """
     if k < 1:
         raise ConfigError(f"the number of neighbours must be at least 1, not {k}")
+    return nearest(map(distances_to(samples, extractor), filter(len, reals)), len(samples), k)
+
+
+def distances_to(samples: Images, extractor: Extractor) -> Callable[[Images], NDArray[np.float64]]:
+    """Return what computes how far batches of reals are from samples.
+
+    Args:
+        samples: [n, C, H, W], as in `nearest_reals`.
+        extractor: Makes the features.
+
+    Returns:
+        A function that takes reals [m, C, H, W], m at least 1, and returns the squared distances of their
+        features [m, n]; it raises a DataError if they cannot be measured.
+
+    Raises:
+        DataError: if the samples cannot be measured, or there are none.
+    """
     shapes = ImageShapes("the search for the nearest reals")
     shapes.check(samples, "fakes")
     if not len(samples):
         raise DataError("There are no samples to find neighbours of.")
     wanted = extractor(samples)
-    squares = torch.empty(len(samples), 0, dtype=torch.float64)
-    indices = torch.empty(len(samples), 0, dtype=torch.int64)
+
+    def distances(reals: Images) -> NDArray[np.float64]:
+        shapes.check(reals, "reals")
+        squares = squared_distances(wanted, extractor(reals), extractor.device)  # [n, m]
+        return squares.T.cpu().numpy()
+
+    return distances
+
+
+def nearest(distances: Iterable[NDArray[np.float64]], samples: int, k: int) -> Neighbours:
+    """Find the k nearest of a stream of reals; of those that are equally near the first comes first.
+
+    Args:
+        distances: Batches [m, samples] of the reals' squared distances to the samples.
+        samples: How many those are.
+        k: How many, at least 1.
+
+    Raises:
+        DataError: if there are fewer than k reals.
+    """
+    squares = torch.empty(samples, 0, dtype=torch.float64)
+    indices = torch.empty(samples, 0, dtype=torch.int64)
     seen = 0
-    for batch in reals:
-        shapes.check(batch, "reals")
-        if len(batch):
-            found = squared_distances(wanted, extractor(batch), extractor.device).cpu()
-            places = torch.arange(seen, seen + len(batch)).expand(len(samples), -1)
-            squares, order = torch.cat([squares, found], 1).sort(dim=1, stable=True)
-            squares, order = squares[:, :k], order[:, :k]
-            indices = torch.cat([indices, places], 1).gather(1, order)
+    for batch in distances:
+        places = torch.arange(seen, seen + len(batch)).expand(samples, -1)
+        squares, order = torch.cat([squares, torch.from_numpy(batch).T], 1).sort(dim=1, stable=True)
+        squares, order = squares[:, :k], order[:, :k]
+        indices = torch.cat([indices, places], 1).gather(1, order)
         seen += len(batch)
     if seen < k:
         raise DataError(f"There are only {seen} reals; to find {k} neighbours there must be at least {k}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,20 @@ Render = Callable[[Tensor, Tensor | None], Tensor]
 Labels = Callable[[int, int], Tensor | None]
 """(index of the first path, count) in -> labels [count, L] or None out."""
 
+Paths = NDArray[np.int64]
+"""Indices of paths that are computed together, one after the other."""
+
+Speeds = Callable[[Paths], NDArray[np.float64]]
+"""Squared speeds of paths: a pure function, quick if asked in ascending order."""
+
 LARGEST = 256
 """Larger images are averaged down to this side before they are compared, as in StyleGAN."""
 
 EPSILON = 1e-4
 """Step along the path; the paper's."""
+
+SKIPPED = 1024
+"""Paths that are drawn at once where none of them is computed."""
 
 
 class PathLength:
@@ -80,17 +89,15 @@ class PathLength:
         batch: int = 16,
         dtype: torch.dtype = torch.float32,
         progress: Callable[[int, int], None] | None = None,
+        deal: Callable[[Speeds, Sequence[Paths]], Iterator[NDArray[np.float64]]] = map,
     ) -> dict[str, float]:
         """Measure a generator.
 
         Args:
-            render: The generator; it is called with both ends of a batch of paths.
-            latent_size: Numbers in a latent, at least 2.
-            labels: Gives the labels of paths (first, count) [count, L], or None as a generator without labels
-                has; None: it has none.
+            render, latent_size, labels, dtype: As in `speeds`.
             batch: Paths that are computed together; decides memory and speed only.
-            dtype: Type of the latents that `render` is given.
             progress: Called with (paths done, paths in all) after each batch.
+            deal: Has batches of paths computed, wherever that is, and yields their speeds in order.
 
         Returns:
             The mean, by `name`.
@@ -99,29 +106,50 @@ class PathLength:
             DataError: if images or features are not finite, or images are not gray or RGB.
             ConfigError: if an option is out of range.
         """
-        if latent_size < 2 or batch < 1:
-            raise ConfigError("a path needs latents of at least 2 numbers, and batches of at least 1")
+        if batch < 1:
+            raise ConfigError("paths are computed in batches of at least 1")
+        speeds = self.speeds(render, latent_size, labels, dtype=dtype)
+        paths = np.arange(self.samples)
         found: list[NDArray[np.float64]] = []
         done = 0
-        for start, end in self._ends(latent_size, batch):
-            some = None if labels is None else labels(done, len(start))
-            both = None if some is None else some.repeat(2, 1)
-            found.append(self._speeds(render(torch.cat([start, end]).to(dtype), both)))
-            done += len(start)
+        for some in deal(speeds, [paths[first : first + batch] for first in range(0, len(paths), batch)]):
+            found.append(some)
+            done += len(some)
             if progress is not None:
                 progress(done, self.samples)
         return {self.name: trimmed_mean(np.concatenate(found))}
 
-    def _ends(self, latent_size: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield both ends of the paths [n, latent_size], float64; batches change nothing."""
-        latents, places = (
-            np.random.Generator(np.random.Philox(seed)) for seed in np.random.SeedSequence(self.seed).spawn(2)
-        )
-        for first in range(0, self.samples, batch):
-            n = min(batch, self.samples - first)
-            z0, z1 = torch.from_numpy(latents.standard_normal((n, 2, latent_size))).unbind(1)
-            t = torch.from_numpy(places.random((n, 1)))
-            yield slerp(z0, z1, t), slerp(z0, z1, t + EPSILON)
+    def speeds(
+        self,
+        render: Render,
+        latent_size: int,
+        labels: Labels | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> Speeds:
+        """Return what computes the squared speeds of paths.
+
+        Args:
+            render: The generator; it is called with both ends of a batch of paths.
+            latent_size: Numbers in a latent, at least 2.
+            labels: Gives the labels of paths (first, count) [count, L], or None as a generator without labels
+                has; None: it has none.
+            dtype: Type of the latents that `render` is given.
+
+        Raises:
+            ConfigError: if latents are too short.
+        """
+        if latent_size < 2:
+            raise ConfigError("a path needs latents of at least 2 numbers")
+        drawn = _Ends(self.seed, latent_size)
+
+        def speeds(paths: Paths) -> NDArray[np.float64]:
+            first, count = int(paths[0]), len(paths)
+            some = None if labels is None else labels(first, count)
+            both = None if some is None else some.repeat(2, 1)
+            return self._speeds(render(torch.cat(drawn.of(first, count)).to(dtype), both))
+
+        return speeds
 
     def _speeds(self, images: Tensor) -> NDArray[np.float64]:
         """Return the squared speed [n] of the features of images [2n, C, H, W], starts before ends."""
@@ -130,6 +158,41 @@ class PathLength:
         start, end = self.extractor.of_floats(seen).double().chunk(2)
         squares: NDArray[np.float64] = (start - end).square().sum(1).numpy() / EPSILON**2
         return squares
+
+
+class _Ends:
+    """Both ends of random paths. They are drawn one after the other, so those between are drawn, too.
+
+    Args:
+        seed: Of latents and places.
+        latent_size: Numbers in a latent.
+    """
+
+    def __init__(self, seed: int, latent_size: int) -> None:
+        self._seed, self._size = seed, latent_size
+        self._begin()
+
+    def of(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Return both ends of the paths first .. first + count - 1: [count, latent_size] each, float64."""
+        if first < self._drawn:
+            self._begin()
+        while self._drawn < first:
+            self._draw(min(SKIPPED, first - self._drawn))
+        z0, z1, t = self._draw(count)
+        return slerp(z0, z1, t), slerp(z0, z1, t + EPSILON)
+
+    def _begin(self) -> None:
+        self._latents, self._places = (
+            np.random.Generator(np.random.Philox(each))
+            for each in np.random.SeedSequence(self._seed).spawn(2)
+        )
+        self._drawn = 0
+
+    def _draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw the next paths: the latents that circles go through, and the places on them [count, 1]."""
+        z0, z1 = torch.from_numpy(self._latents.standard_normal((count, 2, self._size))).unbind(1)
+        self._drawn += count
+        return z0, z1, torch.from_numpy(self._places.random((count, 1)))
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

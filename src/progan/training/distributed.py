@@ -244,7 +244,12 @@ class Ranks:
             if self._link.votes is not None:
                 self._link.votes[1].wait()
                 self._link.votes = None
-            dist.all_reduce(torch.zeros(()))
+            all_here = dist.all_reduce(torch.zeros(()), async_op=True)
+            # Who has failed may be slow to go, and its connections stay until then.
+            while not all_here.is_completed():
+                self._link.watch.require_well()
+                time.sleep(POLL)
+            all_here.wait()
 
     def let_first_tell(self) -> None:
         """Wait a moment, on a process that has failed: the first may have met the same, and tells it for all.

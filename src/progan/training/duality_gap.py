@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from progan.config import Config, OptimizerOptions, per_level
 from progan.data.batches import Batches, micro_batches, random_generator
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError, DataError, DivergenceError
+from progan.evaluation.dealing import Deal, Part, Work, alone, in_parts
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.training.augment import DRAWS
@@ -42,6 +44,8 @@ from progan.training.step import (
 )
 
 NAME = "duality_gap"
+COPIES = "training copies for the duality gap"
+"""Name of the work that processes share."""
 SPLIT = (
     "Split the pictures when they are prepared: progan prepare PICTURES DESTINATION --split 0.8,0.1,0.1; of "
     "a folder, .zip or builtin: set, progan train does it with --data.split 0.8,0.1,0.1"
@@ -56,6 +60,7 @@ VERSION = 1
 
 Pair = tuple[Generator, Discriminator]
 Stop = Callable[[], bool]
+Progress = Callable[[int, int], None]
 Step = Callable[[Optimizer, int, int], Terms]
 """Makes one update, given the optimizer, the number of the update, and the most samples at once."""
 
@@ -138,14 +143,16 @@ class DualityGap:
         self,
         state: TrainState,
         stop: Stop = lambda: False,
-        progress: Callable[[int, int], None] = lambda _done, _total: None,
+        progress: Progress = lambda _done, _total: None,
+        deal: Deal = alone,
     ) -> Gap | None:
         """Measure G (the present one, not the average) and D of a state, which stays as it is.
 
         Args:
             state: A run; its networks' own level and alpha count.
             stop: Asked before each update whether to give up.
-            progress: Called with (updates done, updates in all) after each.
+            progress: Called with (updates done, updates in all) after each that is made here.
+            deal: Who trains each of the two copies; the numbers do not depend on it.
 
         Returns:
             The gap, or None if it was given up.
@@ -155,7 +162,7 @@ class DualityGap:
             ConfigError: if memory does not hold the copies.
         """
         try:
-            return self._measure(state, stop, progress)
+            return self._measure(state, stop, progress, deal)
         except TooLittleMemoryError as error:  # its advice is for the run, which has enough
             reason = error.reason
         except RuntimeError as error:
@@ -167,32 +174,51 @@ class DualityGap:
             f"out, or measure it where there is more: progan evaluate RUN --metrics {NAME} --device cpu"
         )
 
-    def _measure(self, state: TrainState, stop: Stop, progress: Callable[[int, int], None]) -> Gap | None:
-        G, D = state.G, state.D
-        like = next(G.parameters())
-        at = Conditions(
-            level=G.level,
-            alpha=like.new_full((), G.alpha) if G.alpha < 1 else None,
-            probability=state.augmenter.probability,
-        )
-        steps = self._config.monitor.gap_steps
-        value = self._value((G, D), at)
+    def _measure(self, state: TrainState, stop: Stop, progress: Progress, deal: Deal) -> Gap | None:
+        value = self._value((state.G, state.D), _conditions(state))
         if not math.isfinite(value):
             raise DivergenceError(
                 f"the duality gap cannot be measured: of G and D as they are the value is {value}, so one of "
                 f"them has run away itself; an earlier checkpoint may be sound"
             )
-        worst_D = copy.deepcopy(D)
-        answer = self._discriminator_step((G, worst_D), at, state.images_seen)
+        reached: list[float] = []
+        for (answer,) in deal(self.work(state, stop, progress), in_parts(np.arange(2), 1)):
+            if math.isnan(answer):
+                return None
+            reached.append(float(answer))
+        return Gap(value, *reached)
+
+    def work(
+        self, state: TrainState, stop: Stop = lambda: False, progress: Progress = lambda _done, _total: None
+    ) -> Work:
+        """Return the training of the two copies, of D (0) and of G (1), as `measure` deals it.
+
+        Each is trained whole wherever that is, since shares of its batches would add up to other bits. What
+        is made is the value that it reaches, NaN if that was given up. The arguments are those of `measure`.
+        """
+
+        def make(part: Part) -> NDArray[np.float64]:
+            return np.array([(self._minmax, self._maxmin)[i](state, stop, progress) for i in part])
+
+        return Work(COPIES, make)
+
+    def _minmax(self, state: TrainState, stop: Stop, progress: Progress) -> float:
+        """Return what the worst D reaches, NaN if it was given up."""
+        at, steps = _conditions(state), self._config.monitor.gap_steps
+        worst_D = copy.deepcopy(state.D)
+        answer = self._discriminator_step((state.G, worst_D), at, state.images_seen)
         if not self._train(worst_D, answer, stop, lambda done: progress(done, 2 * steps)):
-            return None
-        minmax = _finite(self._value((G, worst_D), at), "D")
-        del worst_D, answer  # their memory is for the next
-        worst_G = copy.deepcopy(G)
-        answer = self._generator_step((worst_G, D), at, state.images_seen)
+            return math.nan
+        return _finite(self._value((state.G, worst_D), at), "D")
+
+    def _maxmin(self, state: TrainState, stop: Stop, progress: Progress) -> float:
+        """Return what the worst G leaves, NaN if it was given up."""
+        at, steps = _conditions(state), self._config.monitor.gap_steps
+        worst_G = copy.deepcopy(state.G)
+        answer = self._generator_step((worst_G, state.D), at, state.images_seen)
         if not self._train(worst_G, answer, stop, lambda done: progress(steps + done, 2 * steps)):
-            return None
-        return Gap(value=value, minmax=minmax, maxmin=_finite(self._value((worst_G, D), at), "G"))
+            return math.nan
+        return _finite(self._value((worst_G, state.D), at), "G")
 
     def _train(
         self, network: Generator | Discriminator, step: Step, stop: Stop, progress: Callable[[int], None]
@@ -301,47 +327,19 @@ def _finite(value: float, copied: str) -> float:
     )
 
 
+def _conditions(state: TrainState) -> Conditions:
+    """Return what holds where a state is: level, alpha and the augmentations' probability."""
+    G = state.G
+    return Conditions(
+        level=G.level,
+        alpha=next(G.parameters()).new_full((), G.alpha) if G.alpha < 1 else None,
+        probability=state.augmenter.probability,
+    )
+
+
 def _faded(G: Generator, at: Conditions) -> Tensor | None:
     """Return the alpha that reals are cross-faded with; those of a level that is morphed in are whole."""
     return at.alpha if G.growth == "fade" else None
-
-
-class GapWatch:
-    """Measures the duality gap of a run from time to time, and keeps account of what that costs.
-
-    Args:
-        gap: Measures.
-    """
-
-    def __init__(self, gap: DualityGap) -> None:
-        self._gap = gap
-        self._began = time.monotonic()
-        self._seconds = 0.0
-
-    def measure(self, state: TrainState, stop: Stop) -> dict[str, float]:
-        """Return the numbers for a log point, and `duality_gap/share`; nothing if it was given up.
-
-        The share is that of the time since this process began to train, measurements included, up to now.
-
-        Raises:
-            DivergenceError, ConfigError: as `DualityGap.measure`.
-        """
-        start = time.monotonic()
-        try:
-            found = self._gap.measure(state, stop)
-        finally:
-            self._seconds += time.monotonic() - start
-        return {} if found is None else {**found.numbers(), f"{NAME}/share": round(self._share(), 4)}
-
-    def summary(self) -> str:
-        """Say what the measurements have cost."""
-        return (
-            f"the duality gap took {100 * self._share():.0f} % of the time ({self._seconds:,.0f} s); "
-            f"monitor.interval_kimg and monitor.gap_steps decide how much"
-        )
-
-    def _share(self) -> float:
-        return self._seconds / max(time.monotonic() - self._began, 1e-9)
 
 
 def require_parts(config: Config, packed: PackedSet, largest: int) -> None:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from progan.config import Config, format_resolution, make_config, per_level
 from progan.data.packed import PackedSet
 from progan.errors import CheckpointError, ConfigError, DataError
+from progan.evaluation.dealing import Deal, Part, Work, alone
 from progan.evaluation.results import Result, append_result, find_result, require_appendable, software
 from progan.evaluation.sampling import whole
 from progan.training import checkpoint
 from progan.training.checks import restrict
-from progan.training.duality_gap import NAME, VERSION, DualityGap, require_sizes
+from progan.training.duality_gap import COPIES, NAME, VERSION, DualityGap, Progress, require_sizes
 from progan.training.precision import settings
 from progan.training.run_folder import RunFolder
 from progan.training.state import ImageSpec, TrainState
@@ -42,59 +44,129 @@ def duality_gap(
     device: torch.device | None = None,
     out: Path | None = None,
     force: bool = False,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Progress = lambda _done, _total: None,
 ) -> Result:
     """Measure the duality gap of a run where its newest checkpoint has it.
 
     With nothing else given, the numbers are those that the run's monitor logs at that clock.
 
     Args:
-        run: The run folder. A generator alone will not do: the gap is of G and D.
-        data: A packed set with a validation and a test part; None: the one that the run was trained on.
-        num_images: Test pictures that are scored, at most; None: `monitor.num_images` of the run.
-        seed: Of everything that is drawn; None: that of the run.
-        steps: Updates of each copy; None: `monitor.gap_steps` of the run.
-        lr: Learning rate of the copies; None: `monitor.gap_lr` of the run.
-        device: Where to compute; None for the CPU.
-        out: File of results: what is in it is not computed again, what is computed is appended.
-        force: Compute and append again what is in the file.
-        progress: Called with (updates done, updates in all).
+        run, data, num_images, seed, steps, lr, device: As in `GapOfRun.open`.
+        out, force, progress: As in `GapOfRun.measure`.
 
     Raises:
-        ConfigError, DataError, CheckpointError: if the run has no checkpoint, the pictures are not split or
-            were trained on, or a number is out of range.
-        DivergenceError: as `DualityGap.measure`.
-        StorageError: if the result cannot be written.
+        ProganError: as both of them.
     """
-    folder, device = RunFolder(run), device or torch.device("cpu")
-    if not folder.exists():
-        raise ConfigError(
-            f"{run} is no run folder, and {NAME} is of a generator with its discriminator, which only the "
-            f"checkpoints of a run hold: progan evaluate RUN --metrics {NAME}"
-        )
-    config = _changed(folder.config(), {"gap_steps": steps, "gap_lr": lr})
-    seed = config.run.seed if seed is None else whole("seed", seed)
-    packed = restrict(PackedSet.open(folder.pictures() if data is None else data), config)
-    newest = _Found.of(folder)
-    level = newest.record.level
-    _require_unseen(folder, config, packed)
-    require_sizes(packed, per_level(config.schedule.batch_size, level), OTHERS)
-    gap = DualityGap(config, packed, device, seed=seed, num_images=num_images)
-    wanted = _blank(folder, newest, config, packed, gap.count(level), seed)
-    known = None if force else find_result(out, wanted)
-    if known is not None:
-        return known
-    if out is not None:
-        require_appendable(out)
-    state = newest.state(config, packed, device)
-    start = time.monotonic()
-    with settings(config.run, device):
-        found = gap.measure(state, progress=progress)
-    assert found is not None, "nothing asked it to stop"
-    result = replace(wanted, numbers=found.numbers(), seconds=time.monotonic() - start)
-    if out is not None:
-        append_result(out, result)
-    return result
+    opened = GapOfRun.open(run, data, num_images=num_images, seed=seed, steps=steps, lr=lr, device=device)
+    return opened.measure(out=out, force=force, progress=progress)
+
+
+@dataclass(frozen=True)
+class GapOfRun:
+    """The duality gap of a run, opened and not measured yet.
+
+    Attributes:
+        wanted: The result, still without numbers.
+    """
+
+    wanted: Result
+    _found: _Found
+    _gap: DualityGap
+    _config: Config
+    _packed: PackedSet
+    _device: torch.device
+
+    @classmethod
+    def open(
+        cls,
+        run: str | Path,
+        data: str | Path | None = None,
+        *,
+        num_images: int | None = None,
+        seed: int | None = None,
+        steps: int | None = None,
+        lr: float | None = None,
+        device: torch.device | None = None,
+    ) -> GapOfRun:
+        """Read the newest checkpoint of a run, and check all that is needed.
+
+        Args:
+            run: The run folder. A generator alone will not do: the gap is of G and D.
+            data: A packed set with a validation and a test part; None: the one that the run was trained on.
+            num_images: Test pictures that are scored, at most; None: `monitor.num_images` of the run.
+            seed: Of everything that is drawn; None: that of the run.
+            steps: Updates of each copy; None: `monitor.gap_steps` of the run.
+            lr: Learning rate of the copies; None: `monitor.gap_lr` of the run.
+            device: Where to compute; None for the CPU.
+
+        Raises:
+            ConfigError, DataError, CheckpointError: if the run has no checkpoint, the pictures are not split
+                or were trained on, or a number is out of range.
+        """
+        folder, device = RunFolder(run), device or torch.device("cpu")
+        if not folder.exists():
+            raise ConfigError(
+                f"{run} is no run folder, and {NAME} is of a generator with its discriminator, which only "
+                f"the checkpoints of a run hold: progan evaluate RUN --metrics {NAME}"
+            )
+        config = _changed(folder.config(), {"gap_steps": steps, "gap_lr": lr})
+        seed = config.run.seed if seed is None else whole("seed", seed)
+        packed = restrict(PackedSet.open(folder.pictures() if data is None else data), config)
+        newest = _Found.of(folder)
+        level = newest.record.level
+        _require_unseen(folder, config, packed)
+        require_sizes(packed, per_level(config.schedule.batch_size, level), OTHERS)
+        gap = DualityGap(config, packed, device, seed=seed, num_images=num_images)
+        wanted = _blank(folder, newest, config, packed, gap.count(level), seed)
+        return cls(wanted, newest, gap, config, packed, device)
+
+    def measure(
+        self,
+        *,
+        out: Path | None = None,
+        force: bool = False,
+        progress: Progress = lambda _done, _total: None,
+        deal: Deal = alone,
+    ) -> Result:
+        """Return the result, measured or as it is known already.
+
+        Args:
+            out: File of results: what is in it is not computed again, what is computed is appended.
+            force: Compute and append again what is in the file.
+            progress, deal: As in `DualityGap.measure`.
+
+        Raises:
+            DataError: if the checkpoint does not fit the pictures.
+            DivergenceError, ConfigError: as `DualityGap.measure`.
+            StorageError: if the result cannot be written.
+        """
+        known = None if force else find_result(out, self.wanted)
+        if known is not None:
+            return known
+        if out is not None:
+            require_appendable(out)
+        state = self._state
+        start = time.monotonic()
+        with settings(self._config.run, self._device):
+            found = self._gap.measure(state, progress=progress, deal=deal)
+        assert found is not None, "nothing asked it to stop"
+        result = replace(self.wanted, numbers=found.numbers(), seconds=time.monotonic() - start)
+        if out is not None:
+            append_result(out, result)
+        return result
+
+    def work(self) -> Work:
+        """Return the training of the copies, as `measure` deals it; for the other processes."""
+
+        def make(part: Part) -> NDArray[Any]:
+            with settings(self._config.run, self._device):
+                return self._gap.work(self._state).make(part)
+
+        return Work(COPIES, make)
+
+    @cached_property
+    def _state(self) -> TrainState:
+        return self._found.state(self._config, self._packed, self._device)
 
 
 def definition(config: Config) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TypeAlias
 
@@ -12,26 +14,78 @@ from progan.config import Config
 from progan.data.packed import PackedSet
 from progan.errors import ProganError, RankError, ToldElsewhere
 from progan.evaluation.choice import ExtractorFile
+from progan.evaluation.dealing import Work
+from progan.evaluation.measure import path_work
 from progan.evaluation.monitor import Monitor, monitored
+from progan.metrics.path_length import PathLength
 from progan.models.generator import Generator
-from progan.training.distributed import Ranks
-from progan.training.duality_gap import DualityGap, GapWatch
+from progan.training.distributed import ALONE, Ranks
+from progan.training.duality_gap import NAME, DualityGap
 from progan.training.logs import Stats
 from progan.training.making import follow, leading
 from progan.training.reporting import Reporter
+from progan.training.state import TrainState
 from progan.training.step import is_out_of_memory
 
 Measure: TypeAlias = Callable[[Generator, Callable[[], bool]], dict[str, float]]
 """Returns the numbers of a generator by name; asks now and then whether to give up, and then returns none."""
 
 
+class GapWatch:
+    """Measures the duality gap of a run from time to time, and keeps account of what that costs.
+
+    Args:
+        gap: Measures.
+        ranks: The processes of the run, which train the copies; the first has the numbers.
+    """
+
+    def __init__(self, gap: DualityGap, ranks: Ranks = ALONE) -> None:
+        self._gap, self._ranks = gap, ranks
+        self._began = time.monotonic()
+        self._seconds = 0.0
+
+    def measure(self, state: TrainState, stop: Callable[[], bool]) -> dict[str, float]:
+        """Return the numbers for a log point, and `duality_gap/share`; nothing if it was given up.
+
+        The share is that of the time since this process began to train, measurements included, up to now.
+
+        Raises:
+            DivergenceError, ConfigError: as `DualityGap.measure`.
+            RankError, ToldElsewhere: if another process is lost or has failed.
+        """
+
+        def progress(_done: int, _total: int) -> None:
+            self._ranks.at("an update for the duality gap", state.images_seen)
+
+        if not self._ranks.first:
+            follow(self._ranks, [self._gap.work(state, stop, progress)])
+            return {}
+        start = time.monotonic()
+        try:
+            with leading(self._ranks) as deal:
+                found = self._gap.measure(state, stop, progress, deal)
+        finally:
+            self._seconds += time.monotonic() - start
+        return {} if found is None else {**found.numbers(), f"{NAME}/share": round(self._share(), 4)}
+
+    def summary(self) -> str:
+        """Say what the measurements have cost."""
+        return (
+            f"the duality gap took {100 * self._share():.0f} % of the time ({self._seconds:,.0f} s); "
+            f"monitor.interval_kimg and monitor.gap_steps decide how much"
+        )
+
+    def _share(self) -> float:
+        return self._seconds / max(time.monotonic() - self._began, 1e-9)
+
+
 def make_gap_watch(
-    config: Config, packed: PackedSet, device: torch.device, reporter: Reporter
+    config: Config, packed: PackedSet, device: torch.device, ranks: Ranks, reporter: Reporter
 ) -> GapWatch | None:
     """Return what measures the duality gap during a run, or None if that is not asked for."""
     if not config.monitor.duality_gap:
         return None
-    return GapWatch(DualityGap(config, packed, device, say=reporter.say))
+    return GapWatch(DualityGap(config, packed, device, say=reporter.say), ranks)
 
 
 def measure_all(
@@ -68,8 +122,8 @@ def measure_all(
 def make_monitor(config: Config, packed: PackedSet, device: torch.device, ranks: Ranks) -> Measure | None:
     """Return what measures the generator during a run, or None if no metrics are asked for.
 
-    All processes call it at the same time: they make the images together, and the first measures them; the
-    others have no numbers.
+    All processes call it at the same time: they make the images and paths together, and the first measures
+    them; the others have no numbers.
 
     Raises:
         ProganError: on the first process, if an extractor is missing, or there are too few pictures.
@@ -77,8 +131,9 @@ def make_monitor(config: Config, packed: PackedSet, device: torch.device, ranks:
     options = config.monitor
     if not options.metrics:
         return None
+    extractor = ExtractorFile(options.extractor, options.resize, options.normalise)
     if not ranks.first:
-        return partial(_help, ranks, config.run.seed)
+        return partial(_help, ranks, _Helper(options.metrics, config.run.seed, device, extractor))
     monitor = Monitor(
         packed,
         options.metrics,
@@ -87,7 +142,7 @@ def make_monitor(config: Config, packed: PackedSet, device: torch.device, ranks:
         mirror=config.data.mirror,
         seed=config.run.seed,
         device=device,
-        extractor=ExtractorFile(options.extractor, options.resize, options.normalise),
+        extractor=extractor,
     )
     return partial(_measure, ranks, monitor)
 
@@ -98,8 +153,25 @@ def _measure(ranks: Ranks, monitor: Monitor, G: Generator, stop: Callable[[], bo
         return monitor.measure(G, stop, deal)
 
 
-def _help(ranks: Ranks, seed: int, G: Generator, _stop: Callable[[], bool]) -> dict[str, float]:
-    """Make what the first process measures, for as long as it does; see `Measure`."""
-    images = monitored(G, seed)
-    follow(ranks, images.read, images.shape)
+def _help(ranks: Ranks, helper: _Helper, G: Generator, _stop: Callable[[], bool]) -> dict[str, float]:
+    """Do what the first process measures with, for as long as it does; see `Measure`."""
+    follow(ranks, helper.works(G))
     return {}
+
+
+class _Helper:
+    """What another process than the first can do for its monitor; the arguments are the monitor's."""
+
+    def __init__(
+        self, metrics: Sequence[str], seed: int, device: torch.device, extractor: ExtractorFile
+    ) -> None:
+        self._seed = seed
+        self._path: PathLength | None = None
+        if "ppl" in metrics:
+            with suppress(ProganError):  # where it is missing, the first does all of the paths
+                self._path = PathLength(extractor.load(device).features, seed=seed)
+
+    def works(self, G: Generator) -> list[Work]:
+        """Return what can be done with a generator."""
+        images = monitored(G, self._seed)
+        return [images.work, *([] if self._path is None else [path_work(self._path, images)])]

@@ -74,13 +74,13 @@ class SampleGrid:
     @torch.inference_mode()
     def draw(self, G: Generator) -> NDArray[np.uint8]:
         """Return the pictures of a generator, at the level and alpha it has grown to: [N, C, h, w]."""
-        device = next(G.parameters()).device
+        weight = next(G.parameters())
         height, width = G.resolution()
         batch = max(1, min(32, PIXELS_AT_ONCE // (height * width)))
         made = []
         for i in range(0, len(self._latents), batch):
-            labels = None if self._labels is None else self._labels[i : i + batch].to(device)
-            made.append(to_uint8(G(self._latents[i : i + batch].to(device), labels)))
+            labels = None if self._labels is None else self._labels[i : i + batch].to(weight)
+            made.append(to_uint8(G(self._latents[i : i + batch].to(weight), labels)))
         return np.concatenate(made)
 
     @torch.no_grad()
@@ -91,12 +91,12 @@ class SampleGrid:
         each pixel over the pictures, averaged over pixels and channels. 0-d, on the device; pictures are in
         [-1, 1].
         """
-        device = next(G.parameters()).device
+        weight = next(G.parameters())
         height, width = G.resolution()
         n = max(4, min(PROBES, PIXELS_AT_ONCE // (height * width)))
-        labels = None if self._probe_labels is None else self._probe_labels[:n].to(device)
-        images: Tensor = G(self._probes[:n].to(device), labels)
-        return images.float().std(dim=0, correction=0).mean()
+        labels = None if self._probe_labels is None else self._probe_labels[:n].to(weight)
+        images: Tensor = G(self._probes[:n].to(weight), labels)
+        return images.to(torch.promote_types(images.dtype, torch.float32)).std(dim=0, correction=0).mean()
 
 
 def real_grid(packed: PackedSet, indices: NDArray[np.int64], rows: int, columns: int) -> NDArray[np.uint8]:

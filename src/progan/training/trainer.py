@@ -62,7 +62,7 @@ class Trainer:
         self.plan, self.packed, self.folder, self.reporter = plan, packed, folder, reporter
         self.config, self.schedule, self.device = config, plan.schedule, device
         measure = make_monitor(config, packed, device, ranks)
-        self.gap = make_gap_watch(config, packed, device, reporter) if ranks.first else None
+        self.gap = make_gap_watch(config, packed, device, ranks, reporter)
         self.updates = Updates(plan, packed, device, reporter.say, ranks)
         self.state = self.updates.state
         self._rows, columns = grid_shape(*config.run.grid, plan.spec.resolution(plan.spec.max_level))
