@@ -42,6 +42,7 @@ def measure(options: dict[str, Any], level: int, folder: Path) -> None:
 
     from progan.config import make_config
     from progan.data.builtin import synthetic
+    from progan.heap import keep_freed_memory
     from progan.training.bench import shapes
     from progan.training.checks import settle
     from progan.training.costs import Costs
@@ -49,6 +50,7 @@ def measure(options: dict[str, Any], level: int, folder: Path) -> None:
     from progan.training.precision import settings
     from progan.training.updates import Updates
 
+    keep_freed_memory()  # as the command line does
     device = torch.device("cpu")
     config = settle(make_config(options), device)
     spec = shapes(config)
