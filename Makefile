@@ -63,6 +63,8 @@ docs: install
 bench: install
 	$(BIN)/progan bench --config benchmarks/light-32.yaml --levels 3 --variants plain float32 bfloat16
 	$(BIN)/progan bench --config benchmarks/light-64.yaml --levels 4 --variants plain float32 bfloat16
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/generate.py
 	$(BIN)/python benchmarks/prepare.py
 	$(BIN)/python benchmarks/start.py
 

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from progan.config import Config, make_config, merge
+from progan.config import Config, load_config, make_config, merge
 from progan.models.layers import upscale2d
 from progan.training.costs import ADAM, AVERAGE, FLOAT32, Ceiling, Costs, IterationCost
 from progan.training.counting import Counter, Work
+from progan.training.plan import WORKSPACE
 from progan.training.state import ImageSpec
 
 SPEC = ImageSpec(3, (4, 4), 2)
@@ -150,6 +151,20 @@ def test_parts_of_a_batch_cost_the_same_operations_in_less_memory() -> None:
     assert parts.work.operations == whole.work.operations
     assert parts.activation_bytes < whole.activation_bytes / 3
     assert parts.g.operators == 4 * whole.g.operators
+
+
+def test_the_penalty_and_the_verdicts_are_not_in_memory_at_once() -> None:
+    """The penalty keeps about as much of an image as the verdicts of two: at once, twice that."""
+    costs = Costs(configuration(), SPEC)
+    whole, verdicts = (costs.discriminator(2, fading=False, penalize=due).peak for due in (True, False))
+    assert verdicts < whole < 1.4 * verdicts
+
+
+def test_any_batch_of_the_paper_fits_8_gb_in_float32_with_its_workspace() -> None:
+    config = load_config("paper-celebahq-1024-v2-8gpus", {"run": {"precision": "float32"}})
+    costs = Costs(config, ImageSpec(3, (4, 4), 8))
+    assert costs.largest_part(8e9 / WORKSPACE, 8, fading=True) >= 4
+    assert costs.iteration(8, fading=True).memory * WORKSPACE < 80e9
 
 
 def test_small_types_halve_the_least_bytes_of_products() -> None:

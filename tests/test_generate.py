@@ -509,3 +509,12 @@ def test_no_more_than_a_few_batches_are_held(tmp_path: Path) -> None:
 
     save_folder(batches(), tmp_path)
     assert count_whole(tmp_path) == 24
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_makes_the_pictures_of_the_cpu() -> None:
+    """It makes the next batch while the last is taken; what is taken does not change by that."""
+    expected = stack(generate(make(), 11, batch_size=3))
+    batches = list(generate(make().to("cuda"), 11, batch_size=3))
+    assert [len(batch) for batch in batches] == [3, 3, 3, 2]
+    assert np.abs(stack(iter(batches)).astype(int) - expected).max() <= 1

@@ -12,7 +12,7 @@ from progan.config import make_config, merge
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
 from progan.training import memory, objective, step
-from progan.training.objective import Terms
+from progan.training.objective import Stage
 from progan.training.plan import Plan, make_plan
 from progan.training.state import ImageSpec
 from progan.training.step import PartSizes
@@ -43,17 +43,17 @@ class SmallMemory:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, holds: int) -> None:
         self.holds, self.attempts = holds, list[int]()
-        for name in ("discriminator_terms", "generator_terms"):
+        for name in ("discriminator_stages", "generator_stages"):
             monkeypatch.setattr(step, name, self.limited(getattr(objective, name)))
 
-    def limited(self, terms: Any) -> Any:
-        def limited(G: Any, D: Any, batch: Any, *rest: Any) -> Terms:
+    def limited(self, stages: Any) -> Any:
+        def limited(G: Any, D: Any, batch: Any, *rest: Any) -> list[Stage]:
             self.attempts.append(len(batch))
             if len(batch) > self.holds:
                 # As on a GPU: after some of the work is done, and gradients of other parts are there.
                 D.conv.weight.grad = torch.full_like(D.conv.weight, 7.0)
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-            result: Terms = terms(G, D, batch, *rest)
+            result: list[Stage] = stages(G, D, batch, *rest)
             return result
 
         return limited
@@ -116,24 +116,24 @@ def test_running_out_in_a_later_part_repeats_the_whole_step(
         "run": {"micro_batch": 8},
     }
     whole = weights(run(blobs, 3, **small))
-    calls = {"discriminator_terms": 0, "generator_terms": 0}
+    calls = {"discriminator_stages": 0, "generator_stages": 0}
 
     def failing_once(name: str, at: int) -> Any:
-        terms = getattr(objective, name)
+        stages = getattr(objective, name)
 
-        def limited(*arguments: Any) -> Terms:
+        def limited(*arguments: Any) -> list[Stage]:
             calls[name] += 1
             if calls[name] == at:
                 raise RuntimeError("GET was unable to find an engine to execute this computation")
-            result: Terms = terms(*arguments)
+            result: list[Stage] = stages(*arguments)
             return result
 
         return limited
 
-    monkeypatch.setattr(step, "discriminator_terms", failing_once("discriminator_terms", 4))
-    monkeypatch.setattr(step, "generator_terms", failing_once("generator_terms", 2))
+    monkeypatch.setattr(step, "discriminator_stages", failing_once("discriminator_stages", 4))
+    monkeypatch.setattr(step, "generator_stages", failing_once("generator_stages", 2))
     parts = weights(run(blobs, 3, **small))
-    assert calls["discriminator_terms"] > 4
+    assert calls["discriminator_stages"] > 4
     for name, value in whole.items():
         if name.startswith(("G/", "D/", "G_ema/")):
             torch.testing.assert_close(parts[name], value, rtol=0, atol=2e-6, msg=name)
@@ -142,10 +142,10 @@ def test_running_out_in_a_later_part_repeats_the_whole_step(
 def test_other_errors_are_not_taken_for_a_lack_of_memory(
     blobs: PackedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> Terms:
+    def broken(*_: Any) -> list[Stage]:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(step, "discriminator_terms", broken)
+    monkeypatch.setattr(step, "discriminator_stages", broken)
     with pytest.raises(RuntimeError, match="something else"):
         run(blobs, 1)
 
@@ -153,17 +153,17 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(
 def test_the_memory_check_computes_penalties_and_has_moments(
     blobs: PackedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[bool, bool]] = []
-    terms_of = objective.discriminator_terms
+    seen: list[tuple[int, bool]] = []
+    stages_of = objective.discriminator_stages
 
-    def note(G: Any, D: Any, batch: Any, at: Any, config: Any) -> Terms:
-        terms = terms_of(G, D, batch, at, config)
-        seen.append(("gp" in terms, at.alpha is not None))
-        return terms
+    def note(G: Any, D: Any, batch: Any, at: Any, config: Any) -> list[Stage]:
+        stages = stages_of(G, D, batch, at, config)
+        seen.append((len(stages), at.alpha is not None))
+        return stages
 
-    monkeypatch.setattr(step, "discriminator_terms", note)
+    monkeypatch.setattr(step, "discriminator_stages", note)
     memory.try_largest(plan_of(blobs, loss={"penalty_interval": 16}), blobs, CPU)
-    assert seen == [(True, True)] * 2, "of a fade, twice: the second time with Adam's moments"
+    assert seen == [(2, True)] * 2, "of a fade, twice: the second time with Adam's moments"
 
 
 def test_memory_check(blobs: PackedSet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,13 @@ from progan.data.batches import DiscriminatorBatch, GeneratorBatch
 from progan.data.pixels import fade_reals
 from progan.interop.official import translate
 from progan.training.losses import gradient_penalty, with_squares
-from progan.training.objective import Conditions, discriminator_terms, generator_terms, total
+from progan.training.objective import (
+    Conditions,
+    discriminator_stages,
+    discriminator_terms,
+    generator_terms,
+    total,
+)
 from progan.training.optimizer import Optimizer, update_average
 from progan.training.schedule import Schedule
 from progan.training.step import discriminator_step, generator_step
@@ -73,7 +79,8 @@ def test_every_gradient(config: str, lod: float) -> None:
     G, D, top = networks(config, torch.float64)
     at = Conditions(*at_lod(lod, top, torch.float64))
     d_batch, g_batch = batches(config)
-    torch.autograd.backward(total(discriminator_terms(G, D, d_batch, at, CONFIG), CONFIG).mean())
+    for stage in discriminator_stages(G, D, d_batch, at, CONFIG):
+        torch.autograd.backward(total(stage(), CONFIG).mean())
     compare_gradients(config, "D", D, top, lod)
     torch.autograd.backward(total(generator_terms(G, D, g_batch, at, CONFIG), CONFIG).mean())
     compare_gradients(config, "G", G, top, lod)

@@ -22,6 +22,7 @@ from progan.cli_import import import_file
 from progan.cli_metrics import compare, evaluate
 from progan.config import Options, PictureOptions, explain, merge, parse_resolution, split_resolution
 from progan.errors import ConfigError, Interrupted, ProganError, StorageError, ToldElsewhere
+from progan.heap import keep_freed_memory
 from progan.recipes import DEFAULT_RECIPE
 from progan.recipes.documents import read_document
 from progan.streams import patient
@@ -363,6 +364,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: Words of the command; None for those of the process.
     """
     _wait_politely()
+    keep_freed_memory()
     # A broken connection is told in words; PyTorch would add a page of addresses.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from pydantic import ValidationError

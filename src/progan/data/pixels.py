@@ -42,17 +42,24 @@ def send(array: NDArray[np.generic], device: torch.device) -> Tensor:
     return ready(array, device).to(device, non_blocking=True)
 
 
-def to_uint8(images: Tensor) -> NDArray[np.uint8]:
-    """Map network output to pictures: round(x * 127.5 + 127.5), clipped to 0..255.
+def quantize(images: Tensor) -> Tensor:
+    """Map network output to pixels: round(x * 127.5 + 127.5), clipped to 0..255.
 
     Args:
         images: [N, C, H, W], nominally in [-1, 1]; values outside are clipped.
 
     Returns:
-        uint8 array of the same shape. Formula: `Network.run` with uint8 output in the original tfutil.py.
+        uint8 of the same shape, where the images are. Formula: `Network.run` with uint8 output in the
+        original tfutil.py.
     """
     scaled = images.detach().float().mul(127.5).add_(127.5).round_().clamp_(0, 255)
-    return scaled.to(torch.uint8).cpu().numpy()
+    return scaled.to(torch.uint8)
+
+
+def to_uint8(images: Tensor) -> NDArray[np.uint8]:
+    """Map network output to pictures in memory, as `quantize` does."""
+    pictures: NDArray[np.uint8] = quantize(images).cpu().numpy()
+    return pictures
 
 
 def to_8_bit(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import SupportsIndex, TypeVar, cast
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from progan.config import format_resolution, parse_resolution
-from progan.data.pixels import to_uint8
+from progan.data.pixels import quantize, send
 from progan.errors import ConfigError, DataError
 from progan.evaluation.labels import Label, label_vector
 from progan.models.generator import Generator
@@ -155,21 +156,44 @@ def render(
     """
     chosen = G.level if level is None else level
     batch = batch or batch_size_for(G, chosen)
-    weight = next(G.parameters())
     parts = []
+    for i in range(0, len(z), batch):
+        parts.append(_begin(G, z[i : i + batch], None if labels is None else labels[i : i + batch], chosen)())
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _begin(G: Generator, z: Tensor, labels: Tensor | None, level: int) -> Callable[[], NDArray[np.uint8]]:
+    """Begin to make a batch as `render` does; on a GPU it is at work when this returns.
+
+    Returns:
+        What waits for the pictures, and for nothing that is begun later.
+    """
+    weight = next(G.parameters())
     # Not around a yield: inference mode would then leak into the code that takes the pictures.
     with torch.inference_mode():
-        for i in range(0, len(z), batch):
-            part = z[i : i + batch].to(weight)
-            marks = None if labels is None else labels[i : i + batch].to(weight)
-            images = G(part, marks, level=None if chosen == G.level else chosen)
-            if not bool(torch.isfinite(images).all()):
-                raise DataError(
-                    "the generator makes images with values that are not finite (NaN or infinite): its "
-                    "training has diverged, or its weights are damaged; use an earlier one"
-                )
-            parts.append(to_uint8(images))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        given = [rows.cpu().numpy() for rows in (z, labels) if rows is not None]
+        sent = [send(rows, weight.device).to(weight.dtype) for rows in given]
+        images = G(*sent, level=None if level == G.level else level)
+        # From CUDA this goes to pinned memory, and nobody waits for it here.
+        finite = torch.isfinite(images).all().to("cpu", non_blocking=weight.is_cuda)
+        pixels = quantize(images).to("cpu", non_blocking=weight.is_cuda)
+    done = None
+    if weight.is_cuda:
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record(torch.cuda.current_stream(weight.device))
+
+    def pictures() -> NDArray[np.uint8]:
+        if done is not None:
+            done.synchronize()
+        if not bool(finite):
+            raise DataError(
+                "the generator makes images with values that are not finite (NaN or infinite): its "
+                "training has diverged, or its weights are damaged; use an earlier one"
+            )
+        made: NDArray[np.uint8] = pixels.numpy()
+        return made
+
+    return pictures
 
 
 def generate(
@@ -183,7 +207,7 @@ def generate(
     batch_size: int | None = None,
     device: str | torch.device | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Make `n` pictures, a batch at a time; no more than one batch is held.
+    """Make `n` pictures, a batch at a time; no more than one batch is held, on a GPU two.
 
     Sample i is a function of (seed, i) alone, up to the rounding of a device that computes another batch
     size in another order.
@@ -265,11 +289,20 @@ def reported(
 def _batches(
     G: Generator, indices: range, size: int, seed: int, label: Label | None, level: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield the pictures of `indices`, `size` at a time."""
+    """Yield the pictures of `indices`, `size` at a time.
+
+    A GPU makes the next ones while these are used; on a CPU that would only delay these.
+    """
+    ahead = 1 if next(G.parameters()).is_cuda else 0
+    begun: deque[Callable[[], NDArray[np.uint8]]] = deque()
     for first in range(indices.start, indices.stop, size):
         count = min(size, indices.stop - first)
         z = latents(seed, first, count, G.latent_size)
-        yield render(G, z, label_vectors(G, label, seed, first, count), level=level, batch=size)
+        begun.append(_begin(G, z, label_vectors(G, label, seed, first, count), level))
+        if len(begun) > ahead:
+            yield begun.popleft()()
+    while begun:
+        yield begun.popleft()()
 
 
 def _keys(seed: int, purpose: int, start: int, count: int) -> Iterator[np.random.SeedSequence]:

@@ -19,7 +19,7 @@ from progan.errors import ConfigError
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.training.gradients import Batch, CompiledGradients, EagerGradients, Found, Function
-from progan.training.objective import Conditions, discriminator_terms, generator_terms
+from progan.training.objective import Conditions, discriminator_stages, generator_stages
 from progan.training.precision import check_compiler
 from progan.training.recorded import Capture, CudaCapture, RecordedGradients, Shelf
 from progan.training.schedule import Phase, Point
@@ -140,11 +140,11 @@ class Acceleration:
         if not compiled and self._capture is None:
             return Functions()
         networks, config = self._networks, self._config
-        d: Function[DiscriminatorBatch] = EagerGradients(networks, "D", config, discriminator_terms)
-        g: Function[GeneratorBatch] = EagerGradients(networks, "G", config, generator_terms)
+        d: Function[DiscriminatorBatch] = EagerGradients(networks, "D", config, discriminator_stages)
+        g: Function[GeneratorBatch] = EagerGradients(networks, "G", config, generator_stages)
         if compiled:
-            d = self._careful(CompiledGradients(networks, "D", config, discriminator_terms), d)
-            g = self._careful(CompiledGradients(networks, "G", config, generator_terms), g)
+            d = self._careful(CompiledGradients(networks, "D", config, discriminator_stages), d)
+            g = self._careful(CompiledGradients(networks, "G", config, generator_stages), g)
         if self._capture is not None:
             d = RecordedGradients(d, self._capture, self._say, self._shelf)
             g = RecordedGradients(g, self._capture, self._say, self._shelf)

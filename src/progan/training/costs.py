@@ -18,7 +18,7 @@ from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.training.augment import DRAWS
 from progan.training.counting import Counter, Work
-from progan.training.objective import Conditions, Terms, discriminator_terms, generator_terms, total
+from progan.training.objective import Conditions, Stage, discriminator_stages, generator_stages, total
 from progan.training.optimizer import is_used, level_of
 from progan.training.precision import SMALL_TYPES, autocast
 from progan.training.state import ImageSpec, build_networks
@@ -209,15 +209,22 @@ class Costs:
                 probability=torch.empty(()) if config.augment.policy else None,
                 penalize=penalize,
             )
+            trained = list((self.D if kind == "D" else self.G).parameters())
+
+            def backward(stage: Stage) -> None:
+                with autocast(config.run.precision, torch.device("cpu")):
+                    losses = total(stage(), config)
+                torch.autograd.backward(losses.sum() / n, inputs=trained)
+
             with autocast(config.run.precision, torch.device("cpu")):
-                losses = total(self._d_terms(n, at) if kind == "D" else self._g_terms(n, at), config)
-            trained = self.D if kind == "D" else self.G
-            torch.autograd.backward(losses.sum() / n, inputs=list(trained.parameters()))
+                stages = self._d_stages(n, at) if kind == "D" else self._g_stages(n, at)
+            for stage in stages:
+                backward(stage)
             self.G.zero_grad()
             self.D.zero_grad()
         return Counted(counter.work, counter.peak)
 
-    def _d_terms(self, n: int, at: Conditions) -> Terms:
+    def _d_stages(self, n: int, at: Conditions) -> list[Stage]:
         draws = torch.empty(n, DRAWS)
         batch = DiscriminatorBatch(
             reals=self._images(n, at.level),
@@ -228,9 +235,9 @@ class Costs:
             augment_real=draws,
             augment_fake=draws,
         )
-        return discriminator_terms(self.G, self.D, batch, at, self._config)
+        return discriminator_stages(self.G, self.D, batch, at, self._config)
 
-    def _g_terms(self, n: int, at: Conditions) -> Terms:
+    def _g_stages(self, n: int, at: Conditions) -> list[Stage]:
         draws = torch.empty(n, DRAWS)
         batch = GeneratorBatch(
             latents=torch.empty(n, self.G.latent_size),
@@ -239,7 +246,7 @@ class Costs:
             augment_real=draws,
             augment_fake=draws,
         )
-        return generator_terms(self.G, self.D, batch, at, self._config)
+        return generator_stages(self.G, self.D, batch, at, self._config)
 
     def _images(self, n: int, level: int) -> Tensor:
         return torch.empty(n, self.G.channels, *self.G.resolution(level))

@@ -18,7 +18,7 @@ from progan.config import Config
 from progan.data.batches import DiscriminatorBatch, GeneratorBatch
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.training.objective import Conditions, Terms, total
+from progan.training.objective import Conditions, Stage, Terms, joined, total
 from progan.training.optimizer import is_used
 from progan.training.precision import autocast
 
@@ -35,22 +35,28 @@ Found = tuple[dict[str, Tensor], Terms]
 Function = Callable[[Batch, Conditions, int], Found]
 """Computes them of a part of a batch, given the number of samples in the whole."""
 
-TermsOf = Callable[[Generator, Discriminator, Batch, Conditions, Config], Terms]
+StagesOf = Callable[[Generator, Discriminator, Batch, Conditions, Config], list[Stage]]
+"""The stages of a loss, in whose order it is computed."""
 
 
 class _Objective(nn.Module, Generic[Batch]):
     """The loss of a batch as a module, so that its weights can be replaced by others."""
 
-    def __init__(self, G: Generator, D: Discriminator, config: Config, terms_of: TermsOf[Batch]) -> None:
+    def __init__(self, G: Generator, D: Discriminator, config: Config, stages_of: StagesOf[Batch]) -> None:
         super().__init__()
         self.G, self.D = G, D
-        self._config = config
-        self._terms_of: TermsOf[Batch] = terms_of
+        self._config, self._device = config, next(D.parameters()).device
+        self._stages_of: StagesOf[Batch] = stages_of
 
-    def forward(self, batch: Batch, at: Conditions) -> tuple[Tensor, Terms]:
-        """Return the sum of the losses, and every term."""
-        with autocast(self._config.run.precision, batch.latents.device):
-            terms = self._terms_of(self.G, self.D, batch, at, self._config)
+    def stages(self, batch: Batch, at: Conditions) -> list[Stage]:
+        """Return the stages of the loss; each computes with the weights that are there when it is called."""
+        with autocast(self._config.run.precision, self._device):
+            return self._stages_of(self.G, self.D, batch, at, self._config)
+
+    def forward(self, stage: Stage) -> tuple[Tensor, Terms]:
+        """Return the sum of the losses of a stage, and its terms with the `loss`, per sample."""
+        with autocast(self._config.run.precision, self._device):
+            terms = stage()
             losses = total(terms, self._config)
         return losses.sum(), {**terms, "loss": losses}
 
@@ -62,7 +68,7 @@ class EagerGradients(Generic[Batch]):
         networks: G and D.
         trained: Which of them the gradients are of.
         config: Losses and precision.
-        terms_of: The terms of its loss.
+        stages_of: Its loss.
     """
 
     def __init__(
@@ -70,9 +76,9 @@ class EagerGradients(Generic[Batch]):
         networks: tuple[Generator, Discriminator],
         trained: Trained,
         config: Config,
-        terms_of: TermsOf[Batch],
+        stages_of: StagesOf[Batch],
     ) -> None:
-        self._objective: _Objective[Batch] = _Objective(*networks, config, terms_of)
+        self._objective: _Objective[Batch] = _Objective(*networks, config, stages_of)
         self._trained: Trained = trained
 
     def __call__(self, batch: Batch, at: Conditions, n: int) -> Found:
@@ -88,9 +94,14 @@ class EagerGradients(Generic[Batch]):
             and the `loss` of the part, per sample.
         """
         used = used_parameters(self._objective.G, self._objective.D, self._trained, at)
-        loss, terms = self._objective(batch, at)
-        gradients = torch.autograd.grad(loss / n * at.scale, list(used.values()))
-        return dict(zip(used, gradients, strict=True)), {k: value.detach() for k, value in terms.items()}
+
+        def gradients_of(stage: Stage) -> Found:
+            loss, terms = self._objective(stage)
+            # The slope does not depend on the last bias, for example.
+            gradients = torch.autograd.grad(loss / n * at.scale, list(used.values()), materialize_grads=True)
+            return dict(zip(used, gradients, strict=True)), {k: value.detach() for k, value in terms.items()}
+
+        return _in_turn(gradients_of, self._objective.stages(batch, at))
 
 
 class CompiledGradients(EagerGradients[Batch]):
@@ -113,12 +124,25 @@ class CompiledGradients(EagerGradients[Batch]):
         return {name.removeprefix(prefix): value for name, value in gradients.items()}, terms
 
     def _gradients(self, weights: dict[str, Tensor], batch: Batch, at: Conditions, n: int) -> Found:
-        def loss(weights: dict[str, Tensor]) -> tuple[Tensor, Terms]:
-            losses, terms = torch.func.functional_call(self._objective, weights, (batch, at))
-            return losses / n * at.scale, terms
+        def gradients_of(stage: Stage) -> Found:
+            def loss(weights: dict[str, Tensor]) -> tuple[Tensor, Terms]:
+                losses, terms = torch.func.functional_call(self._objective, weights, (stage,))
+                return losses / n * at.scale, terms
 
-        gradients, (_, terms) = torch.func.grad_and_value(loss, has_aux=True)(weights)
-        return gradients, terms
+            gradients, (_, terms) = torch.func.grad_and_value(loss, has_aux=True)(weights)
+            return gradients, terms
+
+        return _in_turn(gradients_of, self._objective.stages(batch, at))
+
+
+def _in_turn(gradients_of: Callable[[Stage], Found], stages: list[Stage]) -> Found:
+    """Compute stage after stage, so that only one of them is in memory, and add up what is found."""
+    gradients, terms = gradients_of(stages[0])
+    for stage in stages[1:]:
+        more, found = gradients_of(stage)
+        added = torch._foreach_add(list(gradients.values()), list(more.values()))
+        gradients, terms = dict(zip(gradients, added, strict=True)), joined(terms, found)
+    return gradients, terms
 
 
 def used_parameters(

@@ -6,7 +6,9 @@ labels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -28,6 +30,9 @@ from progan.training.losses import (
 
 Terms = dict[str, Tensor]
 """Loss terms by name; each [N] before, 0-d after the mean over the batch."""
+
+Stage = Callable[[], Terms]
+"""Computes some of the terms of a loss; the stages of one loss have no term in common, and add up."""
 
 TERM_NAMES = (
     "real_score",
@@ -83,7 +88,7 @@ class _Judge:
     """D as the losses see it: images are augmented first."""
 
     def __init__(self, D: Discriminator, at: Conditions, config: Config) -> None:
-        self._D, self._at, self._policy = D, at, config.augment.policy
+        self.D, self.at, self._policy = D, at, config.augment.policy
 
     def __call__(
         self, images: Tensor, labels: Tensor, draws: Tensor | None, *, squares: bool = False, sets: int = 1
@@ -99,16 +104,16 @@ class _Judge:
         """
 
         def judge(images: Tensor) -> tuple[Tensor, Tensor]:
-            if self._at.probability is not None and draws is not None:
-                images = augment(images, draws, self._at.probability, self._policy)
-            verdict: tuple[Tensor, Tensor] = self._D(
-                images, labels, level=self._at.level, alpha=self._at.alpha, sets=sets
+            if self.at.probability is not None and draws is not None:
+                images = augment(images, draws, self.at.probability, self._policy)
+            verdict: tuple[Tensor, Tensor] = self.D(
+                images, labels, level=self.at.level, alpha=self.at.alpha, sets=sets
             )
             return verdict
 
         if not squares:
             return Verdict(*judge(images))
-        return Verdict(*with_squares(judge, images, self._at.scale))
+        return Verdict(*with_squares(judge, images, self.at.scale))
 
     def both(self, batch: DiscriminatorBatch, fakes: Tensor, *, squares: bool) -> tuple[Verdict, Verdict]:
         """Judge the reals of a batch and as many fakes in one go, which computes with larger tensors."""
@@ -122,20 +127,33 @@ class _Judge:
         return real, fake
 
 
-def discriminator_terms(
+def discriminator_stages(
     G: Generator, D: Discriminator, batch: DiscriminatorBatch, at: Conditions, config: Config
-) -> Terms:
-    """Return the terms of D's loss, unweighted, per sample.
+) -> list[Stage]:
+    """Return D's loss in stages: first what judges reals and fakes, then the gradient penalty, if it is due.
+
+    The two have nothing in common but the fakes, which are made by this call. With each stage's gradients
+    taken before the next is computed, no more than one of them is in memory.
 
     Returns:
-        `adversarial`, and where they are configured `gp`, `r1`, `r2`, `drift`, `label_real` and
-        `label_fake`, each [N]; also `real_score`, `fake_score` and, where scores have a zero, `real_positive`
-        (1 where D takes a real image for real, else 0), which are no losses.
+        Functions without arguments, each of which computes terms of its own, unweighted: `adversarial`, and
+        where they are configured `r1`, `r2`, `drift`, `label_real` and `label_fake`; then `gp`. Each is [N].
+        Also `real_score`, `fake_score` and, where scores have a zero, `real_positive` (1 where D takes a real
+        image for real, else 0), which are no losses.
     """
-    loss, judge = config.loss, _Judge(D, at, config)
+    judge = _Judge(D, at, config)
     with torch.no_grad():
         fakes = G(batch.latents, batch.labels, level=at.level, alpha=at.alpha).to(batch.reals.dtype)
-    r1, r2 = (at.penalize and gamma > 0 for gamma in (loss.r1_gamma, loss.r2_gamma))
+    stages: list[Stage] = [partial(_verdict_terms, judge, batch, fakes, config)]
+    if at.penalize and config.loss.gp_lambda > 0:
+        stages.append(partial(_penalty_terms, judge, batch, fakes, config))
+    return stages
+
+
+def _verdict_terms(judge: _Judge, batch: DiscriminatorBatch, fakes: Tensor, config: Config) -> Terms:
+    """Return the terms that regard reals and fakes themselves."""
+    loss, D = config.loss, judge.D
+    r1, r2 = (judge.at.penalize and gamma > 0 for gamma in (loss.r1_gamma, loss.r2_gamma))
     if r1 == r2:
         real, fake = judge.both(batch, fakes, squares=r1)
     else:  # gradients with respect to images cost another pass, so only those that are asked for
@@ -152,16 +170,37 @@ def discriminator_terms(
         terms["r1"] = real.squares
     if fake.squares is not None:
         terms["r2"] = fake.squares
-    if at.penalize and loss.gp_lambda > 0:
-        mixed = torch.lerp(batch.reals, fakes, batch.mixing.view(-1, 1, 1, 1))
-        squares = judge(mixed, batch.labels, batch.augment_real, squares=True).squares
-        assert squares is not None
-        terms["gp"] = gradient_penalty(squares, loss.gp_target, one_sided=loss.gp_sides == "one")
     if loss.drift > 0:
         terms["drift"] = drift(real.scores)
     if D.conditioning == "ac_gan":
         terms["label_real"] = label_loss(D.label_form, real.logits, batch.labels)
         terms["label_fake"] = label_loss(D.label_form, fake.logits, batch.labels)
+    return terms
+
+
+def _penalty_terms(judge: _Judge, batch: DiscriminatorBatch, fakes: Tensor, config: Config) -> Terms:
+    """Return the penalty of the scores' slope between reals and fakes."""
+    mixed = torch.lerp(batch.reals, fakes, batch.mixing.view(-1, 1, 1, 1))
+    squares = judge(mixed, batch.labels, batch.augment_real, squares=True).squares
+    assert squares is not None
+    loss = config.loss
+    return {"gp": gradient_penalty(squares, loss.gp_target, one_sided=loss.gp_sides == "one")}
+
+
+def generator_stages(
+    G: Generator, D: Discriminator, batch: GeneratorBatch, at: Conditions, config: Config
+) -> list[Stage]:
+    """Return G's loss as `discriminator_stages` returns D's: in a single stage, of `generator_terms`."""
+    return [partial(generator_terms, G, D, batch, at, config)]
+
+
+def discriminator_terms(
+    G: Generator, D: Discriminator, batch: DiscriminatorBatch, at: Conditions, config: Config
+) -> Terms:
+    """Return all terms of D's loss together; see `discriminator_stages`."""
+    terms: Terms = {}
+    for stage in discriminator_stages(G, D, batch, at, config):
+        terms |= stage()
     return terms
 
 
@@ -191,6 +230,7 @@ def total(terms: Terms, config: Config) -> Tensor:
     loss = config.loss
     every = loss.penalty_interval
     weights = {
+        "adversarial": 1.0,
         "gp": loss.gp_lambda * every,
         "r1": loss.r1_gamma / 2 * every,
         "r2": loss.r2_gamma / 2 * every,
@@ -198,8 +238,10 @@ def total(terms: Terms, config: Config) -> Tensor:
         "label_real": loss.label_weight,
         "label_fake": loss.label_weight,
     }
-    result = terms["adversarial"]
-    for name, weight in weights.items():
-        if name in terms:
-            result = result + weight * terms[name]
-    return result
+    there = {name: weight for name, weight in weights.items() if name in terms}
+    return reduce(torch.add, [w * terms[name] if w != 1 else terms[name] for name, w in there.items()])
+
+
+def joined(terms: Terms, more: Terms) -> Terms:
+    """Return the terms of two stages of a loss together, their `loss` added up."""
+    return {**terms, **more, "loss": terms["loss"] + more["loss"]}

@@ -21,8 +21,8 @@ one CPU core, and only serves the estimate of the remaining time.
 """
 
 WORKSPACE = 1.4
-"""Peak memory over what is counted, for what kernels need and allocators lose; measured on a CPU: 1.29 to
-1.37 for levels 2 to 5 of the recipe paper-light-128."""
+"""Peak memory over what is counted, for what kernels need and allocators lose; measured on a CPU: 1.03 to
+1.38 from a GiB on, and more below, where what a process needs anyway counts (docs/performance.md)."""
 
 
 @dataclass(frozen=True)

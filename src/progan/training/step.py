@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import TypeVar
 
 import torch
@@ -23,9 +24,11 @@ from progan.training.gradients import Found, Function
 from progan.training.objective import (
     TERM_NAMES,
     Conditions,
+    Stage,
     Terms,
-    discriminator_terms,
-    generator_terms,
+    discriminator_stages,
+    generator_stages,
+    joined,
     total,
 )
 from progan.training.optimizer import Optimizer
@@ -70,7 +73,7 @@ def discriminator_step(
     def gradients(part: DiscriminatorBatch) -> Terms:
         if function is not None:
             return _add(function(part, at, whole.n), optimizer)
-        return _backward(lambda: discriminator_terms(G, D, part, at, config), optimizer, config, whole.n)
+        return _backward(lambda: discriminator_stages(G, D, part, at, config), optimizer, config, whole.n)
 
     return _update(gradients, optimizer, batch, whole, D.stddev_group, lr, largest)
 
@@ -94,7 +97,7 @@ def generator_step(
     def gradients(part: GeneratorBatch) -> Terms:
         if function is not None:
             return _add(function(part, at, whole.n), optimizer)
-        return _backward(lambda: generator_terms(G, D, part, at, config), optimizer, config, whole.n)
+        return _backward(lambda: generator_stages(G, D, part, at, config), optimizer, config, whole.n)
 
     D.requires_grad_(False)
     try:
@@ -103,13 +106,20 @@ def generator_step(
         D.requires_grad_(True)
 
 
-def _backward(terms_of: Callable[[], Terms], optimizer: Optimizer, config: Config, n: int) -> Terms:
-    """Add the gradients of a part of a batch of `n`; returns its terms and the loss, per sample."""
+def _backward(stages_of: Callable[[], list[Stage]], optimizer: Optimizer, config: Config, n: int) -> Terms:
+    """Add the gradients of a part of a batch of `n`, stage by stage; returns its terms and the loss."""
+
+    def backward(stage: Stage) -> Terms:
+        with autocast(config.run.precision, optimizer.device):
+            terms = stage()
+            losses = total(terms, config)
+        optimizer.backward(losses.sum() / n)
+        # Nothing of the stage is kept: what it had in memory is for the next.
+        return {name: values.detach() for name, values in {**terms, "loss": losses}.items()}
+
     with autocast(config.run.precision, optimizer.device):
-        terms = terms_of()
-        losses = total(terms, config)
-    optimizer.backward(losses.sum() / n)
-    return {**terms, "loss": losses}
+        stages = stages_of()
+    return reduce(joined, map(backward, stages))
 
 
 def _add(found: Found, optimizer: Optimizer) -> Terms:

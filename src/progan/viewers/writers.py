@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import io
 import os
 import zipfile
 from collections import deque
@@ -16,24 +15,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from progan.data.pixels import to_image
 from progan.files import atomic_path, is_leftover, storage_errors
+from progan.viewers.png import END, png
 
 T = TypeVar("T")
 Batches = Iterable[NDArray[np.uint8]]
 
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-_THREADS = min(8, os.cpu_count() or 1)
-
-
-def png(image: NDArray[np.uint8]) -> bytes:
-    """Encode one picture [C, H, W] (C of 1 to 4, uint8) as PNG.
-
-    Compression is the quickest: of generated pictures, more effort takes off a twelfth.
-    """
-    buffer = io.BytesIO()
-    to_image(image).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+_THREADS = min(16, os.cpu_count() or 1)
 
 
 def picture_name(index: int) -> str:
@@ -80,8 +68,9 @@ def save_folder(batches: Batches, folder: Path, start: int = 0) -> None:
 
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for _ in _in_threads(write, batches, start):
-        pass
+    with ThreadPoolExecutor(_THREADS) as pool:
+        begun = _in_threads(pool, write, batches, start)
+        _behind(begun, lambda futures: [future.result() for future in futures])
 
 
 def save_zip(batches: Batches, path: Path) -> None:
@@ -94,10 +83,21 @@ def save_zip(batches: Batches, path: Path) -> None:
     Raises:
         StorageError: if it cannot be written; an older file is then unharmed.
     """
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for index, data in enumerate(_in_threads(lambda _, image: png(image), batches, 0)):
-            # A ZipInfo without a date has a constant one, where a plain name would take the clock's.
-            archive.writestr(zipfile.ZipInfo(picture_name(index)), data)
+
+    def encode(index: int, image: NDArray[np.uint8]) -> tuple[zipfile.ZipInfo, bytes]:
+        # A ZipInfo without a date has a constant one, where a plain name would take the clock's.
+        return zipfile.ZipInfo(picture_name(index)), png(image)
+
+    def append(futures: list[Future[tuple[zipfile.ZipInfo, bytes]]]) -> None:
+        for future in futures:
+            archive.writestr(*future.result())
+
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+        ThreadPoolExecutor(_THREADS) as pool,
+    ):
+        _behind(_in_threads(pool, encode, batches, 0), append)
 
 
 def save_npy(batches: Batches, path: Path, shape: tuple[int, int, int, int]) -> None:
@@ -119,11 +119,15 @@ def save_npy(batches: Batches, path: Path, shape: tuple[int, int, int, int]) -> 
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         count = 0
-        for batch in batches:
+
+        def write(batch: NDArray[np.uint8]) -> None:
+            nonlocal count
             if batch.shape[1:] != shape[1:]:
                 raise ValueError(f"a batch has the shape {batch.shape}, not [b, {shape[1:]}]")
             file.write(np.ascontiguousarray(batch).data)
             count += len(batch)
+
+        _behind(batches, write)
         if count != shape[0]:
             raise ValueError(f"{count} pictures were made, not {shape[0]}")
 
@@ -152,31 +156,41 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def _in_threads(work: Callable[[int, NDArray[np.uint8]], T], batches: Batches, start: int) -> Iterator[T]:
-    """Yield work(index, picture) of all pictures in order; two batches at most are in hand.
+def _behind(items: Iterable[T], write: Callable[[T], object]) -> None:
+    """Call `write` for one item after the other in a thread of its own, while the next items are made.
 
-    Threads pay because compressing a picture releases Python's lock.
+    An item is asked for only when at most one other is not yet written.
     """
-    pool = ThreadPoolExecutor(_THREADS)
-    waiting: deque[list[Future[T]]] = deque()
-    index = start
+    writer = ThreadPoolExecutor(1)
+    waiting: deque[Future[object]] = deque()
     try:
-        for batch in batches:
-            waiting.append([pool.submit(work, index + i, image) for i, image in enumerate(batch)])
-            index += len(batch)
+        for item in items:
+            waiting.append(writer.submit(write, item))
             if len(waiting) == 2:
-                yield from (future.result() for future in waiting.popleft())
+                waiting.popleft().result()
         while waiting:
-            yield from (future.result() for future in waiting.popleft())
+            waiting.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        writer.shutdown(cancel_futures=True)
+
+
+def _in_threads(
+    pool: ThreadPoolExecutor, work: Callable[[int, NDArray[np.uint8]], T], batches: Batches, start: int
+) -> Iterator[list[Future[T]]]:
+    """Begin work(index, picture) of all pictures, and yield what will come of each batch.
+
+    Threads pay because what takes long releases Python's lock: compressing, checksums, writing.
+    """
+    for batch in batches:
+        yield [pool.submit(work, start + i, image) for i, image in enumerate(batch)]
+        start += len(batch)
 
 
 def _is_whole(path: Path) -> bool:
     """Return whether there is a file that ends as a PNG does."""
     try:
         with path.open("rb") as file:
-            file.seek(-len(_PNG_END), os.SEEK_END)
-            return file.read() == _PNG_END
+            file.seek(-len(END), os.SEEK_END)
+            return file.read() == END
     except OSError:
         return False
