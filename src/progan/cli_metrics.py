@@ -13,9 +13,10 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from progan.cli_config import say
+from progan.cli_progress import interruptible
 from progan.cli_results import print_results
 from progan.config import parse_resolution
-from progan.errors import ConfigError, Interrupted
+from progan.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from progan.evaluation.choice import ExtractorFile, Extractors
     from progan.evaluation.generated import GeneratedImages
     from progan.evaluation.images import ImageSet
-    from progan.evaluation.measure import Stages
     from progan.metrics.extractor_files import Inception
     from progan.metrics.extractors import Extractor
     from progan.training.distributed import Ranks
@@ -160,9 +160,15 @@ def evaluate(
     """
     from progan.training.distributed import join
 
-    others = {"label": label, "part": part, "mirror": mirror, "resolution": measuring.resolution}
+    others: dict[str, object] = {
+        "label": label,
+        "part": part,
+        "mirror": mirror,
+        "resolution": measuring.resolution,
+    }
     with join() as ranks:
-        gap = _gap_of(path, data, out, measuring, copies, {**others, "num-reals": measuring.num_reals})
+        others |= {"num-reals": measuring.num_reals}
+        gap = _gap_of(ranks, path, data, out, measuring, copies, others)
         measuring = replace(measuring, metrics=tuple(name for name in measuring.metrics if name != GAP))
         if gap is not None and not measuring.metrics and neighbours is None:
             if ranks.first:
@@ -170,10 +176,11 @@ def evaluate(
             return
         with _samples(ranks, path, measuring, label) as images:
             if images is not None:
-                _evaluate(images, path, data, part, mirror, out, neighbours, measuring, gap)
+                _evaluate(ranks, images, path, data, part, mirror, out, neighbours, measuring, gap)
 
 
 def _evaluate(
+    ranks: Ranks,
     images: ImageSet,
     path: Path,
     data: Path | None,
@@ -200,13 +207,13 @@ def _evaluate(
         part = part or "train"
         reals = open_images(data, size=size, part=part, mirror=bool(mirror), seed=seed + 1, device=place)
     if neighbours is None:
-        _measure(images, reals, measuring, out, _network(measuring, gap), gap)
+        _measure(ranks, images, reals, measuring, out, _network(ranks, measuring, gap), gap)
         return
     if data is None or neighbours.suffix.lower() != ".png":
         raise ConfigError(f"--neighbours {neighbours}: give reals to look at (--data), and a name with .png")
     # Not mirrored: a copy of a picture would not be found near its mirror image.
     plain = open_images(data, size=size, part=part or "train", seed=seed + 1, device=place)
-    _with_neighbours(images, reals, measuring, out, (plain, neighbours), gap)
+    _with_neighbours(ranks, images, reals, measuring, out, (plain, neighbours), gap)
 
 
 def compare(
@@ -234,6 +241,7 @@ def compare(
         File of results; default: none is written.
     """
     from progan.evaluation.places import open_images
+    from progan.training.distributed import ALONE
 
     if GAP in measuring.metrics:
         raise ConfigError(
@@ -243,7 +251,7 @@ def compare(
     images = open_images(b, size=size, part=part, seed=seed, device=place)
     # Another seed, so that two generators share no latents.
     reals = open_images(a, size=size, part=part, mirror=mirror, seed=seed + 1, device=place)
-    _measure(images, reals, measuring, out, measuring.network())
+    _measure(ALONE, images, reals, measuring, out, measuring.network())
 
 
 @contextmanager
@@ -293,6 +301,7 @@ def _as_trained(
 
 
 def _gap_of(
+    ranks: Ranks,
     run: Path,
     data: Path | None,
     out: Path | None,
@@ -319,18 +328,18 @@ def _gap_of(
             f"{GAP} is of G and D as they were trained, on the validation and the test part: leave out "
             f"{', '.join(given)}, or measure it by itself"
         )
-    return partial(_evaluate_gap, run, data, out, options, copies)
+    return partial(_evaluate_gap, ranks, run, data, out, options, copies)
 
 
 def _evaluate_gap(
-    run: Path, data: Path | None, out: Path | None, options: Measuring, copies: GapTraining
+    ranks: Ranks, run: Path, data: Path | None, out: Path | None, options: Measuring, copies: GapTraining
 ) -> None:
     """Measure the duality gap of a run, and print it."""
     from progan.evaluation.results import FILE
     from progan.training.gap_of_run import duality_gap
 
     out = out or run / FILE
-    with _interruptible(out) as progress:
+    with interruptible(ranks, out) as progress:
         result = duality_gap(
             run, data, num_images=options.num_images, seed=options.seed, steps=copies.gap_steps,
             lr=copies.gap_lr, device=options.place(), out=out, force=options.force,
@@ -348,23 +357,24 @@ def _evaluate_gap(
     say(console, f"results: {out}")
 
 
-def _network(options: Measuring, gap: Callable[[], None] | None) -> Extractors:
+def _network(ranks: Ranks, options: Measuring, gap: Callable[[], None] | None) -> Extractors:
     """Return the extractor, loaded if it will be used after the gap: what is missing is found before that."""
     from progan.evaluation.choice import needs_extractor
 
     early = gap is not None and needs_extractor(options.metrics)
-    return _load(options) if early else options.network()
+    return _load(ranks, options) if early else options.network()
 
 
-def _load(options: Measuring) -> Inception:
+def _load(ranks: Ranks, options: Measuring) -> Inception:
     """Load the extractor."""
-    with _interruptible(None) as progress:
+    with interruptible(ranks, None) as progress:
         return options.network().load(
             options.place(), lambda done, total: progress("downloading the extractor", done, total)
         )
 
 
 def _measure(
+    ranks: Ranks,
     images: ImageSet,
     reals: ImageSet | None,
     options: Measuring,
@@ -377,7 +387,7 @@ def _measure(
 
     if gap is not None:
         gap()
-    with _interruptible(out) as progress:
+    with interruptible(ranks, out) as progress:
         results = measure.evaluate(
             images, reals, options.metrics, n=options.num_images, num_reals=options.num_reals,
             seed=options.seed_of_images, device=options.place(), extractor=network, out=out,
@@ -397,6 +407,7 @@ def _images_seen(run: RunFolder) -> int | None:
 
 
 def _with_neighbours(
+    ranks: Ranks,
     images: ImageSet,
     reals: ImageSet | None,
     options: Measuring,
@@ -409,35 +420,24 @@ def _with_neighbours(
 
     # What would hinder the picture is to be known before anything is measured.
     require_enough(images, neighbours[0])
-    network = _load(options)
+    network = _load(ranks, options)
     if options.metrics:
-        _measure(images, reals, options, out, network, gap)
+        _measure(ranks, images, reals, options, out, network, gap)
     elif gap is not None:
         gap()
-    _write_neighbours(images, neighbours[0], network.features, neighbours[1])
+    _write_neighbours(ranks, images, neighbours[0], network.features, neighbours[1])
 
 
-def _write_neighbours(images: ImageSet, reals: ImageSet, features: Extractor, path: Path) -> None:
+def _write_neighbours(
+    ranks: Ranks, images: ImageSet, reals: ImageSet, features: Extractor, path: Path
+) -> None:
     """Write a picture of samples and their nearest reals."""
     from progan.evaluation.neighbours import neighbour_rows
     from progan.viewers.grids import save_grid
 
-    with _interruptible(None) as progress:
+    with interruptible(ranks, None) as progress:
         together, found = neighbour_rows(
             images, reals, features, progress=lambda done, total: progress("neighbours", done, total)
         )
     save_grid(together, path, columns=1 + found.indices.shape[1])
     say(Console(), f"samples (first column) and their nearest reals: {path}")
-
-
-@contextmanager
-def _interruptible(out: Path | None) -> Iterator[Stages]:
-    """Show progress, and turn Ctrl-C into words."""
-    from progan.cli_progress import stages
-
-    try:
-        with stages() as progress:
-            yield progress
-    except KeyboardInterrupt:
-        kept = "" if out is None else "; what is finished is kept, the same command goes on"
-        raise Interrupted(f"interrupted{kept}", 2) from None

@@ -30,6 +30,8 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADD
 """What torchrun tells each process."""
 TELL_SECONDS = 15.0
 """How long a process that has failed waits for the first to tell the same."""
+SIGNAL_SECONDS = 5.0
+"""How long a process that stops because another was asked to waits until torchrun asks it, too."""
 
 
 @dataclass
@@ -125,15 +127,19 @@ class Ranks:
         given = [means[name].to(like.dtype) if name in means else zero for name in names]
         present = [one if name in means else zero for name in names]
         flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), torch.stack([*given, *present])])
+        # Memory is taken before the others get their share of this: an update that they have made cannot be
+        # begun again in smaller parts.
+        kept = flat.new_empty(len(names))
         with self._connected():
             dist.all_reduce(flat)
         sizes = [gradient.numel() for gradient in gradients]
         *parts, sums, counts = torch.split(flat, [*sizes, len(names), len(names)])
         views = [part.view(gradient.shape) for part, gradient in zip(parts, gradients, strict=True)]
         torch._foreach_copy_(list(gradients), views)
+        kept.copy_(sums)
         # Only who has no samples, and so nothing to do, waits for the device to know the names.
         there = [name in means for name in names] if means else [count > 0 for count in counts.tolist()]
-        return {name: sums[i].clone() for i, name in enumerate(names) if there[i]}
+        return {name: kept[i] for i, name in enumerate(names) if there[i]}
 
     def vote(self, *votes: int) -> list[int]:
         """Return the largest of all processes' votes, at the same call on each of them.
@@ -246,6 +252,23 @@ class Ranks:
                 self._link.votes = None
             dist.all_reduce(torch.zeros(()))
 
+    def leave(self, asked: Callable[[], bool]) -> None:
+        """Leave the others, after `meet`, but stay a moment until torchrun has asked this process to stop.
+
+        When a machine joins, each torchrun asks the processes of its own machine, one after the other. To one
+        whose processes had ended before it asks them, that is a failure, for which it has a limit
+        (`--max-restarts`).
+
+        Args:
+            asked: Whether it has.
+        """
+        if self._link is None:
+            return
+        self._link.watch.end()
+        until = time.monotonic() + SIGNAL_SECONDS
+        while not asked() and time.monotonic() < until:
+            time.sleep(POLL)
+
     def let_first_tell(self) -> None:
         """Wait a moment, on a process that has failed: the first may have met the same, and tells it for all.
 
@@ -332,8 +355,12 @@ class Ranks:
         assert self._link is not None
         try:
             yield
-        except torch.OutOfMemoryError:
-            raise
+        except torch.OutOfMemoryError as error:
+            # Not to be tried again in smaller parts: the others may have their share of it already.
+            raise RankError(
+                f"rank {self.rank} stops: memory does not hold what processes exchange "
+                f"({str(error).split('. ')[0]}); compute fewer images at once with --run.micro-batch"
+            ) from error
         except RuntimeError as error:
             raise self._link.watch.broken(error) from error
 
@@ -402,6 +429,7 @@ def join() -> Iterator[Ranks]:
     try:
         yield ranks
         ranks.meet("the end")
+        dist.destroy_process_group()
     except ToldElsewhere as error:
         link.watch.end(None, error.exit_code)
         raise
@@ -410,4 +438,3 @@ def join() -> Iterator[Ranks]:
         link.watch.end(str(error) or type(error).__name__, code)
         raise
     link.watch.end()
-    dist.destroy_process_group()
