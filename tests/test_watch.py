@@ -210,7 +210,19 @@ def test_who_has_not_come_is_not_missed() -> None:
     first.require_well()
     wait_until(lambda: first._seen[1].sign == 0)
     assert first._seen[2].sign == -1
-    first.end()
+    first.end("it fails", 1)
+
+
+def test_the_first_leaves_last(group: Group) -> None:
+    """The store may be in its process, and the others may still need it."""
+    left = threading.Thread(target=group.watches[0].end)
+    left.start()
+    group.watches[2].end()
+    left.join(0.5)
+    assert left.is_alive()
+    group.watches[1].end()
+    left.join(60)
+    assert group.codes == [None] * 3
 
 
 def test_a_start_that_takes_too_long_ends(capsys: pytest.CaptureFixture[str]) -> None:

@@ -154,6 +154,8 @@ class Watch:
     def end(self, error: str | None = None, code: int = 0) -> None:
         """Tell the others that this process leaves, and why, and stop watching.
 
+        The first stays until the others have left, too, or have taken too long.
+
         Args:
             error: Why, if the others cannot go on; None if they need not care.
             code: Its exit code.
@@ -166,7 +168,7 @@ class Watch:
         # All they need is an answer of the store; on a busy machine it may be slow, and it may never come.
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(LOST)
+                thread.join(2 * LOST)
 
     def _write(self) -> None:
         own = self._own
@@ -174,17 +176,27 @@ class Watch:
         state = {name: getattr(own, name) for name in ("sign", "moves", "where", "ended", "error", "code")}
         self._store.set(f"place/{self._rank}", json.dumps(state))
 
+    def _read(self) -> None:
+        followed = [rank for rank, seen in enumerate(self._seen) if seen.there]
+        texts = self._store.multi_get([f"place/{rank}" for rank in followed])
+        self._exchanged = time.monotonic()
+        for rank, text in zip(followed, texts, strict=True):
+            self._seen[rank].read(text, self._exchanged)
+
     def _exchange(self) -> None:
         """Write and read places until the end; nothing here ends the process, as the store may not answer."""
         try:
             while not self._over.wait(PERIOD):
                 self._write()
-                followed = [rank for rank, seen in enumerate(self._seen) if seen.there]
-                texts = self._store.multi_get([f"place/{rank}" for rank in followed])
-                self._exchanged = time.monotonic()
-                for rank, text in zip(followed, texts, strict=True):
-                    self._seen[rank].read(text, self._exchanged)
+                self._read()
             self._write()
+            until = time.monotonic() + LOST
+            # The store may be in the first process, and go with it; who fails does not wait.
+            while self._rank == 0 and self._own.error is None and time.monotonic() < until:
+                self._read()
+                if all(seen.ended or not seen.there for seen in self._seen):
+                    return
+                time.sleep(PERIOD / 10)
         except RuntimeError:  # the store has gone, and at the end with it those who would read this
             self._exchanged = -math.inf
 
