@@ -7,6 +7,7 @@ state from the first (`Ranks.from_first`). One process alone is the same class, 
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import time
@@ -22,7 +23,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 
 from progan.errors import ConfigError, ProganError, RankError, ToldElsewhere
 from progan.training.rendezvous import POLL, connect
-from progan.training.watch import Watch
+from progan.training.watch import Watch, limit_exit
 
 T = TypeVar("T")
 
@@ -424,6 +425,7 @@ def join() -> Iterator[Ranks]:
     if dist.is_initialized():
         raise ConfigError("torch.distributed is in use in this process already: end that first")
     rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    atexit.register(limit_exit)
     link = _Link(*connect(rank, size))
     ranks = Ranks(rank, size, local_rank, link)
     try:
@@ -438,3 +440,4 @@ def join() -> Iterator[Ranks]:
         link.watch.end(str(error) or type(error).__name__, code)
         raise
     link.watch.end()
+    atexit.unregister(limit_exit)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -30,6 +31,8 @@ LOST = 10.0
 GRACE, LAST = 3.0, 8.0
 """Seconds that a process has to notice an end by itself, and then to put things in order, before it is ended.
 """
+EXIT_SECONDS = 5
+"""Seconds that the exit of Python may take after all that."""
 PATIENCE = 3600.0
 """Seconds without a move of any process that are an error where `run.timeout_minutes` says nothing else."""
 SHOWN = 16
@@ -270,3 +273,14 @@ def _ranks(ranks: list[int]) -> str:
     """Return `rank 1 was` or `ranks 1, 2 were`."""
     names = ", ".join(map(str, ranks[:SHOWN]))
     return f"rank {names} was" if len(ranks) == 1 else f"ranks {names} were"
+
+
+def limit_exit() -> None:
+    """Have the system end this process if its exit takes too long; for `atexit`.
+
+    PyTorch waits without end for what is under way in a process group that was not taken down, such as a vote
+    that a process which stands still has no part in. No thread of Python could end that wait.
+    """
+    if hasattr(signal, "SIGALRM"):  # not on every system
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(EXIT_SECONDS)
