@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from progan.data.batches import deal, micro_batches
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError, RankError
+from progan.training import distributed
 from progan.training.distributed import ALONE, VARIABLES, Ranks, _Link, _verdict, alone
 from progan.training.launching import to_launch
 from progan.training.objective import TERM_NAMES
@@ -228,3 +229,17 @@ def test_the_exit_waits_for_no_process_that_stands_still() -> None:
         other.communicate()
     assert first.returncode == -signal.SIGALRM
     assert "rank 0 stops: rank 1 was lost (rank 1 was in " in said
+
+
+def test_who_was_not_asked_to_stop_waits_a_moment_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that its own torchrun, which asks it a moment later, does not take its end for a failure."""
+    left: list[str] = []
+    watch = type("Left", (), {"end": lambda _self: left.append("the others")})()
+    ranks = Ranks(1, 2, 0, _Link(None, watch))  # type: ignore[arg-type]
+    answers = iter([False, False, True])
+    ranks.leave(lambda: next(answers))
+    assert not list(answers), "it has waited until it was asked"
+    monkeypatch.setattr(distributed, "SIGNAL_SECONDS", 0.1)
+    ranks.leave(lambda: False)
+    assert left == ["the others"] * 2
+    ALONE.leave(lambda: pytest.fail("nobody asks it again"))
