@@ -193,15 +193,20 @@ class Watch:
                 self._write()
                 self._read()
             self._write()
-            until = time.monotonic() + LOST
-            # The store may be in the first process, and go with it; who fails does not wait.
-            while self._rank == 0 and self._own.error is None and time.monotonic() < until:
-                self._read()
-                if all(seen.ended or not seen.there for seen in self._seen):
-                    return
-                time.sleep(PERIOD / 10)
+            if self._rank == 0:
+                self._stay()
         except RuntimeError:  # the store has gone, and at the end with it those who would read this
             self._exchanged = -math.inf
+
+    def _stay(self) -> None:
+        """Wait until the others have left, or read why this one does: the store may be in the first."""
+        if self._own.error is not None:
+            time.sleep(2 * PERIOD)
+            return
+        until = time.monotonic() + LOST
+        while time.monotonic() < until and not all(seen.ended or not seen.there for seen in self._seen):
+            time.sleep(PERIOD / 10)
+            self._read()
 
     def _judge(self) -> None:
         """Look whether all are well; if not, end this process, unless its main thread does so in time."""
