@@ -22,7 +22,7 @@ from progan.cli_exit import fail, interrupted, leave
 from progan.cli_import import import_file
 from progan.cli_metrics import compare, evaluate
 from progan.config import Options, PictureOptions, explain, merge, parse_resolution, split_resolution
-from progan.errors import ConfigError, Interrupted, ProganError, RankError, StorageError, ToldElsewhere
+from progan.errors import ConfigError, Interrupted, ProganError, StorageError, ToldElsewhere
 from progan.recipes import DEFAULT_RECIPE
 from progan.recipes.documents import read_document
 from progan.streams import patient
@@ -368,8 +368,6 @@ def main(arguments: list[str] | None = None) -> None:
     except ToldElsewhere as error:
         time.sleep(1)  # torchrun ends all as soon as one has ended, so who tells it goes first
         leave(error.exit_code)
-    except RankError as error:
-        fail(str(error), error.exit_code, leave)
     except ProganError as error:
         fail(str(error), error.exit_code)
     except CycloptsError as error:

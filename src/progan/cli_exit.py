@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from typing import NoReturn
 
 from rich.console import Console
@@ -12,13 +11,12 @@ from rich.console import Console
 from progan.streams import patient
 
 
-def fail(message: str, code: int, leave: Callable[[int], NoReturn] = sys.exit) -> NoReturn:
+def fail(message: str, code: int) -> NoReturn:
     """Print a message without any markup to stderr and exit.
 
     Args:
         message: What to say.
         code: What to exit with; above 128, for a signal, it is no error.
-        leave: Exits with a code.
     """
     console = Console(file=patient(sys.stderr))
     prefix = "" if code > 128 else "error: "
@@ -28,7 +26,10 @@ def fail(message: str, code: int, leave: Callable[[int], NoReturn] = sys.exit) -
 
 
 def leave(code: int) -> NoReturn:
-    """Exit because of another process of the run, which PyTorch might wait for in the exit of Python."""
+    """Exit; of several processes, at once: in the exit of Python, PyTorch would wait for the others.
+
+    Everything that is to be written has been waited for by those who write it.
+    """
     from progan.training.distributed import alone
 
     if alone(os.environ):
