@@ -72,7 +72,8 @@ def start() -> None:
     }
     for event, (place, name) in replace.items():
         setattr(place, name, hooked(folder, faults, event, getattr(place, name)))
-    main(sys.argv[middle + 1 :])
+    sys.argv[1:] = sys.argv[middle + 1 :]
+    main()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from progan.cli_bench import bench
 from progan.cli_config import Tree, config_app, given, recipes, say
-from progan.cli_exit import fail, interrupted, leave
+from progan.cli_exit import fail, interrupted, leave_others
 from progan.cli_import import import_file
 from progan.cli_metrics import compare, evaluate
 from progan.config import Options, PictureOptions, explain, merge, parse_resolution, split_resolution
@@ -356,8 +356,18 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 a user's mistake, 128 + n stopped by signal n.
 
     Args:
-        arguments: Words of the command; None for those of the process.
+        arguments: Words of the command; None for those of the process, which is all that it does then.
     """
+    try:
+        _carry_out(arguments)
+    except SystemExit as end:
+        if arguments is None:
+            leave_others(end.code)
+        raise
+
+
+def _carry_out(arguments: list[str] | None) -> None:
+    """Run the command line; see `main`."""
     _wait_politely()
     # A broken connection is told in words; PyTorch would add a page of addresses.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -367,7 +377,7 @@ def main(arguments: list[str] | None = None) -> None:
         app(arguments, print_error=False, exit_on_error=False)
     except ToldElsewhere as error:
         time.sleep(1)  # torchrun ends all as soon as one has ended, so who tells it goes first
-        leave(error.exit_code)
+        sys.exit(error.exit_code)
     except ProganError as error:
         fail(str(error), error.exit_code)
     except CycloptsError as error:

@@ -22,21 +22,22 @@ def fail(message: str, code: int) -> NoReturn:
     prefix = "" if code > 128 else "error: "
     console.print(prefix + message, style="yellow" if code > 128 else "red", markup=False, highlight=False,
                   soft_wrap=True)  # fmt: skip
-    leave(code)
+    sys.exit(code)
 
 
-def leave(code: int) -> NoReturn:
-    """Exit; of several processes, at once: in the exit of Python, PyTorch would wait for the others.
+def leave_others(code: object) -> None:
+    """Exit at once, if this process still belongs to others: in the exit of Python, PyTorch would wait for them.
 
     Everything that is to be written has been waited for by those who write it.
-    """
-    from progan.training.distributed import alone
 
-    if alone(os.environ):
-        sys.exit(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    Args:
+        code: Of the exit.
+    """
+    distributed = sys.modules.get("progan.training.distributed")
+    if distributed is not None and distributed.is_joined() and isinstance(code, int):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def interrupted() -> NoReturn:

@@ -411,6 +411,11 @@ def alone(environment: Mapping[str, str]) -> bool:
     return environment["WORLD_SIZE"] == "1"
 
 
+def is_joined() -> bool:
+    """Whether this process is connected with others; also after a `join` that ended with an error."""
+    return dist.is_initialized()
+
+
 @contextmanager
 def join() -> Iterator[Ranks]:
     """Meet the other processes that torchrun has started, and leave them at the end of the block.
