@@ -26,7 +26,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def leave_others(code: object) -> None:
-    """Exit at once, if this process still belongs to others: in the exit of Python, PyTorch would wait for them.
+    """Exit at once if this process is still connected with others, for which PyTorch would wait otherwise.
 
     Everything that is to be written has been waited for by those who write it.
 

@@ -168,8 +168,8 @@ class Watch:
         self._own.error, self._own.code, self._own.ended = error, code, True
         self._over.set()
         # A thread that comes out of PyTorch while Python exits aborts the process, so both must have ended.
-        # All they need is an answer of the store. On a busy machine it may be slow, and it may never come: who
-        # has failed does not wait to find out.
+        # All they need is an answer of the store. On a busy machine it may be slow, and it may never come;
+        # who has failed does not wait to find out.
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(2 * LOST if error is None else GRACE)
