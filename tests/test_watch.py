@@ -213,6 +213,19 @@ def test_who_has_not_come_is_not_missed() -> None:
     first.end("it fails", 1)
 
 
+def test_the_first_stays_until_its_error_was_read(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the others are; not for one that is lost."""
+    monkeypatch.setattr(watch, "GRACE", 30.0)
+    monkeypatch.setattr(watch, "SILENT", 0.4)
+    group.silence(1)
+    wait_until(lambda: not group.watches[1]._threads[0].is_alive())
+    threading.Event().wait(0.5)
+    group.watches[0].end("the disk is full", 2)
+    assert group.watches[2]._seen[0].error == "the disk is full"
+    with pytest.raises(ToldElsewhere, match="rank 0: the disk is full"):
+        wait_until(lambda: group.watches[2].require_well() is not None)  # type: ignore[func-returns-value]
+
+
 def test_the_first_leaves_last(group: Group) -> None:
     """The store may be in its process, and the others may still need it."""
     left = threading.Thread(target=group.watches[0].end)

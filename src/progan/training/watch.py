@@ -39,6 +39,10 @@ SHOWN = 16
 """Processes that a message lists."""
 
 
+TOLD = ("sign", "read_first", "moves", "where", "ended", "error", "code")
+"""What processes tell each other of `Seen`."""
+
+
 class Store(Protocol):
     """What is used of PyTorch's key-value stores."""
 
@@ -56,6 +60,7 @@ class Seen:
     Attributes:
         there: Whether it has come, as far as this process is to know.
         sign: Its last sign of life; they count up.
+        read_first: The sign of the first process that it has read last.
         heard: When that was noticed.
         moves: How often it has moved.
         moved: When that was noticed.
@@ -67,6 +72,7 @@ class Seen:
 
     there: bool = False
     sign: int = -1
+    read_first: int = -1
     heard: float = 0.0
     moves: int = -1
     moved: float = 0.0
@@ -82,7 +88,7 @@ class Seen:
             self.sign, self.heard = held["sign"], now
         if held["moves"] != self.moves:
             self.moves, self.moved = held["moves"], now
-        self.where, self.ended = held["where"], held["ended"]
+        self.where, self.ended, self.read_first = held["where"], held["ended"], held["read_first"]
         self.error, self.code = held["error"], held["code"]
 
 
@@ -172,12 +178,12 @@ class Watch:
         # who has failed does not wait to find out.
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(2 * LOST if error is None else GRACE)
+                thread.join(2 * LOST if error is None else 2 * GRACE)
 
     def _write(self) -> None:
         own = self._own
-        own.sign += 1
-        state = {name: getattr(own, name) for name in ("sign", "moves", "where", "ended", "error", "code")}
+        own.sign, own.read_first = own.sign + 1, self._seen[0].sign
+        state = {name: getattr(own, name) for name in TOLD}
         self._store.set(f"place/{self._rank}", json.dumps(state))
 
     def _read(self) -> None:
@@ -201,13 +207,16 @@ class Watch:
 
     def _stay(self) -> None:
         """Wait until the others have left, or read why this one does: the store may be in the first."""
-        if self._own.error is not None:
-            time.sleep(2 * PERIOD)
-            return
-        until = time.monotonic() + LOST
-        while time.monotonic() < until and not all(seen.ended or not seen.there for seen in self._seen):
+        until = time.monotonic() + (LOST if self._own.error is None else GRACE)
+        while time.monotonic() < until and any(map(self._needs_first, self._seen[1:])):
             time.sleep(PERIOD / 10)
             self._read()
+
+    def _needs_first(self, seen: Seen) -> bool:
+        """Whether a process has still to read how the first ends, or (that being no error) to end itself."""
+        if not seen.there or seen.ended or time.monotonic() - seen.heard > SILENT:
+            return False
+        return self._own.error is None or seen.read_first < self._own.sign
 
     def _judge(self) -> None:
         """Look whether all are well; if not, end this process, unless its main thread does so in time."""
