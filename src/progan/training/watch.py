@@ -199,6 +199,9 @@ class Watch:
             while not self._over.wait(PERIOD):
                 self._write()
                 self._read()
+                if self._rank != 0 and self._seen[0].error is not None:
+                    self._write()  # that this was read; the store may be gone from then on
+                    return
             self._write()
             if self._rank == 0:
                 self._stay()
