@@ -1,8 +1,9 @@
 """The command with faults, for torchrun: `rank_fault.py FOLDER FAULT ... -- WORDS`.
 
 A fault is `kind:event:rank:count`: at the event of that number (from 0) the process of that rank kills itself
-(`kill`), stands still without a sign of life (`stop`) or with one (`sleep`), or fails (`raise`), or lacks its
-pictures (`lack`). Each happens once: a file in FOLDER remembers it.
+(`kill`), stands still without a sign of life (`stop`) or with one (`sleep`), or until there is a file
+`kind-event-rank-count.go` (`hold`), or fails (`raise`), or lacks its pictures (`lack`). Each happens once: a
+file `kind-event-rank-count` in FOLDER remembers it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ def happen(folder: Path, fault: str, event: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
     elif kind == "sleep":
         time.sleep(600)
+    elif kind == "hold":
+        while not done.with_suffix(".go").exists():
+            time.sleep(0.02)
     elif kind == "lack":
         raise DataError("the pictures are gone for this test")
     else:
@@ -68,7 +72,8 @@ def start() -> None:
     }
     for event, (place, name) in replace.items():
         setattr(place, name, hooked(folder, faults, event, getattr(place, name)))
-    main(sys.argv[middle + 1 :])
+    sys.argv[1:] = sys.argv[middle + 1 :]
+    main()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from progan.training import run as training
 from progan.training.acceleration import Functions
 from progan.training.distributed import ALONE, Ranks, join
 from progan.training.gradients import EagerGradients
-from progan.training.objective import discriminator_terms, generator_terms
+from progan.training.objective import discriminator_stages, generator_stages
 from progan.training.plan import Plan
 from progan.training.schedule import Schedule
 from progan.training.state import ImageSpec
@@ -128,8 +128,8 @@ def train(
         if "functions" in case:
             networks = made.state.G, made.state.D
             made._acceleration._chosen = Functions(
-                EagerGradients(networks, "D", config, discriminator_terms),
-                EagerGradients(networks, "G", config, generator_terms),
+                EagerGradients(networks, "D", config, discriminator_stages),
+                EagerGradients(networks, "G", config, generator_stages),
             )
         result: dict[str, torch.Tensor] = {}
         levels = set()

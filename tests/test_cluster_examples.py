@@ -69,8 +69,9 @@ def test_the_kubernetes_job(monkeypatch: pytest.MonkeyPatch) -> None:
     volumes = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
     assert str(container["resources"]["limits"]["nvidia.com/gpu"]) == job["spec"]["nprocPerNode"]
-    shutdown = int(container["env"][0]["value"])
-    assert shutdown < pod["terminationGracePeriodSeconds"]
+    given = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert int(given["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < pod["terminationGracePeriodSeconds"]
+    assert given["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1", "see docs/distributed.md"
     # What the operator would set from the policy.
     monkeypatch.setenv("PET_NNODES", f"{policy['minReplicas']}:{policy['maxReplicas']}")
     monkeypatch.setenv("PET_NPROC_PER_NODE", job["spec"]["nprocPerNode"])

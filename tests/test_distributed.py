@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from progan.data.batches import deal, micro_batches
 from progan.data.packed import PackedSet
-from progan.errors import ConfigError
-from progan.training.distributed import ALONE, VARIABLES, _verdict, alone
+from progan.errors import ConfigError, RankError
+from progan.training import distributed
+from progan.training.distributed import ALONE, VARIABLES, Ranks, _Link, _verdict, alone
 from progan.training.launching import to_launch
 from progan.training.logs import read_stats
 from progan.training.objective import TERM_NAMES
 from progan.training.saving import digest
-from rank_process import CASES, NO_GROUPS, ONE_GROUP, PAIRS, PLAIN, ends, start, train
+from rank_process import CASES, NO_GROUPS, ONE_GROUP, PAIRS, PLAIN, ends, free_port, start, train, variables
 from tiny import last_tensors, require_equal
 
 SIZES = (2, 3, 4)
@@ -210,3 +219,104 @@ def test_the_digest_of_a_state_sees_every_bit(seed: int, bit: int) -> None:
     words[0, 0] += 1
     words[4, 2] -= 1
     assert digest(tensors) != whole
+
+
+class NoMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Lets nothing be computed whose result needs memory of its own."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {t.untyped_storage().data_ptr() for t in tensors_of(args)}
+        result = func(*args, **(kwargs or {}))
+        if {t.untyped_storage().data_ptr() for t in tensors_of((result,))} - given:
+            raise torch.OutOfMemoryError(f"{func} took memory")
+        return result
+
+
+def tensors_of(values: Any) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_of(value)
+
+
+def test_a_reduction_takes_its_memory_before_the_others_get_their_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Memory that is missing after it would have this process alone repeat an update that all have made."""
+    after = ExitStack()
+
+    def all_reduce(flat: torch.Tensor) -> None:
+        flat.mul_(2)
+        after.enter_context(NoMemory())  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    ranks = Ranks(0, 2, 0, _Link(None, None))  # type: ignore[arg-type]
+    gradients, means = [torch.ones(3, 2), torch.ones(4)], {"b": torch.tensor(3.0)}
+    with after:
+        sums = ranks.reduce(gradients, means, ("a", "b", "c"))
+        with pytest.raises(torch.OutOfMemoryError):
+            gradients[0].clone()
+    assert {name: float(value) for name, value in sums.items()} == {"b": 6.0}
+    assert [gradient.tolist() for gradient in gradients] == [[[2.0, 2.0]] * 3, [2.0] * 4]
+
+
+def test_memory_that_is_missing_in_a_reduction_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the others have their share is not known, so it is not tried again."""
+
+    def all_reduce(_: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    ranks = Ranks(1, 2, 1, _Link(None, None))  # type: ignore[arg-type]
+    with pytest.raises(RankError, match=r"rank 1 stops: .* \(CUDA out of memory\)"):
+        ranks.reduce([torch.ones(3)], {}, ("a",))
+
+
+STANDS_STILL = """
+import os, signal, time
+from progan.training import distributed, watch
+watch.LOST, watch.EXIT_SECONDS = 2.0, 1
+with distributed.join() as ranks:
+    ranks.meet("the beginning")
+    if ranks.rank == 1:
+        print("stands still", flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    ranks.vote(0)
+    while True:
+        ranks.at("something else")
+        time.sleep(0.05)
+"""
+
+
+def test_the_exit_waits_for_no_process_that_stands_still() -> None:
+    """The first learns of it in Python; for its vote, which the other has no part in, PyTorch would wait."""
+    port = free_port()
+    first, other = (
+        subprocess.Popen(
+            [sys.executable, "-c", STANDS_STILL], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=variables(rank, 2, port),
+        )
+        for rank in range(2)
+    )  # fmt: skip
+    try:
+        said, _ = first.communicate(timeout=120)
+    finally:
+        other.kill()
+        other.communicate()
+    assert first.returncode == -signal.SIGALRM
+    assert "rank 0 stops: rank 1 was lost (rank 1 was in " in said
+
+
+def test_who_was_not_asked_to_stop_waits_a_moment_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that its own torchrun, which asks it a moment later, does not take its end for a failure."""
+    left: list[str] = []
+    watch = type("Left", (), {"end": lambda _self: left.append("the others")})()
+    ranks = Ranks(1, 2, 0, _Link(None, watch))  # type: ignore[arg-type]
+    answers = iter([False, False, True])
+    ranks.leave(lambda: next(answers))
+    assert not list(answers), "it has waited until it was asked"
+    monkeypatch.setattr(distributed, "SIGNAL_SECONDS", 0.1)
+    ranks.leave(lambda: False)
+    assert left == ["the others"] * 2
+    ALONE.leave(lambda: pytest.fail("nobody asks it again"))

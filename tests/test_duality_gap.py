@@ -21,6 +21,7 @@ from progan.evaluation.results import read_results
 from progan.models.weights import load, save
 from progan.training import checkpoint
 from progan.training.checks import resolve
+from progan.training.distributed import Ranks
 from progan.training.duality_gap import DualityGap
 from progan.training.gap_of_run import duality_gap
 from progan.training.logs import read_stats
@@ -331,6 +332,18 @@ def test_training_is_untouched_and_goes_on(split: PackedSet, tmp_path: Path) -> 
             assert (found.numbers, found.seed) == (expected, 3), "evaluate says what the monitor said"
     require_equal(last_tensors(other)[1], last_tensors(plain)[1])
     assert [numbers(line) for line in measured(other)] == [numbers(line) for line in lines]
+
+
+def test_a_measurement_is_seen_to_move(
+    split: PackedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other processes wait for it: at each of its updates they learn that it gets on."""
+    places: list[str] = []
+    monkeypatch.setattr(Ranks, "at", lambda _self, what, *_: places.append(what))
+    tree = options(monitor={**QUICK, "interval_kimg": 0.048}, schedule={"total_kimg": 0.096})
+    run = train(split.path, tmp_path / "run", options=tree)
+    assert len(measured(run)) == 2
+    assert places.count("a measurement") == 2 * (1 + 2 * QUICK["gap_steps"])
 
 
 def measured(run: Path) -> list[dict[str, Any]]:

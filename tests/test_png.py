@@ -1,4 +1,4 @@
-"""Our PNG files against Pillow, which reads them; and pictures written while others are made."""
+"""PNG files, and pictures written while others are made."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PICTURES = arrays(np.uint8, st.tuples(st.integers(1, 4), st.integers(1, 9), st.i
 
 
 @given(image=PICTURES)
-def test_pillow_reads_what_was_written(image: NDArray[np.uint8]) -> None:
+def test_what_is_read_is_what_was_written(image: NDArray[np.uint8]) -> None:
     with Image.open(io.BytesIO(png(image))) as picture:
         assert picture.format == "PNG"
         assert picture.mode == MODES[len(image)]

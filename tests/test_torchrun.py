@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
@@ -175,37 +173,3 @@ def test_pictures_are_made_together(two: Path, tmp_path: Path) -> None:
         one, both = ({p.name: p.read_bytes() for p in (tmp_path / x).glob("*")} for x in ("one", "both"))
         assert one == both
         assert len(one) == count + 1
-
-
-@pytest.mark.slow
-def test_two_machines_one_of_which_leaves(blobs: PackedSet, tmp_path: Path) -> None:
-    """Two agents on the loopback; one is killed with its process, and the other goes on alone."""
-    run, port = tmp_path / "run", free_port()
-    tree = merge(OPTIONS, {"schedule": {"stabilise_kimg": [4.0]}, "run": {"stop_after": "phase"}})
-    asked = torchrun(
-        "--nnodes", "1:2", "--nproc-per-node", 1, "--max-restarts", 3, "--rdzv-backend", "c10d",
-        "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test", "--local-addr", "127.0.0.1",
-        "-m", "progan", "train", blobs.path, "--out", run, *words(merge(tree, LOG)),
-    )  # fmt: skip
-    stays = start(asked)
-    while not is_open(port):  # the first holds the store of the rendezvous
-        time.sleep(0.05)
-    leaves = start(asked)
-    while not checkpoint.paths(run / "checkpoints"):
-        assert stays.poll() is None
-        assert leaves.poll() is None
-        time.sleep(0.05)
-    for process in (*psutil.Process(leaves.pid).children(recursive=True), leaves):
-        process.kill()
-    finish(leaves)
-    code, said = finish(stays)
-    assert code == 0, said
-    assert "was lost" in said
-    assert "going on from " in said
-    assert logged(run)[-1]["images_seen"] >= 4000
-
-
-def is_open(port: int) -> bool:
-    """Whether somebody listens on a port of this machine."""
-    with socket.socket() as found:
-        return found.connect_ex(("127.0.0.1", port)) == 0

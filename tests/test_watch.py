@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -9,7 +11,9 @@ import pytest
 
 from progan.errors import RankError, ToldElsewhere
 from progan.training import watch
+from progan.training.rendezvous import ended_if_late
 from progan.training.watch import Watch
+from tiny import environment
 
 
 class Store(dict[str, str]):
@@ -36,6 +40,7 @@ class Group:
         self.codes: list[int | None] = [None] * size
         self.out = [threading.Event() for _ in range(size)]
         self.watches = [Watch(self.store, rank, size, self.leave(rank)) for rank in range(size)]
+        self.watches[0].follow(*range(1, size))
         for one in self.watches:
             one.start()
 
@@ -136,7 +141,7 @@ def test_nobody_moves(group: Group) -> None:
         assert not group.out[0].wait(0.05)
     wait_until(lambda: group.watches[0]._verdict is not None)
     with pytest.raises(
-        RankError, match=r"no process has moved for .* minutes \(run.timeout_minutes\)"
+        RankError, match=r"no process has moved for .* minutes \(in training, run.timeout_minutes\)"
     ) as error:
         group.watches[0].require_well()
     assert "rank 1: preparing pictures; rank 2: the start" in str(error.value)
@@ -149,6 +154,106 @@ def test_the_store_is_gone(group: Group) -> None:
         with pytest.raises(RankError, match="rank 0, or torchrun on its machine, cannot be reached"):
             one.require_well()
         one.end("lost", 1)
+
+
+SLOW_STORE = """
+import time
+from datetime import timedelta
+from torch.distributed import TCPStore
+from progan.training.watch import Watch
+
+class Store:
+    def __init__(self):
+        self.true = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    def set(self, key, value):
+        self.true.set(key, value)
+    def multi_get(self, keys):
+        time.sleep(0.01)
+        self.true.wait(["never"], timedelta(seconds=1))  # raises a RuntimeError then
+
+class Exit:
+    def __del__(self, wait=time.sleep):
+        wait(1.5)
+
+exit_that_takes_its_time = Exit()
+watch = Watch(Store(), 0, 1)
+watch.start()
+time.sleep(0.5)
+watch.end()
+"""
+
+
+def test_no_thread_is_in_the_store_while_python_exits() -> None:
+    """One that comes out of PyTorch then would abort a process that has done all of its work."""
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_STORE], capture_output=True, text=True, env=environment(), timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_all_learn_why_a_process_was_ended(group: Group) -> None:
+    """Its main thread does nothing, as inside a library: the others are told, and do not find it silent."""
+    group.silence(1)
+    assert group.out[0].wait(60)
+    wait_until(lambda: group.watches[2]._verdict is not None)
+    with pytest.raises(ToldElsewhere, match=r"rank 0: rank 0 stops: rank 1 was lost"):
+        group.watches[2].require_well()
+
+
+def test_who_has_not_come_is_not_missed() -> None:
+    """The first looks at those only that have come; it does not wait for the place of another."""
+    store = Store()
+    first = Watch(store, 0, 3, lambda _: None)
+    store["place/1"] = store["place/0"]
+    first.follow(1)
+    first.start()
+    first.require_well()
+    wait_until(lambda: first._seen[1].sign == 0)
+    assert first._seen[2].sign == -1
+    first.end("it fails", 1)
+
+
+def test_the_first_stays_until_its_error_was_read(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the others are; not for one that is lost."""
+    monkeypatch.setattr(watch, "GRACE", 30.0)
+    monkeypatch.setattr(watch, "SILENT", 0.4)
+    group.silence(1)
+    wait_until(lambda: not group.watches[1]._threads[0].is_alive())
+    threading.Event().wait(0.5)
+    group.watches[0].end("the disk is full", 2)
+    assert group.watches[2]._seen[0].error == "the disk is full"
+    with pytest.raises(ToldElsewhere, match="rank 0: the disk is full"):
+        wait_until(lambda: group.watches[2].require_well() is not None)  # type: ignore[func-returns-value]
+
+
+def test_the_first_leaves_last(group: Group) -> None:
+    """The store may be in its process, and the others may still need it."""
+    left = threading.Thread(target=group.watches[0].end)
+    left.start()
+    group.watches[2].end()
+    left.join(0.5)
+    assert left.is_alive()
+    group.watches[1].end()
+    left.join(60)
+    assert group.codes == [None] * 3
+
+
+def test_a_start_that_takes_too_long_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    codes: list[int] = []
+    late = threading.Event()
+
+    def out(code: int) -> None:
+        codes.append(code)
+        late.set()
+
+    with ended_if_late(2, 0.05, out):
+        assert late.wait(60)
+    assert codes == [1]
+    assert "rank 2 has not met the other processes within 0 s" in capsys.readouterr().err
+    late.clear()
+    with ended_if_late(2, 0.2, out):
+        pass
+    assert not late.wait(0.4)
 
 
 def wait_until(true: Callable[[], bool]) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from progan.cli_bench import bench
 from progan.cli_config import Tree, config_app, given, recipes, say
+from progan.cli_exit import fail, interrupted, leave_others
 from progan.cli_import import import_file
 from progan.cli_metrics import compare, evaluate
 from progan.config import Options, PictureOptions, explain, merge, parse_resolution, split_resolution
@@ -361,8 +362,18 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 a user's mistake, 128 + n stopped by signal n.
 
     Args:
-        arguments: Words of the command; None for those of the process.
+        arguments: Words of the command; None for those of the process, which is all that it does then.
     """
+    try:
+        _carry_out(arguments)
+    except SystemExit as end:
+        if arguments is None:
+            leave_others(end.code)
+        raise
+
+
+def _carry_out(arguments: list[str] | None) -> None:
+    """Run the command line; see `main`."""
     _wait_politely()
     keep_freed_memory()
     # A broken connection is told in words; PyTorch would add a page of addresses.
@@ -375,18 +386,18 @@ def main(arguments: list[str] | None = None) -> None:
         time.sleep(1)  # torchrun ends all as soon as one has ended, so who tells it goes first
         sys.exit(error.exit_code)
     except ProganError as error:
-        _fail(str(error), error.exit_code)
+        fail(str(error), error.exit_code)
     except CycloptsError as error:
-        _fail(_explain_command(error), ConfigError.exit_code)
+        fail(_explain_command(error), ConfigError.exit_code)
     except ValidationError as error:
-        _fail(explain(error), ConfigError.exit_code)
+        fail(explain(error), ConfigError.exit_code)
     except OSError as error:
         # Of a path that nothing more particular was said about: too long a name, a disk that fails.
         if error.filename is None:
             raise
-        _fail(f"{error.filename}: {error.strerror}; look at that path", StorageError.exit_code)
+        fail(f"{error.filename}: {error.strerror}; look at that path", StorageError.exit_code)
     except KeyboardInterrupt:
-        _interrupted()
+        interrupted()
 
 
 def _wait_politely() -> None:
@@ -400,18 +411,6 @@ def _wait_politely() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read by GNU's OpenMP, which wins over the policy
 
 
-def _interrupted() -> None:
-    """Exit because of a second Ctrl-C (or one where nothing listens to the first)."""
-    from progan.training.writer import BackgroundWriter
-
-    try:
-        _fail("interrupted", 130)
-    finally:
-        # The exit of Python waits for threads; a checkpoint on a slow disk must not hold it up.
-        if BackgroundWriter.is_writing():
-            os._exit(130)
-
-
 def _explain_command(error: CycloptsError) -> str:
     """Return the message of a command line that cannot be read."""
     from pydantic import ValidationError
@@ -420,15 +419,6 @@ def _explain_command(error: CycloptsError) -> str:
     if not isinstance(cause, ValidationError):
         return str(error)
     return explain(cause, PictureOptions if PictureOptions.__name__ in cause.title else Options)
-
-
-def _fail(message: str, code: int) -> None:
-    """Print a message without any markup to stderr and exit."""
-    console = Console(file=patient(sys.stderr))
-    prefix = "" if code > 128 else "error: "
-    console.print(prefix + message, style="yellow" if code > 128 else "red", markup=False, highlight=False,
-                  soft_wrap=True)  # fmt: skip
-    sys.exit(code)
 
 
 def _load(path: Path, device: str) -> Generator:

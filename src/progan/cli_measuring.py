@@ -1,24 +1,22 @@
-"""What the commands that measure are told, and how they are interrupted."""
+"""What the commands that measure are told."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
+from progan.cli_progress import interruptible
 from progan.config import parse_resolution
-from progan.errors import Interrupted
 
 if TYPE_CHECKING:
     import torch
 
     from progan.evaluation.choice import ExtractorFile
-    from progan.evaluation.measure import Stages
     from progan.metrics.extractor_files import Inception
+    from progan.training.distributed import Ranks
 
 GAP = "duality_gap"
 """The metric that is of a run's two networks, and not of a set of images."""
@@ -102,9 +100,9 @@ class Measuring:
 
         return ExtractorFile(self.extractor, self.resize, self.normalise, self.download)
 
-    def load(self, device: torch.device) -> Inception:
-        """Load the extractor."""
-        with interruptible(None) as progress:
+    def load(self, ranks: Ranks, device: torch.device) -> Inception:
+        """Load the extractor, and let the other processes know how far it is."""
+        with interruptible(ranks, None) as progress:
             return self.network().load(
                 device, lambda done, total: progress("downloading the extractor", done, total)
             )
@@ -123,16 +121,3 @@ class GapTraining:
         float | None,
         Parameter(help="Of duality_gap: learning rate of the copies; default: monitor.gap_lr of the run."),
     ] = None
-
-
-@contextmanager
-def interruptible(out: Path | None) -> Iterator[Stages]:
-    """Show progress, and turn Ctrl-C into words."""
-    from progan.cli_progress import stages
-
-    try:
-        with stages() as progress:
-            yield progress
-    except KeyboardInterrupt:
-        kept = "" if out is None else "; what is finished is kept, the same command goes on"
-        raise Interrupted(f"interrupted{kept}", 2) from None

@@ -12,7 +12,8 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from progan.cli_config import say
-from progan.cli_measuring import GAP, Flag, GapTraining, Measuring, interruptible
+from progan.cli_measuring import GAP, Flag, GapTraining, Measuring
+from progan.cli_progress import interruptible
 from progan.cli_results import print_results
 from progan.errors import ConfigError
 
@@ -195,11 +196,11 @@ def _measure_together(ranks: Ranks, opened: Callable[[], _Opened]) -> None:
         for G in found.generators:
             G.deal = deal
         if found.gap is not None:
-            _measure_gap(found.gap, found.out, found.options.force, deal)
+            _measure_gap(ranks, found.gap, found.out, found.options.force, deal)
         if found.options.metrics or (found.gap is None and found.near is None):
-            _measure(found)
+            _measure(ranks, found)
         if found.near is not None:
-            _write_neighbours(found, deal)
+            _write_neighbours(ranks, found, deal)
 
 
 def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: GapTraining) -> _Opened:
@@ -324,12 +325,12 @@ def _extractor(
 
     check_names(options.metrics)
     here = needs_extractor(options.metrics) if ranks.first else "ppl" in options.metrics
-    return options.load(device) if here or all_need_it else None
+    return options.load(ranks, device) if here or all_need_it else None
 
 
-def _measure_gap(gap: GapOfRun, out: Path | None, force: bool, deal: Deal) -> None:
+def _measure_gap(ranks: Ranks, gap: GapOfRun, out: Path | None, force: bool, deal: Deal) -> None:
     """Measure the duality gap of a run, and print it."""
-    with interruptible(out) as progress:
+    with interruptible(ranks, out) as progress:
         result = gap.measure(
             out=out, force=force, progress=lambda done, total: progress(GAP, done, total), deal=deal
         )
@@ -345,13 +346,13 @@ def _measure_gap(gap: GapOfRun, out: Path | None, force: bool, deal: Deal) -> No
     say(console, f"results: {out}")
 
 
-def _measure(found: _Opened) -> None:
+def _measure(ranks: Ranks, found: _Opened) -> None:
     """Measure, and print a table."""
     from progan.evaluation import measure
 
     assert found.images is not None
     options, out = found.options, found.out
-    with interruptible(out) as progress:
+    with interruptible(ranks, out) as progress:
         results = measure.evaluate(
             found.images, found.reals, options.metrics, n=options.num_images, num_reals=options.num_reals,
             seed=options.seed_of_images, device=found.device, extractor=found.extractor, out=out,
@@ -370,7 +371,7 @@ def _images_seen(run: RunFolder) -> int | None:
     return None if record is None else record.images_seen
 
 
-def _write_neighbours(found: _Opened, deal: Deal) -> None:
+def _write_neighbours(ranks: Ranks, found: _Opened, deal: Deal) -> None:
     """Write a picture of samples and their nearest reals."""
     from progan.evaluation.neighbours import neighbour_rows
     from progan.viewers.grids import save_grid
@@ -379,7 +380,7 @@ def _write_neighbours(found: _Opened, deal: Deal) -> None:
     assert found.near is not None
     assert found.extractor is not None
     reals, path = found.near
-    with interruptible(None) as progress:
+    with interruptible(ranks, None) as progress:
         together, nearest = neighbour_rows(
             found.images, reals, found.extractor.features, deal=deal,
             progress=lambda done, total: progress("neighbours", done, total),

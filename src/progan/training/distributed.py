@@ -7,6 +7,7 @@ state from the first (`Ranks.from_first`). One process alone is the same class, 
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import time
@@ -22,7 +23,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 
 from progan.errors import ConfigError, ProganError, RankError, ToldElsewhere
 from progan.training.rendezvous import POLL, connect
-from progan.training.watch import Watch
+from progan.training.watch import Watch, limit_exit
 
 T = TypeVar("T")
 
@@ -30,6 +31,8 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADD
 """What torchrun tells each process."""
 TELL_SECONDS = 15.0
 """How long a process that has failed waits for the first to tell the same."""
+SIGNAL_SECONDS = 5.0
+"""How long a process that stops because another was asked to waits until torchrun asks it, too."""
 
 
 @dataclass
@@ -125,15 +128,19 @@ class Ranks:
         given = [means[name].to(like.dtype) if name in means else zero for name in names]
         present = [one if name in means else zero for name in names]
         flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), torch.stack([*given, *present])])
+        # Memory is taken before the others get their share of this: an update that they have made cannot be
+        # begun again in smaller parts.
+        kept = flat.new_empty(len(names))
         with self._connected():
             dist.all_reduce(flat)
         sizes = [gradient.numel() for gradient in gradients]
         *parts, sums, counts = torch.split(flat, [*sizes, len(names), len(names)])
         views = [part.view(gradient.shape) for part, gradient in zip(parts, gradients, strict=True)]
         torch._foreach_copy_(list(gradients), views)
+        kept.copy_(sums)
         # Only who has no samples, and so nothing to do, waits for the device to know the names.
         there = [name in means for name in names] if means else [count > 0 for count in counts.tolist()]
-        return {name: sums[i].clone() for i, name in enumerate(names) if there[i]}
+        return {name: kept[i] for i, name in enumerate(names) if there[i]}
 
     def vote(self, *votes: int) -> list[int]:
         """Return the largest of all processes' votes, at the same call on each of them.
@@ -251,6 +258,23 @@ class Ranks:
                 time.sleep(POLL)
             all_here.wait()
 
+    def leave(self, asked: Callable[[], bool]) -> None:
+        """Leave the others, after `meet`, but stay a moment until torchrun has asked this process to stop.
+
+        When a machine joins, each torchrun asks the processes of its own machine, one after the other. To one
+        whose processes had ended before it asks them, that is a failure, for which it has a limit
+        (`--max-restarts`).
+
+        Args:
+            asked: Whether it has.
+        """
+        if self._link is None:
+            return
+        self._link.watch.end()
+        until = time.monotonic() + SIGNAL_SECONDS
+        while not asked() and time.monotonic() < until:
+            time.sleep(POLL)
+
     def let_first_tell(self) -> None:
         """Wait a moment, on a process that has failed: the first may have met the same, and tells it for all.
 
@@ -337,8 +361,12 @@ class Ranks:
         assert self._link is not None
         try:
             yield
-        except torch.OutOfMemoryError:
-            raise
+        except torch.OutOfMemoryError as error:
+            # Not to be tried again in smaller parts: the others may have their share of it already.
+            raise RankError(
+                f"rank {self.rank} stops: memory does not hold what processes exchange "
+                f"({str(error).split('. ')[0]}); compute fewer images at once with --run.micro-batch"
+            ) from error
         except RuntimeError as error:
             raise self._link.watch.broken(error) from error
 
@@ -388,6 +416,11 @@ def alone(environment: Mapping[str, str]) -> bool:
     return environment["WORLD_SIZE"] == "1"
 
 
+def is_joined() -> bool:
+    """Whether this process is connected with others; also after a `join` that ended with an error."""
+    return dist.is_initialized()
+
+
 @contextmanager
 def join() -> Iterator[Ranks]:
     """Meet the other processes that torchrun has started, and leave them at the end of the block.
@@ -402,11 +435,13 @@ def join() -> Iterator[Ranks]:
     if dist.is_initialized():
         raise ConfigError("torch.distributed is in use in this process already: end that first")
     rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    atexit.register(limit_exit)
     link = _Link(*connect(rank, size))
     ranks = Ranks(rank, size, local_rank, link)
     try:
         yield ranks
         ranks.meet("the end")
+        dist.destroy_process_group()
     except ToldElsewhere as error:
         link.watch.end(None, error.exit_code)
         raise
@@ -415,4 +450,4 @@ def join() -> Iterator[Ranks]:
         link.watch.end(str(error) or type(error).__name__, code)
         raise
     link.watch.end()
-    dist.destroy_process_group()
+    atexit.unregister(limit_exit)

@@ -122,9 +122,9 @@ class _Judge:
             draws = torch.cat([batch.augment_real, batch.augment_fake])
         images, labels = torch.cat([batch.reals, fakes]), torch.cat([batch.labels, batch.labels])
         verdict = self(images, labels, draws, squares=squares, sets=2)
-        parts = [value.chunk(2) for value in vars(verdict).values() if value is not None]
-        real, fake = (Verdict(*values) for values in zip(*parts, strict=True))
-        return real, fake
+        scores, logits = verdict.scores.chunk(2), verdict.logits.chunk(2)
+        parts = (None, None) if verdict.squares is None else verdict.squares.chunk(2)
+        return Verdict(scores[0], logits[0], parts[0]), Verdict(scores[1], logits[1], parts[1])
 
 
 def discriminator_stages(

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import threading
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import cast
 
@@ -13,7 +18,7 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from progan.errors import RankError
-from progan.training.watch import Watch
+from progan.training.watch import PATIENCE, Watch
 
 BACKSTOP = timedelta(days=7)
 """When PyTorch gives up waiting. `Watch` does so earlier, and can say where each process is."""
@@ -38,19 +43,65 @@ def connect(rank: int, size: int) -> tuple[Store, Watch]:
     Raises:
         RankError: if processes do not come, or cannot be reached.
     """
+    watch: Watch | None = None
     try:
-        store, watched = _open_store(rank, size), _open_store(rank, size)
-        name = uuid.uuid4().hex if rank == 0 else _ask_name(store, rank)
-        watch = Watch(PrefixStore(name, watched), rank, size)
-        _arrive(store, name, rank, size)
-        watch.start()
-        nccl = torch.cuda.is_available() and dist.is_nccl_available()
-        store, backend = PrefixStore(name, store), "cpu:gloo,cuda:nccl" if nccl else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=BACKSTOP)
-    except RuntimeError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RankError(f"rank {rank} cannot reach the other processes of the run ({reason})") from None
+        with ended_if_late(rank, 2 * JOIN_SECONDS):
+            store, watched = _open_store(rank, size), _open_store(rank, size)
+            name = uuid.uuid4().hex if rank == 0 else _ask_name(store, rank)
+            watch = Watch(PrefixStore(name, watched), rank, size)
+            watch.start()
+            _arrive(store, name, rank, size, watch)
+        store = PrefixStore(name, store)
+        _make_group(store, rank, size, watch)
+    except BaseException as error:
+        if isinstance(error, RuntimeError):
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            error = RankError(f"rank {rank} cannot reach the other processes of the run ({reason})")
+        if watch is not None:
+            watch.end(str(error) or type(error).__name__, 1)
+        raise error from None
     return store, watch
+
+
+@contextlib.contextmanager
+def ended_if_late(rank: int, seconds: float, out: Callable[[int], object] = os._exit) -> Iterator[None]:
+    """End this process, in words, if the block takes longer than some seconds.
+
+    For what nothing watches over yet: PyTorch waits without end for a store that has stopped answering.
+
+    Args:
+        rank: Which process this is.
+        seconds: How long the block may take.
+        out: Ends the process with a code.
+    """
+
+    def end() -> None:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        sys.stderr.write(
+            f"error: rank {rank} has not met the other processes within {seconds:.0f} s: the store of "
+            f"torchrun at {place} does not answer\n"
+        )
+        sys.stderr.flush()
+        out(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _make_group(store: Store, rank: int, size: int, watch: Watch) -> None:
+    """Connect all processes with each other, which must not take longer than meeting them."""
+    nccl = torch.cuda.is_available() and dist.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
+    watch.timeout = JOIN_SECONDS
+    watch.at("connecting with the other processes")
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=BACKSTOP)
+    watch.at("the checks of a start")
+    watch.timeout = PATIENCE
 
 
 def _open_store(rank: int, size: int) -> Store:
@@ -76,19 +127,23 @@ def _ask_name(store: Store, rank: int) -> str:
     return bytes(store.get(f"answer/{own}")).decode()
 
 
-def _arrive(store: Store, name: str, rank: int, size: int) -> None:
+def _arrive(store: Store, name: str, rank: int, size: int, watch: Watch) -> None:
     """Say that this process is there; the first answers who asks, and waits until all are.
 
     Raises:
-        RankError: if processes do not come.
+        RankError: if processes do not come, or one that has come is lost.
     """
     store.set(f"there/{name}/{rank}", "")
     deadline = time.monotonic() + JOIN_SECONDS
-    others = range(1, size) if rank == 0 else range(0)
-    while absent := [other for other in others if not store.check([f"there/{name}/{other}"])]:
-        for other in absent:
-            if store.check([f"ask/{other}"]):
+    absent = list(range(1, size)) if rank == 0 else []
+    while absent:
+        for other in tuple(absent):
+            if store.check([f"there/{name}/{other}"]):
+                watch.follow(other)
+                absent.remove(other)
+            elif store.check([f"ask/{other}"]):
                 store.set(f"answer/{store.get(f'ask/{other}').decode()}", name)
-        if time.monotonic() > deadline:
+        watch.require_well()
+        if absent and time.monotonic() > deadline:
             raise RankError(f"ranks {', '.join(map(str, absent))} did not come within {JOIN_SECONDS:.0f} s")
         time.sleep(POLL)

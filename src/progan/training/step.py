@@ -171,8 +171,8 @@ def _update(
     means = whole.reduce(optimizer, means)
     try:
         return means if optimizer.step(lr) else {}
-    except torch.OutOfMemoryError as error:
-        if whole.ranks.size == 1:
+    except RuntimeError as error:
+        if whole.ranks.size == 1 or not is_out_of_memory(error):
             raise
         # The others have made this update, so it cannot be begun again in smaller parts.
         raise ConfigError(

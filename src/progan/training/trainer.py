@@ -70,9 +70,9 @@ class Trainer:
         self._stop = StopRequest()
         self._watches: list[Callable[[], dict[str, float]]] = []
         if measure is not None:
-            self._watches.append(lambda: measure(self.state.G_ema, lambda: bool(self._stop)))
+            self._watches.append(lambda: measure(self.state.G_ema, self._is_measuring_over))
         if (gap := self.gap) is not None:
-            self._watches.append(lambda: gap.measure(self.state, lambda: bool(self._stop)))
+            self._watches.append(lambda: gap.measure(self.state, self._is_measuring_over))
         self._is_measured = bool(config.monitor.metrics) or config.monitor.duality_gap
         self._saver = Saver(folder, config, packed.fingerprint, ranks)
         self._interval, self._alarm = Interval(), Alarm()
@@ -214,6 +214,11 @@ class Trainer:
                 self._require_finite(terms, point, clock)
             clock += point.batch_size
 
+    def _is_measuring_over(self) -> bool:
+        """Whether to give up a measurement, which asks now and then, and by that shows that it moves."""
+        self._ranks.at("a measurement", self.state.images_seen)
+        return bool(self._stop)
+
     def _finish(self, point: Point, *, halt: bool, stopped_by: int | None) -> None:
         """Wait until everything is written, and say why training ends."""
         if self.gap is not None:
@@ -221,6 +226,7 @@ class Trainer:
         self._saver.writer.wait()
         self._ranks.meet("the end")
         if stopped_by is not None:
+            self._ranks.leave(lambda: bool(self._stop))
             raise Interrupted(
                 f"stopped at {self.state.images_seen:,} images, checkpoint written; to go on: "
                 f"progan train --resume {self.folder.path}",
@@ -414,6 +420,7 @@ class Trainer:
         return gauges
 
     def _write_samples(self) -> None:
+        self._ranks.at("a sample grid", self.state.images_seen)
         height, width = self.state.G_ema.resolution()
         name = f"{self.state.images_seen:09d}_{height}x{width}.png"
         write_grid(self.grid.draw(self.state.G_ema), self.grid.columns, self.folder.samples / name)
