@@ -170,7 +170,7 @@ def upscale2d_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, f
     Returns:
         [N, O, 2H, 2W].
     """
-    padding = weight.shape[-1] // 2
+    padding = int(weight.shape[-1]) // 2  # older versions of PyTorch trace sizes as tensors
     if not fused:
         return F.conv2d(upscale2d(x), weight, bias, padding=padding)
     kernel = fused_kernel(weight.flip(2, 3)).transpose(0, 1)  # [I, O, k+1, k+1]
@@ -189,7 +189,7 @@ def conv2d_downscale2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
     Returns:
         [N, O, H/2, W/2].
     """
-    padding = weight.shape[-1] // 2
+    padding = int(weight.shape[-1]) // 2  # older versions of PyTorch trace sizes as tensors
     if fused:
         return convolve(x, fused_kernel(weight, divisor=4), bias, stride=2, padding=padding)
     return add_bias(downscale2d(convolve(x, weight, padding=padding)), bias)
