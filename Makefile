@@ -7,8 +7,9 @@ FILES ?=
 INPUTS ?= 100000
 KILLS ?= 200
 MINUTES ?= 60
+TORCH ?= 2.5.0
 
-.PHONY: install demo test test-slow fuzz faults soak lint types format docs bench clean
+.PHONY: install demo test test-slow test-torch fuzz faults soak lint types format docs bench clean
 
 # The stamp is newer than what it was made from, so the environment follows changes of either file.
 $(VENV)/stamp: pyproject.toml constraints.txt
@@ -33,6 +34,14 @@ test: install
 
 test-slow: install
 	$(BIN)/pytest -m slow $(FILES)
+
+# With another version of PyTorch, in .venv/torch-TORCH; several gigabytes where it comes with CUDA.
+test-torch: OLD = $(VENV)/torch-$(TORCH)
+test-torch: install
+	test -x $(OLD)/bin/python || $(PYTHON) -m venv $(OLD)
+	sed -E '/^(torch|sympy|mpmath|networkx|fsspec|setuptools)==/d' constraints.txt > $(OLD)/constraints.txt
+	$(OLD)/bin/pip install --quiet --disable-pip-version-check -c $(OLD)/constraints.txt torch==$(TORCH) '.[dev]'
+	PYTHONPATH=$(CURDIR)/src $(OLD)/bin/pytest -n 2 --dist loadfile $(FILES)
 
 # INPUTS mutated files for each reader of files from strangers; says how to repeat what it finds.
 fuzz: install
