@@ -226,6 +226,17 @@ def test_the_first_stays_until_its_error_was_read(group: Group, monkeypatch: pyt
         wait_until(lambda: group.watches[2].require_well() is not None)  # type: ignore[func-returns-value]
 
 
+def test_an_error_is_waited_for_until_it_is_told_whole(group: Group) -> None:
+    """The thread that writes places may do so while the main thread notes why it leaves."""
+    group.watches[0]._own.error = "the disk is full"
+    wait_until(lambda: group.watches[2]._seen[0].error is not None)
+    group.watches[0].end("the disk is full", 2)
+    wait_until(lambda: group.watches[2]._verdict is not None)
+    with pytest.raises(ToldElsewhere, match="rank 0: the disk is full") as error:
+        group.watches[2].require_well()
+    assert error.value.exit_code == 2
+
+
 def test_the_first_leaves_last(group: Group) -> None:
     """The store may be in its process, and the others may still need it."""
     left = threading.Thread(target=group.watches[0].end)
