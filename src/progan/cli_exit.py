@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import NoReturn
@@ -35,8 +36,9 @@ def leave_others(code: object) -> None:
     """
     distributed = sys.modules.get("progan.training.distributed")
     if distributed is not None and distributed.is_joined() and isinstance(code, int):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                stream.flush()
         os._exit(code)
 
 
