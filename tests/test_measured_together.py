@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from progan.data.builtin import synthetic
 from progan.data.packed import PackedSet
-from progan.errors import RankError, ToldElsewhere
+from progan.errors import DataError, RankError, ToldElsewhere
 from progan.evaluation import images, sampling
 from progan.evaluation.choice import ExtractorFile
 from progan.evaluation.dealing import Part
 from progan.evaluation.monitor import Monitor
 from progan.evaluation.results import FILE, read_results
 from progan.models.weights import load
-from progan.training.distributed import ALONE
+from progan.training.distributed import ALONE, Ranks
 from progan.training.gap_of_run import duality_gap
 from progan.training.making import _exchange
+from progan.training.measuring import measure_all
 from rank_measure import PARTS, SCENES, Made
 from rank_process import free_port, variables
 from test_evaluation_commands import done, extractor_file  # noqa: F401
@@ -150,6 +151,20 @@ def test_work_ends_when_a_process_is_lost(error: Exception) -> None:
 
     with pytest.raises(type(error), match="rank 1"):
         _exchange(ALONE, lost, {"work": "work", "parts": [[0]], "shape": (), "dtype": "float64"})
+
+
+@pytest.mark.parametrize("error", [DataError("it is gone"), torch.OutOfMemoryError("out of memory")])
+def test_the_first_alone_goes_on_without_a_measurement(error: Exception) -> None:
+    """Another one that did would leave the first amid its measurement, waiting for help."""
+
+    def fails() -> dict[str, float]:
+        raise error
+
+    said: list[str] = []
+    assert measure_all([fails], Ranks(0, 2), 64, said.append) == {}
+    assert said == [f"not measured at 64 images: {error}"]
+    with pytest.raises(type(error)):
+        measure_all([fails], Ranks(1, 2), 64, said.append)
 
 
 @pytest.mark.usefixtures("_as_there")
