@@ -62,7 +62,7 @@ def pictures_in_three_parts(tmp_path_factory: pytest.TempPathFactory) -> PackedS
 
 @pytest.fixture(scope="module", name="both")
 def two_processes(split: PackedSet, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Both:
-    """Train, evaluate, compare, and ask for what cannot be evaluated."""
+    """Train, evaluate, compare, and ask for what cannot be made or evaluated."""
     folder = tmp_path_factory.mktemp("both")
     run, like = folder / "run", ["--device", "cpu", "--extractor", pool, "--resize", "bilinear:8"]
     watch = {"metrics": METRICS, "duality_gap": True, "gap_steps": 2, "num_images": COUNT}
@@ -77,6 +77,7 @@ def two_processes(split: PackedSet, pool: Path, tmp_path_factory: pytest.TempPat
         ["evaluate", run, *like, *metrics, "duality_gap", "--num-images", COUNT, *near],
         ["compare", run, run, *like, *metrics, "--mirror", "--num-images", COUNT, "--out", folder / "two"],
         ["compare", split.path, split.path, "--num-images", COUNT],
+        ["generate", run, "--out", folder / "samples.jpg"],
         ["evaluate", run, "--num-images", 99],
     )
     rest = [str(word) for line in asked for word in (*line, "--")][:-1]
@@ -195,10 +196,11 @@ def test_two_processes_measure_what_one_does(both: Both, pool: Path, tmp_path: P
 
 
 def test_the_first_process_alone_tells(both: Both) -> None:
-    """Of a mistake, too, with which both end."""
+    """Of mistakes, too, with which both end: one that both meet, and one that the first meets alone."""
     assert both.said[1] == ""
     assert both.said[0].count("results: ") == 3
     assert both.said[0].count("not written down") == 1
-    assert both.said[0].count("error: ") == 1
+    assert both.said[0].count("error: ") == 2
+    assert "samples are written to a folder, or to a file ending in" in both.said[0]
     assert "but 99 were asked for" in both.said[0]
-    assert both.commands[4] == [(2, {}), (2, {})]
+    assert both.commands[4:] == [[(2, {}), (2, {})]] * 2
