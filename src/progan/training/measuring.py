@@ -111,11 +111,11 @@ def measure_all(
         except (RankError, ToldElsewhere):
             raise
         except (ProganError, RuntimeError) as error:
-            known = isinstance(error, ProganError)
+            no_memory = isinstance(error, RuntimeError) and is_out_of_memory(error)
             # The first alone goes on without: it would wait for the help of others in vain if they did.
-            if not ranks.first or not (known or is_out_of_memory(error)):
+            if not ranks.first or not (no_memory or isinstance(error, ProganError)):
                 raise
-            say(f"not measured at {seen:,} images: {error if known else str(error).split('. ')[0]}")
+            say(f"not measured at {seen:,} images: {str(error).split('. ')[0] if no_memory else error}")
     return stats
 
 
