@@ -401,7 +401,7 @@ def _carry_out(arguments: list[str] | None) -> None:
             raise
         fail(f"{error.filename}: {error.strerror}; look at that path", StorageError.exit_code)
     except KeyboardInterrupt:
-        interrupted()
+        interrupted(quiet=_rank() != 0)
 
 
 def _wait_politely() -> None:

@@ -42,11 +42,17 @@ def leave_others(code: object) -> None:
         os._exit(code)
 
 
-def interrupted() -> NoReturn:
-    """Exit because of a second Ctrl-C (or one where nothing listens to the first)."""
+def interrupted(*, quiet: bool = False) -> NoReturn:
+    """Exit because of a second Ctrl-C (or one where nothing listens to the first).
+
+    Args:
+        quiet: Say nothing; of several processes, which all get it, the first says it.
+    """
     from progan.training.writer import BackgroundWriter
 
     try:
+        if quiet:
+            sys.exit(130)
         fail("interrupted", 130)
     finally:
         # The exit of Python waits for threads; a checkpoint on a slow disk must not hold it up.
