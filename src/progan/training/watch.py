@@ -253,7 +253,9 @@ class Watch:
         """Return the error for processes without a sign of life."""
         now = time.monotonic()
         if now - self._exchanged > seconds:
-            return RankError(self._message("rank 0, or torchrun on its machine, cannot be reached"))
+            # The store is with the launcher (torchrun) of the first machine, or in rank 0.
+            lost = "the launcher" if self._rank == 0 else "rank 0, or the launcher on its machine,"
+            return RankError(self._message(f"{lost} cannot be reached"))
         silent = [
             rank
             for rank, seen in enumerate(self._seen)
