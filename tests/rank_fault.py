@@ -1,9 +1,9 @@
 """The command with faults, for torchrun: `rank_fault.py FOLDER FAULT ... -- WORDS`.
 
 A fault is `kind:event:rank:count`: at the event of that number (from 0) the process of that rank kills itself
-(`kill`), stands still without a sign of life (`stop`) or with one (`sleep`), or until there is a file
-`kind-event-rank-count.go` (`hold`), or fails (`raise`), or lacks its pictures (`lack`). Each happens once: a
-file `kind-event-rank-count` in FOLDER remembers it.
+(`kill`), stands still, with signs of life (`sleep`), or until there is a file `kind-event-rank-count.go`
+(`hold`), or lacks its pictures (`lack`). Each happens once: a file `kind-event-rank-count` in FOLDER
+remembers it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from progan.cli import main
 from progan.data.batches import Batches
-from progan.errors import DataError, StorageError
+from progan.errors import DataError
 from progan.models import morph, tensor_file
 from progan.training import updates
 
@@ -35,17 +35,15 @@ def happen(folder: Path, fault: str, event: str) -> None:
     if done.exists():
         return
     done.touch()
-    if kind in ("kill", "stop"):
-        os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "sleep":
         time.sleep(600)
     elif kind == "hold":
         while not done.with_suffix(".go").exists():
             time.sleep(0.02)
-    elif kind == "lack":
-        raise DataError("the pictures are gone for this test")
     else:
-        raise StorageError("no space left for this test")
+        raise DataError("the pictures are gone for this test")
 
 
 def hooked(folder: Path, faults: list[str], event: str, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 from numpy.typing import NDArray
 
 from progan.cli import main
+from progan.cli_exit import leave_others
 from progan.errors import DataError
 from progan.evaluation import images, sampling
 from progan.evaluation.dealing import Deal, Make, Part, Work, in_parts
@@ -145,9 +147,12 @@ def start() -> None:
     for port in sys.argv[2].split(","):
         end = rest.index("--") if "--" in rest else len(rest)
         os.environ["MASTER_PORT"] = port
+        if dist.is_initialized():  # the command before has failed
+            dist.destroy_process_group()
         given.append(command(rest[:end]))
         rest = rest[end + 1 :]
     (folder / f"commands-{rank}").write_text(json.dumps(given))
+    leave_others(0)  # as the command line does; the last command has failed
 
 
 if __name__ == "__main__":

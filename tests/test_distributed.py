@@ -23,10 +23,11 @@ from progan.data.batches import deal, micro_batches
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError, RankError
 from progan.training import distributed
-from progan.training.distributed import ALONE, VARIABLES, Ranks, _Link, _verdict, alone
+from progan.training.distributed import ALONE, Ranks, _Link, _verdict
 from progan.training.launching import to_launch
 from progan.training.logs import read_stats
 from progan.training.objective import TERM_NAMES
+from progan.training.rendezvous import VARIABLES, alone
 from progan.training.saving import digest
 from rank_process import CASES, NO_GROUPS, ONE_GROUP, PAIRS, PLAIN, ends, free_port, start, train, variables
 from tiny import last_tensors, require_equal

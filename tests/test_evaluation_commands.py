@@ -258,3 +258,16 @@ def test_ctrl_c_ends_in_words_and_goes_on(
     assert table["swd/mean"][-1] == "known"
     assert table["ms_ssim"][-1] != "known"
     assert not list(run.glob(".samples*"))
+
+
+def test_ctrl_c_is_told_by_the_first_process(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupt)
+    for rank, told in (("0", "interrupted\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        code, _, err = call(capsys, "evaluate", "run")
+        assert (code, err) == (130, told)

@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from progan.data.builtin import synthetic
 from progan.data.packed import PackedSet
-from progan.errors import RankError, ToldElsewhere
+from progan.errors import DataError, RankError, ToldElsewhere
 from progan.evaluation import images, sampling
 from progan.evaluation.choice import ExtractorFile
 from progan.evaluation.dealing import Part
 from progan.evaluation.monitor import Monitor
 from progan.evaluation.results import FILE, read_results
 from progan.models.weights import load
-from progan.training.distributed import ALONE
+from progan.training.distributed import ALONE, Ranks
 from progan.training.gap_of_run import duality_gap
 from progan.training.making import _exchange
+from progan.training.measuring import measure_all
 from rank_measure import PARTS, SCENES, Made
 from rank_process import free_port, variables
 from test_evaluation_commands import done, extractor_file  # noqa: F401
@@ -61,7 +62,7 @@ def pictures_in_three_parts(tmp_path_factory: pytest.TempPathFactory) -> PackedS
 
 @pytest.fixture(scope="module", name="both")
 def two_processes(split: PackedSet, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Both:
-    """Train, evaluate, compare, and ask for what cannot be evaluated."""
+    """Train, evaluate, compare, and ask for what cannot be made or evaluated."""
     folder = tmp_path_factory.mktemp("both")
     run, like = folder / "run", ["--device", "cpu", "--extractor", pool, "--resize", "bilinear:8"]
     watch = {"metrics": METRICS, "duality_gap": True, "gap_steps": 2, "num_images": COUNT}
@@ -76,6 +77,7 @@ def two_processes(split: PackedSet, pool: Path, tmp_path_factory: pytest.TempPat
         ["evaluate", run, *like, *metrics, "duality_gap", "--num-images", COUNT, *near],
         ["compare", run, run, *like, *metrics, "--mirror", "--num-images", COUNT, "--out", folder / "two"],
         ["compare", split.path, split.path, "--num-images", COUNT],
+        ["generate", run, "--out", folder / "samples.jpg"],
         ["evaluate", run, "--num-images", 99],
     )
     rest = [str(word) for line in asked for word in (*line, "--")][:-1]
@@ -152,6 +154,20 @@ def test_work_ends_when_a_process_is_lost(error: Exception) -> None:
         _exchange(ALONE, lost, {"work": "work", "parts": [[0]], "shape": (), "dtype": "float64"})
 
 
+@pytest.mark.parametrize("error", [DataError("it is gone"), torch.OutOfMemoryError("out of memory")])
+def test_the_first_alone_goes_on_without_a_measurement(error: Exception) -> None:
+    """Another one that did would leave the first amid its measurement, waiting for help."""
+
+    def fails() -> dict[str, float]:
+        raise error
+
+    said: list[str] = []
+    assert measure_all([fails], Ranks(0, 2), 64, said.append) == {}
+    assert said == [f"not measured at 64 images: {error}"]
+    with pytest.raises(type(error)):
+        measure_all([fails], Ranks(1, 2), 64, said.append)
+
+
 @pytest.mark.usefixtures("_as_there")
 def test_a_run_is_measured_as_by_one(both: Both, split: PackedSet, pool: Path) -> None:
     """In training, to the last bit."""
@@ -180,10 +196,11 @@ def test_two_processes_measure_what_one_does(both: Both, pool: Path, tmp_path: P
 
 
 def test_the_first_process_alone_tells(both: Both) -> None:
-    """Of a mistake, too, with which both end."""
+    """Of mistakes, too, with which both end: one that both meet, and one that the first meets alone."""
     assert both.said[1] == ""
     assert both.said[0].count("results: ") == 3
     assert both.said[0].count("not written down") == 1
-    assert both.said[0].count("error: ") == 1
+    assert both.said[0].count("error: ") == 2
+    assert "samples are written to a folder, or to a file ending in" in both.said[0]
     assert "but 99 were asked for" in both.said[0]
-    assert both.commands[4] == [(2, {}), (2, {})]
+    assert both.commands[4:] == [[(2, {}), (2, {})]] * 2

@@ -283,11 +283,15 @@ def generate(
             return G, level_of(G, level, resolution)
 
         G, chosen = ranks.in_turn(loaded, lambda found: {"the generator": digest(found[0])})
-        with _progress("generating") as progress:
-            made = save_samples(
-                G, out, n, seed=seed, label=label, level=chosen, batch_size=batch_size, progress=progress,
-                ranks=ranks,
-            )  # fmt: skip
+        try:
+            with _progress("generating") as progress:
+                made = save_samples(
+                    G, out, n, seed=seed, label=label, level=chosen, batch_size=batch_size,
+                    progress=progress, ranks=ranks,
+                )  # fmt: skip
+        except ConfigError:  # which all processes meet
+            ranks.let_first_tell()
+            raise
     say(_console_of_training(), f"{n} pictures: {made}")
 
 
@@ -397,7 +401,7 @@ def _carry_out(arguments: list[str] | None) -> None:
             raise
         fail(f"{error.filename}: {error.strerror}; look at that path", StorageError.exit_code)
     except KeyboardInterrupt:
-        interrupted()
+        interrupted(quiet=_rank() != 0)
 
 
 def _wait_politely() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import NoReturn
@@ -35,16 +36,23 @@ def leave_others(code: object) -> None:
     """
     distributed = sys.modules.get("progan.training.distributed")
     if distributed is not None and distributed.is_joined() and isinstance(code, int):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                stream.flush()
         os._exit(code)
 
 
-def interrupted() -> NoReturn:
-    """Exit because of a second Ctrl-C (or one where nothing listens to the first)."""
+def interrupted(*, quiet: bool = False) -> NoReturn:
+    """Exit because of a second Ctrl-C (or one where nothing listens to the first).
+
+    Args:
+        quiet: Say nothing; of several processes, which all get it, the first says it.
+    """
     from progan.training.writer import BackgroundWriter
 
     try:
+        if quiet:
+            sys.exit(130)
         fail("interrupted", 130)
     finally:
         # The exit of Python waits for threads; a checkpoint on a slow disk must not hold it up.

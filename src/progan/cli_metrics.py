@@ -165,8 +165,8 @@ class _Opened:
             facts[GAP] = sha256(self.gap.wanted.key().encode()).hexdigest()
         return facts
 
-    def works(self) -> list[Work]:
-        """Return what another process can do for the first."""
+    def works(self, ranks: Ranks) -> list[Work]:
+        """Return what another process can do for the first; what takes long shows that it moves."""
         from progan.evaluation.generated import GeneratedImages
         from progan.evaluation.measure import path_work
         from progan.evaluation.neighbours import neighbour_work
@@ -179,7 +179,7 @@ class _Opened:
             if self.near is not None:
                 works.append(neighbour_work(self.images, self.near[0], self.extractor.features))
         if self.gap is not None:
-            works.append(self.gap.work())
+            works.append(self.gap.work(lambda done, total: ranks.at(f"{GAP}, {done:,} of {total:,}")))
         return works
 
 
@@ -190,7 +190,7 @@ def _measure_together(ranks: Ranks, opened: Callable[[], _Opened]) -> None:
     # Each process reads the weights, which a training may replace meanwhile.
     found = ranks.in_turn(opened, _Opened.facts)
     if not ranks.first:
-        follow(ranks, found.works())
+        follow(ranks, found.works(ranks))
         return
     with leading(ranks) as deal:
         for G in found.generators:

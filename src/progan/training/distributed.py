@@ -22,13 +22,11 @@ from torch import Tensor
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from progan.errors import ConfigError, ProganError, RankError, ToldElsewhere
-from progan.training.rendezvous import POLL, connect
+from progan.training.rendezvous import POLL, alone, connect
 from progan.training.watch import Watch, limit_exit
 
 T = TypeVar("T")
 
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun tells each process."""
 TELL_SECONDS = 15.0
 """How long a process that has failed waits for the first to tell the same."""
 SIGNAL_SECONDS = 5.0
@@ -397,23 +395,6 @@ def _verdict(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "error": f"the processes of a run must be the same, and differ:\n{shown}\nGive each machine the same "
         f"command, pictures and software",
     }
-
-
-def alone(environment: Mapping[str, str]) -> bool:
-    """Whether the environment of a process names no others that it trains with.
-
-    Raises:
-        ConfigError: if the environment is incomplete.
-    """
-    if "RANK" not in environment or "WORLD_SIZE" not in environment:
-        return True
-    missing = [name for name in VARIABLES if name not in environment]
-    if missing and environment["WORLD_SIZE"] != "1":
-        raise ConfigError(
-            f"RANK and WORLD_SIZE are set, and {', '.join(missing)} are not: start the processes with "
-            f"torchrun, or unset them to train with one"
-        )
-    return environment["WORLD_SIZE"] == "1"
 
 
 def is_joined() -> bool:

@@ -155,12 +155,16 @@ class GapOfRun:
             append_result(out, result)
         return result
 
-    def work(self) -> Work:
-        """Return the training of the copies, as `measure` deals it; for the other processes."""
+    def work(self, progress: Progress = lambda _done, _total: None) -> Work:
+        """Return the training of the copies, as `measure` deals it; for the other processes.
+
+        Args:
+            progress: As in `DualityGap.measure`.
+        """
 
         def make(part: Part) -> NDArray[Any]:
             with settings(self._config.run, self._device):
-                return self._gap.work(self._state).make(part)
+                return self._gap.work(self._state, progress=progress).make(part)
 
         return Work(COPIES, make)
 

@@ -101,6 +101,7 @@ def measure_all(
 
     Raises:
         RankError, ToldElsewhere: if another process is lost or has failed.
+        ProganError, RuntimeError: on another process than the first, if it cannot help.
     """
     stats: Stats = {}
     for watch in watches:
@@ -109,13 +110,12 @@ def measure_all(
             stats.update(watch())
         except (RankError, ToldElsewhere):
             raise
-        except ProganError as error:
-            say(f"not measured at {seen:,} images: {error}")
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
+        except (ProganError, RuntimeError) as error:
+            no_memory = isinstance(error, RuntimeError) and is_out_of_memory(error)
+            # The first alone goes on without: it would wait for the help of others in vain if they did.
+            if not ranks.first or not (no_memory or isinstance(error, ProganError)):
                 raise
-            reason = str(error).split(". ")[0]
-            say(f"not measured at {seen:,} images: {reason}")
+            say(f"not measured at {seen:,} images: {str(error).split('. ')[0] if no_memory else error}")
     return stats
 
 

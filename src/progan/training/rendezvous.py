@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import cast
 
@@ -17,15 +17,34 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from progan.errors import RankError
+from progan.errors import ConfigError, RankError
 from progan.training.watch import PATIENCE, Watch
 
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun tells each process."""
 BACKSTOP = timedelta(days=7)
 """When PyTorch gives up waiting. `Watch` does so earlier, and can say where each process is."""
 JOIN_SECONDS = 300.0
 """How long processes wait for each other at the start."""
 POLL = 0.05
 """Seconds between two looks into the store."""
+
+
+def alone(environment: Mapping[str, str]) -> bool:
+    """Whether the environment of a process names no others that it trains with.
+
+    Raises:
+        ConfigError: if the environment is incomplete.
+    """
+    if "RANK" not in environment or "WORLD_SIZE" not in environment:
+        return True
+    missing = [name for name in VARIABLES if name not in environment]
+    if missing and environment["WORLD_SIZE"] != "1":
+        raise ConfigError(
+            f"RANK and WORLD_SIZE are set, and {', '.join(missing)} are not: start the processes with "
+            f"torchrun, or unset them to train with one"
+        )
+    return environment["WORLD_SIZE"] == "1"
 
 
 def connect(rank: int, size: int) -> tuple[Store, Watch]:

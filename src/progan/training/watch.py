@@ -88,8 +88,9 @@ class Seen:
             self.sign, self.heard = held["sign"], now
         if held["moves"] != self.moves:
             self.moves, self.moved = held["moves"], now
-        self.where, self.ended, self.read_first = held["where"], held["ended"], held["read_first"]
-        self.error, self.code = held["error"], held["code"]
+        self.where, self.read_first = held["where"], held["read_first"]
+        # In this order, as another thread looks at `ended`, then at `error`, then at `code`.
+        self.code, self.error, self.ended = held["code"], held["error"], held["ended"]
 
 
 class Watch:
@@ -199,7 +200,7 @@ class Watch:
             while not self._over.wait(PERIOD):
                 self._write()
                 self._read()
-                if self._rank != 0 and self._seen[0].error is not None:
+                if self._rank != 0 and self._seen[0].ended and self._seen[0].error is not None:
                     self._write()  # that this was read; the store may be gone from then on
                     return
             self._write()
@@ -252,7 +253,9 @@ class Watch:
         """Return the error for processes without a sign of life."""
         now = time.monotonic()
         if now - self._exchanged > seconds:
-            return RankError(self._message("rank 0, or torchrun on its machine, cannot be reached"))
+            # The store is with the launcher (torchrun) of the first machine, or in rank 0.
+            lost = "the launcher" if self._rank == 0 else "rank 0, or the launcher on its machine,"
+            return RankError(self._message(f"{lost} cannot be reached"))
         silent = [
             rank
             for rank, seen in enumerate(self._seen)
