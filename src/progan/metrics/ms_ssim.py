@@ -159,7 +159,7 @@ def ms_ssim_of_pairs(a: Tensor, b: Tensor) -> Tensor:
     for scale, weight in enumerate(WEIGHTS):
         if a.shape[-2:].numel() <= FEW_PIXELS:
             a, b = wide(a), wide(b)
-        step = max(1, VALUES_AT_ONCE // a[0].numel()) if a.device.type == "cpu" else len(a)
+        step = max(1, VALUES_AT_ONCE // a.shape[1:].numel()) if a.device.type == "cpu" else len(a)
         parts = map(structural_similarity, torch.split(a, step), torch.split(b, step))
         similarity, contrast = (wide(torch.cat(found)) for found in zip(*parts, strict=True))
         coarsest = scale == len(WEIGHTS) - 1
@@ -242,23 +242,19 @@ class _Pairs:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._similarities: list[float] = []
-        self._waiting = WaitingImages(device, VALUES_WAITING)
+        self._waiting = WaitingImages(device, VALUES_WAITING, group=2)
 
     def add(self, images: NDArray[np.uint8]) -> None:
-        if self._waiting.add(images):
-            self._measure()
+        for pairs in self._waiting.add(images):
+            self._measure(pairs)
 
-    def _measure(self) -> None:
-        """Measure the pairs of the images that wait; a single one that is left over waits on."""
-        images = self._waiting.take()
-        paired = len(images) // 2 * 2
+    def _measure(self, images: NDArray[np.uint8]) -> None:
+        """Measure the pairs of an even number of images."""
         values = VALUES_A_TASK if self.device.type == "cpu" else VALUES_A_TASK_ELSEWHERE
-        step = 2 * max(1, values // images[0].size) if paired else 2
-        some = (images[start : min(start + step, paired)] for start in range(0, paired, step))
+        step = 2 * max(1, values // images[0].size)
+        some = (images[start : start + step] for start in range(0, len(images), step))
         with computing(self.device) as workers:
             self._similarities += chain.from_iterable(workers.map(self._similarities_of, some))
-        if paired < len(images):
-            self._waiting.add(images[paired:])
 
     def _similarities_of(self, images: NDArray[np.uint8]) -> list[float]:
         a, b = (torch.from_numpy(images[k::2].copy()).to(self.device).float() for k in (0, 1))
@@ -266,8 +262,8 @@ class _Pairs:
         return similarities
 
     def mean(self, name: str) -> float:
-        if len(self._waiting):
-            self._measure()
+        if len(self._waiting) > 1:
+            self._measure(self._waiting.take())
         if not self._similarities:
             raise DataError(
                 f"MS-SSIM compares pairs of images, but there are only {len(self._waiting)} {name}; "
