@@ -45,11 +45,9 @@ VALUES_AT_ONCE = 2**18
 VALUES_A_TASK = 2**20
 """Pixel values of the first images of pairs that a worker takes: coarse scales want many."""
 
-VALUES_A_TASK_ELSEWHERE = 2**22
-"""Likewise on other devices, where all are filtered together: 16 MB in float32, a few times over."""
-
 VALUES_WAITING = 2**22
-"""Pixel values for each worker that wait for others: two tasks, 4 MB."""
+"""Pixel values for each worker that wait for others: two tasks, 4 MB. Devices that are no CPU filter them
+together: 16 MB in float32, a few times over."""
 
 FEW_PIXELS = 2**10
 """Up to so many pixels float64 is used. The similarity of larger images is a mean over many places, in which
@@ -250,8 +248,8 @@ class _Pairs:
 
     def _measure(self, images: NDArray[np.uint8]) -> None:
         """Measure the pairs of an even number of images."""
-        values = VALUES_A_TASK if self.device.type == "cpu" else VALUES_A_TASK_ELSEWHERE
-        step = 2 * max(1, values // images[0].size)
+        on_cpu = self.device.type == "cpu"
+        step = 2 * max(1, VALUES_A_TASK // images[0].size) if on_cpu else len(images)
         some = (images[start : start + step] for start in range(0, len(images), step))
         with computing(self.device) as workers:
             self._similarities += chain.from_iterable(workers.map(self._similarities_of, some))
