@@ -511,6 +511,18 @@ def test_no_more_than_a_few_batches_are_held(tmp_path: Path) -> None:
     assert count_whole(tmp_path) == 24
 
 
+def test_pictures_are_made_in_float32_whatever_pytorch_is_set_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its convolutions compute in TF32 on CUDA by default."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen: list[bool] = []
+    G = make()
+    G.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    batches = generate(G, 4, batch_size=2)
+    for _ in batches:
+        seen.append(torch.backends.cudnn.allow_tf32)
+    assert seen == [False, True, False, True]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_makes_the_pictures_of_the_cpu() -> None:
     """It makes the next batch while the last is taken; what is taken does not change by that."""

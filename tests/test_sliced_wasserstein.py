@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -76,8 +76,12 @@ def noise(seed: int, n: int, channels: int = 3, side: int = 16) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (n, channels, side, side), dtype=np.uint8)
 
 
-def quick(reals: list[Pixels], fakes: list[Pixels], seed: int = 0) -> SlicedWasserstein:
+def quick(reals: Iterable[Pixels], fakes: Iterable[Pixels], seed: int = 0) -> SlicedWasserstein:
     return sliced_wasserstein(reals, fakes, seed=seed, repeats=1, directions=8, patches=4)
+
+
+def quick_floor(reals: Iterable[Pixels]) -> SlicedWasserstein:
+    return sliced_wasserstein_floor(reals, repeats=1, directions=8, patches=4)
 
 
 def test_the_originals_distances_from_the_originals_draws() -> None:
@@ -217,8 +221,9 @@ def test_flat_images_have_no_detail(value: int, levels: int) -> None:
     assert torch.equal(rest, torch.full_like(rest, value))
 
 
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=6))
-def test_batches_of_any_size_give_the_same_bits(sizes: list[int]) -> None:
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=6), st.integers(0, 40))
+def test_batches_of_any_size_give_the_same_bits(sizes: list[int], waiting: int) -> None:
+    """Also if only so many images wait for others."""
     reals, fakes = noise(1, 70), noise(2, 70) // 2
 
     def cut(images: Pixels) -> Iterator[Pixels]:
@@ -228,10 +233,10 @@ def test_batches_of_any_size_give_the_same_bits(sizes: list[int]) -> None:
             start += size
         yield images[start:]
 
-    assert quick([*cut(reals)], [fakes]) == quick([reals], [fakes])
-    assert quick([reals], [*cut(fakes)]) == quick([reals], [fakes])
-    floors = [sliced_wasserstein_floor(b, repeats=1, directions=8, patches=4) for b in ([reals], cut(reals))]
-    assert floors[0] == floors[1]
+    whole = quick([reals], [fakes]), quick_floor([reals])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("progan.metrics.descriptors.VALUES_WAITING", waiting * reals[0].size)
+        assert (quick(cut(reals), cut(fakes)), quick_floor(cut(reals))) == whole
 
 
 def test_parts_of_memory_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +244,7 @@ def test_parts_of_memory_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     whole = quick(reals, fakes)
     monkeypatch.setattr("progan.metrics.descriptors.PART", 3)
     monkeypatch.setattr("progan.metrics.descriptors.VALUES_AT_ONCE", 1)
+    monkeypatch.setattr("progan.metrics.descriptors.VALUES_A_TASK", 1)
     assert values(quick(reals, fakes)) == pytest.approx(values(whole), rel=1e-6)
 
 

@@ -32,7 +32,6 @@ from progan.evaluation.sampling import (
     whole,
 )
 from progan.files import storage_errors
-from progan.metrics.computing import exact_float32
 from progan.models.generator import Generator
 from progan.models.weights import find_weights, load
 
@@ -126,8 +125,7 @@ class GeneratedImages(ImageSet):
         z = torch.cat([latents(self.seed, int(i), 1, size) for i in indices])
         rows = [label_vectors(G, self.label, self.seed, int(i), 1) for i in indices]
         labels = torch.cat([row for row in rows if row is not None]) if G.label_size else None
-        with exact_float32(next(G.parameters()).device):
-            return np.ascontiguousarray(render(G, z, labels, level=self.level))
+        return np.ascontiguousarray(render(G, z, labels, level=self.level))
 
     def batches(self, indices: NDArray[np.int64]) -> Iterator[Images]:
         """See `ImageSet`."""

@@ -19,6 +19,7 @@ from progan.config import format_resolution, parse_resolution
 from progan.data.pixels import quantize, send
 from progan.errors import ConfigError, DataError
 from progan.evaluation.labels import Label, label_vector
+from progan.metrics.computing import exact_float32
 from progan.models.generator import Generator
 
 T = TypeVar("T")
@@ -169,8 +170,9 @@ def _begin(G: Generator, z: Tensor, labels: Tensor | None, level: int) -> Callab
         What waits for the pictures, and for nothing that is begun later.
     """
     weight = next(G.parameters())
-    # Not around a yield: inference mode would then leak into the code that takes the pictures.
-    with torch.inference_mode():
+    # Not around a yield: both would then leak into the code that takes the pictures. PyTorch's convolutions
+    # compute in TF32 on CUDA if not told otherwise, and would make other pictures there than elsewhere.
+    with exact_float32(weight.device), torch.inference_mode():
         given = [rows.cpu().numpy() for rows in (z, labels) if rows is not None]
         sent = [send(rows, weight.device).to(weight.dtype) for rows in given]
         images = G(*sent, level=None if level == G.level else level)

@@ -279,13 +279,13 @@ class Descriptors:
         if not self.count:
             self._begin(images)
         self.count += len(images)
-        if self._waiting.add(images):
-            self._take()
+        for some in self._waiting.add(images):
+            self._take(some)
 
     def levels(self) -> list[LevelPatches]:
         """Return the patches of all images so far, of each level of the pyramid, finest first."""
         if len(self._waiting):
-            self._take()
+            self._take(self._waiting.take())
         return self._levels
 
     def _begin(self, images: NDArray[np.uint8]) -> None:
@@ -298,15 +298,14 @@ class Descriptors:
             bands = laplacian_pyramid(self._on_device(images[:1]), len(sides))
             self._offsets = [band[0].mean((1, 2), keepdim=True).round() for band in bands]  # [C, 1, 1]
 
-    def _take(self) -> None:
-        """Take the patches of the images that wait."""
-        images, first = self._waiting.take(), self._taken
-        self._taken = self.count
+    def _take(self, images: NDArray[np.uint8]) -> None:
+        """Take the patches of images that have waited."""
+        first, self._taken = self._taken, self._taken + len(images)
         step = BLOCK * max(1, VALUES_A_TASK // (BLOCK * images[0].size))
         edges = [0, *range(step - first % step, len(images), step), len(images)]  # of tasks
         with computing(self.device) as workers:
             for level in self._levels:
-                level.reserve(self.count)
+                level.reserve(self._taken)
             workers.map(lambda a: self._take_some(first + a[0], images[slice(*a)]), pairwise(edges))
 
     def _take_some(self, place: int, pixels: NDArray[np.uint8]) -> None:

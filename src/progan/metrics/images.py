@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -79,23 +80,34 @@ class WaitingImages:
     Args:
         device: Where they will be worked on; on a CPU all threads of PyTorch are workers.
         values: Pixel values that are enough for one worker.
+        group: Images that are worked on together: only whole groups are given away.
     """
 
-    def __init__(self, device: torch.device, values: int) -> None:
+    def __init__(self, device: torch.device, values: int, group: int = 1) -> None:
         self._device = device
         self._values = values
+        self._group = group
         self._batches: list[NDArray[np.uint8]] = []
 
     def __len__(self) -> int:
         return sum(map(len, self._batches))
 
-    def add(self, images: NDArray[np.uint8]) -> bool:
-        """Keep a copy of images [n, C, H, W]; return whether there is enough to begin with."""
-        self._batches.append(images.copy())
+    def add(self, images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+        """Keep a copy of images [n, C, H, W], and yield what waits (`take`) whenever there is enough.
+
+        No more are copied than are enough, for a batch may be a mapped file that is larger than the memory.
+        """
         workers = torch.get_num_threads() if self._device.type == "cpu" else 1
-        return sum(batch.size for batch in self._batches) >= self._values * workers
+        enough = self._values * workers
+        step = max(1, enough // max(1, math.prod(images.shape[1:])))
+        for start in range(0, len(images), step):
+            self._batches.append(images[start : start + step].copy())
+            if len(self) >= self._group and sum(batch.size for batch in self._batches) >= enough:
+                yield self.take()
 
     def take(self) -> NDArray[np.uint8]:
-        """Return all that waits, at least one batch, [n, C, H, W]; nothing waits any more."""
-        batches, self._batches = self._batches, []
-        return np.concatenate(batches) if len(batches) > 1 else batches[0]
+        """Return all whole groups that wait, at least one, [n, C, H, W]; the rest waits on."""
+        images = np.concatenate(self._batches) if len(self._batches) > 1 else self._batches[0]
+        whole = len(images) // self._group * self._group
+        self._batches = [images[whole:].copy()] if whole < len(images) else []
+        return images[:whole]

@@ -45,11 +45,9 @@ VALUES_AT_ONCE = 2**18
 VALUES_A_TASK = 2**20
 """Pixel values of the first images of pairs that a worker takes: coarse scales want many."""
 
-VALUES_A_TASK_ELSEWHERE = 2**22
-"""Likewise on other devices, where all are filtered together: 16 MB in float32, a few times over."""
-
 VALUES_WAITING = 2**22
-"""Pixel values for each worker that wait for others: two tasks, 4 MB."""
+"""Pixel values for each worker that wait for others: two tasks, 4 MB. Devices that are no CPU filter them
+together: 16 MB in float32, a few times over."""
 
 FEW_PIXELS = 2**10
 """Up to so many pixels float64 is used. The similarity of larger images is a mean over many places, in which
@@ -159,7 +157,7 @@ def ms_ssim_of_pairs(a: Tensor, b: Tensor) -> Tensor:
     for scale, weight in enumerate(WEIGHTS):
         if a.shape[-2:].numel() <= FEW_PIXELS:
             a, b = wide(a), wide(b)
-        step = max(1, VALUES_AT_ONCE // a[0].numel()) if a.device.type == "cpu" else len(a)
+        step = max(1, VALUES_AT_ONCE // a.shape[1:].numel()) if a.device.type == "cpu" else len(a)
         parts = map(structural_similarity, torch.split(a, step), torch.split(b, step))
         similarity, contrast = (wide(torch.cat(found)) for found in zip(*parts, strict=True))
         coarsest = scale == len(WEIGHTS) - 1
@@ -242,23 +240,19 @@ class _Pairs:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._similarities: list[float] = []
-        self._waiting = WaitingImages(device, VALUES_WAITING)
+        self._waiting = WaitingImages(device, VALUES_WAITING, group=2)
 
     def add(self, images: NDArray[np.uint8]) -> None:
-        if self._waiting.add(images):
-            self._measure()
+        for pairs in self._waiting.add(images):
+            self._measure(pairs)
 
-    def _measure(self) -> None:
-        """Measure the pairs of the images that wait; a single one that is left over waits on."""
-        images = self._waiting.take()
-        paired = len(images) // 2 * 2
-        values = VALUES_A_TASK if self.device.type == "cpu" else VALUES_A_TASK_ELSEWHERE
-        step = 2 * max(1, values // images[0].size) if paired else 2
-        some = (images[start : min(start + step, paired)] for start in range(0, paired, step))
+    def _measure(self, images: NDArray[np.uint8]) -> None:
+        """Measure the pairs of an even number of images."""
+        on_cpu = self.device.type == "cpu"
+        step = 2 * max(1, VALUES_A_TASK // images[0].size) if on_cpu else len(images)
+        some = (images[start : start + step] for start in range(0, len(images), step))
         with computing(self.device) as workers:
             self._similarities += chain.from_iterable(workers.map(self._similarities_of, some))
-        if paired < len(images):
-            self._waiting.add(images[paired:])
 
     def _similarities_of(self, images: NDArray[np.uint8]) -> list[float]:
         a, b = (torch.from_numpy(images[k::2].copy()).to(self.device).float() for k in (0, 1))
@@ -266,8 +260,8 @@ class _Pairs:
         return similarities
 
     def mean(self, name: str) -> float:
-        if len(self._waiting):
-            self._measure()
+        if len(self._waiting) > 1:
+            self._measure(self._waiting.take())
         if not self._similarities:
             raise DataError(
                 f"MS-SSIM compares pairs of images, but there are only {len(self._waiting)} {name}; "

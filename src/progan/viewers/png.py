@@ -18,8 +18,8 @@ def png(image: NDArray[np.uint8]) -> bytes:
     """Encode one picture as PNG.
 
     Thousands of pictures a second leave no time to look for the best compression: of repetitions only runs of
-    one byte are looked for, in two thirds of the time that zlib's usual strategy takes at its quickest. As
-    Pillow filters each row first, smooth pictures become smaller, not larger, for it.
+    one byte are looked for, which takes less time than zlib's usual strategy does at its quickest
+    (docs/performance.md). As Pillow filters each row first, files become smaller, not larger, for it.
 
     Args:
         image: [C, H, W], uint8, C of 1 (grey), 2 (grey with alpha), 3 (RGB) or 4 (RGBA).
