@@ -180,6 +180,8 @@ def test_an_environment_that_is_incomplete_is_refused() -> None:
     assert not alone(dict.fromkeys(VARIABLES, "2"))
     with pytest.raises(ConfigError, match="LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT are not"):
         alone({"RANK": "0", "WORLD_SIZE": "2"})
+    with pytest.raises(ConfigError, match=r"RANK is 'first', which is no number: .*unset RANK"):
+        alone({"RANK": "first", "WORLD_SIZE": "2"})
 
 
 def test_when_processes_are_to_be_started() -> None:

@@ -34,10 +34,16 @@ def alone(environment: Mapping[str, str]) -> bool:
     """Whether the environment of a process names no others that it trains with.
 
     Raises:
-        ConfigError: if the environment is incomplete.
+        ConfigError: if the environment is incomplete, or what must be a number is none.
     """
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
         return True
+    for name in VARIABLES:
+        if name != "MASTER_ADDR" and not environment.get(name, "0").isdecimal():
+            raise ConfigError(
+                f"{name} is {environment[name]!r}, which is no number: start the processes with torchrun, or "
+                f"unset RANK and WORLD_SIZE to train with one"
+            )
     missing = [name for name in VARIABLES if name not in environment]
     if missing and environment["WORLD_SIZE"] != "1":
         raise ConfigError(
