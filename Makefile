@@ -45,11 +45,11 @@ test-torch: install
 
 # INPUTS mutated files for each reader of files from strangers; says how to repeat what it finds.
 fuzz: install
-	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --inputs $(INPUTS)
+	PYTHONPATH=tests:tests/helpers OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --inputs $(INPUTS)
 
 # KILLS processes are killed and resumed, disks fail, files are damaged; says how to repeat what it finds.
 faults: install
-	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py --kills $(KILLS)
+	PYTHONPATH=tests:tests/helpers OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/faults.py --kills $(KILLS)
 
 soak: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --minutes $(MINUTES)

@@ -27,13 +27,14 @@ from rich.console import Console
 from torch import nn
 
 import progan
+from progan.cli.terminal.training import TerminalReporter
 from progan.config import Config, load_config, merge
 from progan.data.pixels import to_float
-from progan.metrics.sliced_wasserstein import sliced_wasserstein, sliced_wasserstein_floor
-from progan.training.logs import read_stats
-from progan.training.progress import TerminalReporter
-from progan.training.run_folder import RunFolder
-from progan.training.state import ImageSpec, build_networks
+from progan.metrics.swd.distance import sliced_wasserstein, sliced_wasserstein_floor
+from progan.runs.logs import read_stats
+from progan.runs.run_folder import RunFolder
+from progan.training.spec import ImageSpec
+from progan.training.state import build_networks
 
 SAMPLES = 2048
 LABELLED = {"data": {"labels": "folders"}}

@@ -29,12 +29,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from progan.config import load_config, make_config, per_level
-from progan.data.builtin import synthetic
 from progan.data.packed import PackedSet
-from progan.training.distributed import Ranks, join
-from progan.training.plan import make_plan
-from progan.training.state import ImageSpec
-from progan.training.updates import Updates
+from progan.distributed.ranks import Ranks, join
+from progan.performance.estimate import make_plan
+from progan.preparation.builtin_sets import synthetic
+from progan.training.iteration import Updates
+from progan.training.spec import ImageSpec
 
 NETWORKS = {
     "generator": {"fmap_base": 512, "fmap_max": 64},

@@ -28,15 +28,15 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from progan.config import make_config
-from progan.data.builtin import synthetic
 from progan.data.packed import PackedSet, is_packed
 from progan.data.pixels import to_uint8
 from progan.errors import DivergenceError
-from progan.training.checks import resolve
-from progan.training.duality_gap import DualityGap
-from progan.training.plan import make_plan
-from progan.training.state import ImageSpec
-from progan.training.updates import Updates
+from progan.evaluation.duality_gap import DualityGap
+from progan.performance.estimate import make_plan
+from progan.preparation.builtin_sets import synthetic
+from progan.runs.resolve import resolve
+from progan.training.iteration import Updates
+from progan.training.spec import ImageSpec
 
 LOSSES: dict[str, dict[str, Any]] = {
     # With the usual R1 of 10 networks this small learn more slowly.

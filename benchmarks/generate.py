@@ -23,10 +23,10 @@ from statistics import median
 import numpy as np
 import torch
 
-from progan.evaluation.sampling import generate
+from progan.generation.image_files import save_folder, save_npy, save_zip
+from progan.generation.sampling import generate
+from progan.generation.save_samples import save_samples
 from progan.models.generator import Generator
-from progan.viewers.samples import save_samples
-from progan.viewers.writers import save_folder, save_npy, save_zip
 
 FORMS = ("x.npy", "x.zip", "folder")
 BATCH = 64

@@ -33,12 +33,12 @@ from rich.console import Console
 from rich.table import Table
 
 import progan
+from progan.cli.terminal.training import TerminalReporter
 from progan.models import morph
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.training.logs import read_stats
-from progan.training.progress import TerminalReporter
-from progan.training.run_folder import RunFolder
+from progan.runs.logs import read_stats
+from progan.runs.run_folder import RunFolder
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "retina")
 STAGES = (2.0, 6.0, 12.0, 16.0)

@@ -41,14 +41,13 @@ def measure(options: dict[str, Any], level: int, folder: Path) -> None:
     import torch
 
     from progan.config import make_config
-    from progan.data.builtin import synthetic
-    from progan.heap import keep_freed_memory
-    from progan.training.bench import shapes
-    from progan.training.checks import settle
-    from progan.training.costs import Costs
-    from progan.training.plan import make_plan
-    from progan.training.precision import settings
-    from progan.training.updates import Updates
+    from progan.performance.bench import shapes
+    from progan.performance.estimate import make_plan
+    from progan.performance.iteration_cost import Costs
+    from progan.preparation.builtin_sets import synthetic
+    from progan.system.malloc import keep_freed_memory
+    from progan.training.iteration import Updates
+    from progan.training.precision import settings, settle
 
     keep_freed_memory()  # as the command line does
     device = torch.device("cpu")

@@ -30,7 +30,7 @@ from scipy import ndimage, signal  # type: ignore[import-untyped]
 
 from progan.metrics.metric import Metric
 from progan.metrics.ms_ssim import WEIGHTS, MsSsim, gaussian_window, ms_ssim
-from progan.metrics.sliced_wasserstein import SlicedWassersteinMetric, sliced_wasserstein
+from progan.metrics.swd.distance import SlicedWassersteinMetric, sliced_wasserstein
 
 BATCH = 64
 TURNS = 5

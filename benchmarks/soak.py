@@ -28,8 +28,8 @@ import torch
 
 import progan
 from progan.errors import Interrupted
-from progan.training.logs import Stats
-from progan.training.reporting import Reporter
+from progan.runs.logs import Stats
+from progan.runs.reporter import Reporter
 
 ROWS = 30
 OPTIONS = {

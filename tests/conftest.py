@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from progan.data.builtin import synthetic
 from progan.data.packed import PackedSet
+from progan.preparation.builtin_sets import synthetic
 
 settings.register_profile("progan", deadline=None, max_examples=60)
 settings.load_profile("progan")

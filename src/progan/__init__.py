@@ -13,18 +13,18 @@ from progan.version import __version__
 _HOMES = {
     "Config": "progan.config",
     "load_config": "progan.config",
-    "recipe_names": "progan.recipes",
+    "recipe_names": "progan.config.recipes",
     "PackedSet": "progan.data.packed",
-    "prepare": "progan.data.prepare",
+    "prepare": "progan.preparation.pack",
     "Generator": "progan.models.generator",
     "Discriminator": "progan.models.discriminator",
     "load": "progan.models.weights",
-    "import_weights": "progan.interop.importing",
+    "import_weights": "progan.interop.import_weights",
     "save": "progan.models.weights",
-    "train": "progan.training.run",
-    "resume": "progan.training.run",
-    "generate": "progan.evaluation.sampling",
-    "interpolate": "progan.viewers.video",
+    "train": "progan.runs.run",
+    "resume": "progan.runs.run",
+    "generate": "progan.generation.sampling",
+    "interpolate": "progan.generation.video",
     "ProganError": "progan.errors",
 }
 
@@ -49,17 +49,17 @@ __all__ = [
 
 if TYPE_CHECKING:
     from progan.config import Config, load_config
+    from progan.config.recipes import recipe_names
     from progan.data.packed import PackedSet
-    from progan.data.prepare import prepare
     from progan.errors import ProganError
-    from progan.evaluation.sampling import generate
-    from progan.interop.importing import import_weights
+    from progan.generation.sampling import generate
+    from progan.generation.video import interpolate
+    from progan.interop.import_weights import import_weights
     from progan.models.discriminator import Discriminator
     from progan.models.generator import Generator
     from progan.models.weights import load, save
-    from progan.recipes import recipe_names
-    from progan.training.run import resume, train
-    from progan.viewers.video import interpolate
+    from progan.preparation.pack import prepare
+    from progan.runs.run import resume, train
 
 
 def __getattr__(name: str) -> Any:

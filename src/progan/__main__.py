@@ -1,5 +1,5 @@
 """`python -m progan` is the command line."""
 
-from progan.cli import main
+from progan.cli.app import main
 
 main()

@@ -25,17 +25,18 @@ from torch import Tensor
 from fuzz.mutations import mutate, mutate_tree
 from progan import Discriminator, Generator, import_weights
 from progan.config import Config, make_config, to_yaml
-from progan.data.builtin import synthetic
-from progan.data.decoding import UnusablePictureError, decode, scan
-from progan.data.label_files import read_label_file, read_label_table
+from progan.config.documents import read_document
 from progan.data.packed import PackedSet
-from progan.data.sources import FolderSource, Source, open_source
 from progan.errors import DataError
-from progan.evaluation.images import ArrayImages
-from progan.models import tensor_file, weights
-from progan.recipes.documents import read_document
-from progan.training import checkpoint
-from progan.training.run_folder import RunFolder
+from progan.evaluation.image_set import ArrayImages
+from progan.models import weights
+from progan.preparation.builtin_sets import synthetic
+from progan.preparation.decoding import UnusablePictureError, decode, scan
+from progan.preparation.label_files import read_label_file, read_label_table
+from progan.preparation.sources import FolderSource, Source, open_source
+from progan.runs import checkpoint
+from progan.runs.run_folder import RunFolder
+from progan.system import tensor_file
 
 Make = Callable[[Random], bytes]
 PICTURES = ("png", "jpg", "gif", "bmp", "tif", "webp", "ppm", "jp2", "avif", "tga")

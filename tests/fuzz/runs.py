@@ -26,14 +26,14 @@ from fuzz.readers import (
     to_json,
     weight_readers,
 )
+from progan.cli.info import describe
 from progan.config import make_config
 from progan.errors import DataError
 from progan.evaluation.results import Result, read_results
-from progan.training import checkpoint
-from progan.training.alarm import Alarm
-from progan.training.logs import read_stats
-from progan.training.run_folder import Dataset, RunFolder
-from progan.viewers.info import describe
+from progan.runs import checkpoint
+from progan.runs.divergence import Alarm
+from progan.runs.logs import read_stats
+from progan.runs.run_folder import Dataset, RunFolder
 
 
 def run_readers(folder: Path) -> list[Reader]:

@@ -13,10 +13,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from progan.config.model import DiscriminatorOptions, GeneratorOptions, ModelOptions, NetworkOptions
+from progan.config.recipes import DEFAULT_RECIPE, recipe_about, recipe_names
 from progan.config.schema import in_words, option_schema
 from progan.config.systems import SEEN, SYSTEMS
 from progan.config.tree import Options
-from progan.recipes import DEFAULT_RECIPE, recipe_about, recipe_names
 
 OPTIONS_HEAD = """\
 # Options

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import ValidationError
 
+from progan.config.documents import read_document
 from progan.config.problems import explain
+from progan.config.recipes import DEFAULT_RECIPE, read_recipe
 from progan.config.tree import Config
 from progan.errors import ConfigError
-from progan.recipes import DEFAULT_RECIPE, read_recipe
-from progan.recipes.documents import read_document
 
 DECIDED_BY_PICTURES = (
     "data.resolution",

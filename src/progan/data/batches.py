@@ -7,7 +7,6 @@ draws the numbers of the whole batch, and takes to its device those of its share
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Self
@@ -18,23 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from progan.config import Config
-from progan.data.ahead import Ahead
+from progan.data.device_cache import ResidentLevel, resident_level
 from progan.data.packed import PackedSet
 from progan.data.pixels import fade_reals, ready, send, to_float
-from progan.data.resident import ResidentLevel, resident_level
-
-
-def random_generator(seed: int, purpose: str, clock: int, attempt: int = 0) -> np.random.Generator:
-    """Return a generator that depends on nothing but its arguments.
-
-    Args:
-        seed: Seed of the run, at least 0.
-        purpose: What the numbers are for; each purpose has its own stream.
-        clock: Images seen, or another counter, at least 0.
-        attempt: How often training has gone back and taken another way; each has its own numbers.
-    """
-    key = [seed, zlib.crc32(purpose.encode()), clock, *([attempt] if attempt else [])]
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+from progan.system.prefetch import Ahead
+from progan.system.randomness import random_generator
 
 
 @lru_cache(maxsize=4)

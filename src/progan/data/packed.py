@@ -21,9 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from progan.config import LabelForm, explain, level_resolution
-from progan.data.array_files import load_array
 from progan.errors import DataError
-from progan.files import parse_json
+from progan.system.files import parse_json
+from progan.system.npy_files import load_array
 
 FORMAT_VERSION = 2
 """The newest version that is read; `format_version` says which one is written."""

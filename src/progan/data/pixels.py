@@ -115,3 +115,7 @@ def tile(images: NDArray[np.uint8], columns: int, *, min_side: int = 0, gap: int
         big = images[i].repeat(factor, axis=1).repeat(factor, axis=2)
         canvas[:, top : top + height, left : left + width] = big
     return canvas
+
+
+Images = NDArray[np.uint8]
+"""[n, C, H, W], values 0 to 255."""

@@ -14,20 +14,20 @@ from typing import TypedDict, Unpack
 import numpy as np
 import torch
 
+from progan.distributed.work_sharing import Work
 from progan.errors import ConfigError, DataError
-from progan.evaluation.choice import DEFAULT, Extractors, make_metrics
-from progan.evaluation.dealing import Work
-from progan.evaluation.generated import GeneratedImages
-from progan.evaluation.images import ImageSet, choose, describe_shape
-from progan.evaluation.labels import Label
-from progan.evaluation.places import Place, open_images
+from progan.evaluation.generated_images import GeneratedImages
+from progan.evaluation.image_set import ImageSet, choose, describe_shape
+from progan.evaluation.open_images import Place, open_images
 from progan.evaluation.results import Result, append_result, find_result, require_appendable, software
-from progan.evaluation.sampling import label_vectors, whole
-from progan.metrics.computing import exact_float32
-from progan.metrics.feature_metrics import FeatureMetric
+from progan.generation.label_arguments import Label
+from progan.generation.sampling import label_vectors, whole
+from progan.metrics.exact_compute import exact_float32
+from progan.metrics.fid_kid_is import FeatureMetric
 from progan.metrics.metric import Metric
 from progan.metrics.path_length import Labels, PathLength, Render
-from progan.metrics.sliced_wasserstein import SlicedWassersteinMetric
+from progan.metrics.registry import DEFAULT, Extractors, make_metrics
+from progan.metrics.swd.distance import SlicedWassersteinMetric
 
 Stages = Callable[[str, int, int], None]
 """Called with (what is being done, done, total) at the beginning and after each batch."""

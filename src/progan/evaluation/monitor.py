@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from progan.data.packed import PackedSet
+from progan.distributed.work_sharing import Deal, alone
 from progan.errors import DataError
-from progan.evaluation.choice import ExtractorFile, Extractors, check_names, make_metrics, needs_extractor
-from progan.evaluation.dealing import Deal, alone
-from progan.evaluation.generated import GeneratedImages
-from progan.evaluation.images import ImageSet, MirroredImages, PackedImages
+from progan.evaluation.generated_images import GeneratedImages
+from progan.evaluation.image_set import ImageSet, MirroredImages, PackedImages
 from progan.evaluation.measure import compute, count_reals, feed, measure_path
 from progan.metrics.metric import Metric
 from progan.metrics.path_length import PathLength
+from progan.metrics.registry import ExtractorFile, Extractors, check_names, make_metrics, needs_extractor
 from progan.models.generator import Generator
 
 Progress = Callable[[int, int], None]

@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock
 
 from progan.errors import DataError, StorageError
-from progan.files import parse_json, storage_errors
+from progan.system.files import parse_json, storage_errors
 from progan.version import __version__
 
 FILE = "metrics.jsonl"

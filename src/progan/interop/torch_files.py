@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from progan.interop.arrays import ordered_dict, plain_shape
-from progan.interop.unpickling import Builder, Machine, Name, Refused
+from progan.interop.numpy_pickle import ordered_dict, plain_shape
+from progan.interop.safe_pickle import Builder, Machine, Name, Refused
 
 STORAGES = {
     "torch.FloatStorage": torch.float32,

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from progan.errors import CheckpointError, DataError
-from progan.files import atomic_path
-from progan.metrics.extractors import Extractor, Network
+from progan.metrics.extractor import Extractor, Network
+from progan.system.files import atomic_path
 
 Progress = Callable[[int, int], None]
 """Called with (bytes so far, bytes in all, 0 if not known)."""

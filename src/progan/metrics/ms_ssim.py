@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from progan.errors import DataError
-from progan.metrics.computing import computing
-from progan.metrics.images import ImageShapes, WaitingImages
-from progan.metrics.laplacian import wide
+from progan.metrics.exact_compute import computing
+from progan.metrics.image_checks import ImageShapes, WaitingImages
 from progan.metrics.metric import Metric
+from progan.metrics.swd.laplacian import wide
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the scales, finest first (Wang et al., 2003)."""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from progan.errors import ConfigError, DataError
-from progan.metrics.extractors import Extractor
-from progan.metrics.images import ImageShapes
+from progan.metrics.extractor import Extractor
+from progan.metrics.image_checks import ImageShapes
 from progan.metrics.metric import Images
 
 BLOCK = 2**12

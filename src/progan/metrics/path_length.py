@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from progan.errors import ConfigError, DataError
-from progan.metrics.extractors import Extractor
+from progan.metrics.extractor import Extractor
 
 Render = Callable[[Tensor, Tensor | None], Tensor]
 """Latents [n, size] and labels [n, L] or None in -> images [n, C, H, W], floating point, -1 to 1."""

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from progan.errors import ConfigError
-from progan.metrics.extractors import Extractor
-from progan.metrics.feature_metrics import FeatureMetric, KeptFeatures
+from progan.metrics.extractor import Extractor
+from progan.metrics.fid_kid_is import FeatureMetric, KeptFeatures
 from progan.metrics.neighbours import share_inside, squared_radii
 
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from progan.config import GeneratorOptions, Growth, LabelForm
 from progan.models.activations import activation, hidden_gain, leaky_slope, variance_gain
-from progan.models.fused import LeakyPixelNorm
 from progan.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
@@ -24,6 +23,7 @@ from progan.models.layers import (
     upscale2d,
     upscale2d_conv2d,
 )
+from progan.models.leaky_pixel_norm import LeakyPixelNorm
 from progan.models.network import Network, filters, read_options
 
 LABEL_EXAMPLES = 64

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from progan.config import NetworkOptions
 from progan.models.activations import hidden_gain
-from progan.models.convolution import convolve
+from progan.models.conv2d_gradfix import convolve
 
 
 def feature_maps(level: int, *, fmap_base: int, fmap_decay: float, fmap_max: int) -> int:

@@ -10,12 +10,12 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from progan.errors import CheckpointError
-from progan.files import parse_json
-from progan.models import tensor_file
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.models.layers import at_least_float32
 from progan.models.network import Network
+from progan.system import tensor_file
+from progan.system.files import parse_json
 
 FORMAT = "progan-weights-1"
 GENERATOR_FILE = "generator.safetensors"

@@ -18,10 +18,10 @@ from progan.data.batches import DiscriminatorBatch, GeneratorBatch
 from progan.errors import ConfigError
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
+from progan.training.cuda_graphs import Capture, CudaCapture, RecordedGradients, Shelf
 from progan.training.gradients import Batch, CompiledGradients, EagerGradients, Found, Function
 from progan.training.objective import Conditions, discriminator_stages, generator_stages
 from progan.training.precision import check_compiler
-from progan.training.recorded import Capture, CudaCapture, RecordedGradients, Shelf
 from progan.training.schedule import Phase, Point
 from progan.training.step import is_out_of_memory
 

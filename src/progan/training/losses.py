@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from progan.config import Adversarial, LabelForm
-from progan.models.derivatives import outside_autocast
+from progan.models.autograd import outside_autocast
 from progan.models.layers import at_least_float32
 
 

@@ -14,7 +14,11 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
-from progan.config import Precision, RunOptions
+from progan.config import (
+    Config,
+    Precision,
+    RunOptions,
+)
 from progan.errors import ConfigError
 
 SMALL_TYPES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -184,3 +188,9 @@ def _set_deterministic(mode: bool, *, warn_only: bool) -> None:
     now = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if now != (mode, warn_only):
         torch.use_deterministic_algorithms(mode, warn_only=warn_only)
+
+
+def settle(config: Config, device: torch.device) -> Config:
+    """Return the configuration with what the device decides; the run keeps it wherever it goes on."""
+    precision = choose_precision(config.run.precision, device)
+    return config.model_copy(update={"run": config.run.model_copy(update={"precision": precision})})

@@ -4,51 +4,17 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from progan.config import Config, LabelForm, level_resolution
+from progan.config import Config
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.training.adaptive import Augmenter
+from progan.training.adaptive_augment import Augmenter
 from progan.training.optimizer import Optimizer
 from progan.training.precision import needs_loss_scaling
-
-
-@dataclass(frozen=True)
-class ImageSpec:
-    """What the pictures decide about the networks.
-
-    Attributes:
-        channels: Channels of a picture.
-        base_shape: Height and width at level 0.
-        max_level: Highest level.
-        label_names: Names of the classes, or of the entries of the label vector; empty if there are none.
-        label_form: What a label vector holds.
-    """
-
-    channels: int
-    base_shape: tuple[int, int]
-    max_level: int
-    label_names: tuple[str, ...] = ()
-    label_form: LabelForm = "class"
-
-    def resolution(self, level: int) -> tuple[int, int]:
-        """Return height and width of a level."""
-        return level_resolution(self.base_shape, level)
-
-    def network_arguments(self) -> dict[str, Any]:
-        """Return them as the networks' constructors take them."""
-        return {
-            "channels": self.channels,
-            "base_shape": self.base_shape,
-            "max_level": self.max_level,
-            "label_size": len(self.label_names),
-            "label_names": self.label_names,
-            "label_form": self.label_form,
-        }
+from progan.training.spec import ImageSpec
 
 
 def build_networks(config: Config, spec: ImageSpec) -> tuple[Generator, Discriminator]:

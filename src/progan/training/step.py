@@ -16,10 +16,10 @@ import torch
 
 from progan.config import Config, per_level
 from progan.data.batches import DiscriminatorBatch, GeneratorBatch, micro_batches
+from progan.distributed.ranks import ALONE, Ranks
 from progan.errors import ConfigError
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.training.distributed import ALONE, Ranks
 from progan.training.gradients import Found, Function
 from progan.training.objective import (
     TERM_NAMES,

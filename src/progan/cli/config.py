@@ -1,0 +1,139 @@
+"""The options of the configuration on the command line, and the commands about configurations."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Group, Parameter
+from rich.console import Console
+
+from progan.cli.terminal.console import say
+from progan.config import (
+    AugmentOptions,
+    DataOptions,
+    DiscriminatorOptions,
+    GeneratorOptions,
+    LossOptions,
+    ModelOptions,
+    MonitorOptions,
+    OptimizerOptions,
+    Options,
+    RunOptions,
+    ScheduleOptions,
+    file_schema,
+    flatten,
+    load_config,
+    make_config,
+    to_recipe,
+)
+from progan.config.documents import read_document
+from progan.config.recipes import DEFAULT_RECIPE, read_recipe, recipe_about, recipe_head, recipe_names
+from progan.errors import ConfigError
+
+config_app = App(name="config", help="Show, check and describe configurations.")
+
+
+def _group(title: str, place: int) -> Parameter:
+    """Return what puts the options of a branch under a title of their own in the help."""
+    return Parameter(group=Group(title, sort_key=place))
+
+
+class _Model(ModelOptions):
+    """The options of the networks, under titles of their own."""
+
+    generator: Annotated[GeneratorOptions, _group("Generator", 5)] = GeneratorOptions()
+    discriminator: Annotated[DiscriminatorOptions, _group("Discriminator", 6)] = DiscriminatorOptions()
+
+
+class _Branches(Options):
+    """The options of the configuration, each branch under a title of its own."""
+
+    data: Annotated[DataOptions, _group("Pictures", 2)] = DataOptions()
+    augment: Annotated[AugmentOptions, _group("Augmentation", 3)] = AugmentOptions()
+    model: Annotated[_Model, _group("Networks", 4)] = _Model()
+    schedule: Annotated[ScheduleOptions, _group("Schedule", 7)] = ScheduleOptions()
+    loss: Annotated[LossOptions, _group("Loss", 8)] = LossOptions()
+    optimizer: Annotated[OptimizerOptions, _group("Optimizer", 9)] = OptimizerOptions()
+    run: Annotated[RunOptions, _group("Run", 10)] = RunOptions()
+    monitor: Annotated[MonitorOptions, _group("Monitoring", 11)] = MonitorOptions()
+
+
+Tree = Annotated[_Branches | None, Parameter(name="*", show_default=False)]
+
+
+def given(options: Options | None) -> dict[str, Any]:
+    """Return what was given on the command line, and no defaults, as a nested mapping."""
+    return {} if options is None else options.model_dump(mode="json", exclude_unset=True)
+
+
+def recipes(name: str | None = None) -> None:
+    """List the recipes that ship with progan, or print one with all its options.
+
+    Parameters
+    ----------
+    name
+        The recipe to print, as YAML.
+    """
+    console = Console()
+    if name is not None:
+        config = load_config(name)
+        head = f"{recipe_head(name)}\n" if name in recipe_names() else ""
+        say(console, head + to_recipe(config).rstrip())
+        return
+    width = min(console.width, 100)
+    for each in recipe_names():
+        about = recipe_about(each)
+        console.print(f"[bold]{each}[/bold]", highlight=False)
+        for text in (about.what, f"Source: {about.source}", f"Published: {about.published}"):
+            say(console, textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    "))
+
+
+@config_app.command
+def show(
+    *,
+    recipe: str = DEFAULT_RECIPE,
+    config: Path | None = None,
+    format: Literal["yaml", "json"] = "yaml",
+    options: Tree = None,
+) -> None:
+    """Print the configuration that recipe, file and options make together; it can be used as a file.
+
+    Parameters
+    ----------
+    recipe
+        Name of a recipe, or a file.
+    config
+        YAML, JSON or TOML file of options that is laid over the recipe.
+    format
+        How to print it.
+    """
+    made = load_config(recipe, given(options), file=config)
+    say(Console(), to_recipe(made, format).rstrip())
+
+
+@config_app.command
+def validate(file: Path, *, recipe: str = DEFAULT_RECIPE) -> None:
+    """Check a configuration file; says everything that is wrong with it.
+
+    Parameters
+    ----------
+    file
+        YAML, JSON or TOML file of options.
+    recipe
+        Recipe, or file, that it will be laid over.
+    """
+    tree, beneath = read_document(file), read_recipe(recipe)
+    try:
+        make_config(beneath, tree)
+    except ConfigError as error:
+        raise ConfigError(f"{file} over the recipe {recipe}:\n{error}") from None
+    say(Console(), f"{file} is valid over the recipe {recipe}; options that it sets: {len(flatten(tree))}")
+
+
+@config_app.command
+def schema() -> None:
+    """Print the JSON schema of configuration files, for editors."""
+    say(Console(), json.dumps(file_schema(), indent=2))

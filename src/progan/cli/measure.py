@@ -1,0 +1,388 @@
+"""The commands that measure: a generator against pictures, and one set of images against another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from progan.cli.measure_options import GAP, Flag, GapTraining, Measuring
+from progan.cli.terminal.console import interruptible, say
+from progan.cli.terminal.results_table import print_results
+from progan.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from progan.distributed.ranks import Ranks
+    from progan.distributed.work_sharing import Deal, Work
+    from progan.evaluation.generated_images import GeneratedImages
+    from progan.evaluation.image_set import ImageSet
+    from progan.metrics.extractor_files import Inception
+    from progan.runs.gap_of_run import GapOfRun
+    from progan.runs.run_folder import RunFolder
+
+AS_USUAL, GAP_AS_USUAL = Measuring(), GapTraining()
+
+
+def evaluate(
+    path: Path,
+    *,
+    data: Path | None = None,
+    label: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    part: str | None = None,
+    mirror: Annotated[bool | None, Parameter(negative="--no-mirror")] = None,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    neighbours: Path | None = None,
+    copies: GapTraining = GAP_AS_USUAL,
+    measuring: Measuring = AS_USUAL,
+) -> None:
+    """Measure a generator against real pictures; a number that is known already is not computed again.
+
+    Under torchrun, all processes share the work.
+
+    Parameters
+    ----------
+    path
+        Run folder or weight file.
+    data
+        Real pictures: folder, .zip, packed set or .npy file; default: those that the run was trained on.
+    label
+        Label of the samples, as in `progan generate`; default: any.
+    part
+        Of a packed set: train, validation, test or all; default: what the run was trained on.
+    mirror
+        Flip half of the reals; default: as the run was trained.
+    out
+        File of results; default: metrics.jsonl in the run folder, and none for a weight file.
+    neighbours
+        Also write a picture (.png): samples, each with the reals that are nearest to it in the extractor's
+        features.
+    """
+    from progan.distributed.ranks import join
+
+    asked = _Asked(path, data, label, part, mirror, out, neighbours)
+    with join() as ranks:
+        _measure_together(ranks, lambda: _open_generator(ranks, asked, measuring, copies))
+
+
+def compare(
+    a: Path,
+    b: Path,
+    *,
+    part: str = "train",
+    mirror: Flag = False,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    measuring: Measuring = AS_USUAL,
+) -> None:
+    """Measure one set of images against another. Each is a folder, .zip, packed set, .npy file or generator.
+
+    Under torchrun, all processes make the samples of generators; pictures are read by the first.
+
+    Parameters
+    ----------
+    a
+        The set that takes the part of the reals.
+    b
+        The set that is measured against it.
+    part
+        Of packed sets: train, validation, test or all.
+    mirror
+        Flip half of A.
+    out
+        File of results; default: none is written.
+    """
+    from progan.distributed.ranks import join
+
+    with join() as ranks:
+        _measure_together(ranks, lambda: _open_both(ranks, a, b, part, mirror, out, measuring))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `evaluate` is told of a generator and its reals; it explains them."""
+
+    path: Path
+    data: Path | None
+    label: str | None
+    part: str | None
+    mirror: bool | None
+    out: Path | None
+    neighbours: Path | None
+
+    def as_trained(self, run: RunFolder) -> _Asked:
+        """Return it with the pictures, their part and whether to flip them of a run, unless told else."""
+        from progan.evaluation.results import FILE
+
+        trained = run.config().data
+        return replace(
+            self,
+            data=self.data or run.pictures(),
+            part=self.part or trained.part,
+            mirror=trained.mirror if self.mirror is None else self.mirror,
+            out=self.out or run.path / FILE,
+        )
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What is measured; on other processes than the first, what they can help with.
+
+    Attributes:
+        options: How; without the duality gap among the metrics.
+        out: File of results, or None.
+        device: Where to compute.
+        images: The set that is measured, if any is.
+        reals: The set that it is compared with, if any.
+        generators: Those of both that make their images.
+        near: Reals to look for neighbours in, and the picture that is made of them; or None.
+        extractor: Makes features, if all can help with them or it is known that it will be needed.
+        gap: The duality gap, if asked for.
+    """
+
+    options: Measuring
+    out: Path | None
+    device: torch.device
+    images: ImageSet | None = None
+    reals: ImageSet | None = None
+    generators: tuple[GeneratedImages, ...] = ()
+    near: tuple[ImageSet, Path] | None = None
+    extractor: Inception | None = None
+    gap: GapOfRun | None = None
+
+    def facts(self) -> dict[str, str]:
+        """Return what all processes must agree about, by name."""
+        facts = {f"generator and samples {i}": G.fingerprint for i, G in enumerate(self.generators)}
+        if self.near is not None:
+            facts["reals for neighbours"] = self.near[0].fingerprint
+        if self.gap is not None:
+            facts[GAP] = sha256(self.gap.wanted.key().encode()).hexdigest()
+        return facts
+
+    def works(self, ranks: Ranks) -> list[Work]:
+        """Return what another process can do for the first; what takes long shows that it moves."""
+        from progan.evaluation.generated_images import GeneratedImages
+        from progan.evaluation.measure import path_work
+        from progan.evaluation.nearest_reals import neighbour_work
+        from progan.metrics.path_length import PathLength
+
+        works = [G.work for G in self.generators]
+        if self.extractor is not None and isinstance(self.images, GeneratedImages):
+            metric = PathLength(self.extractor.features, seed=self.options.seed_of_images)
+            works.append(path_work(metric, self.images))
+            if self.near is not None:
+                works.append(neighbour_work(self.images, self.near[0], self.extractor.features))
+        if self.gap is not None:
+            works.append(self.gap.work(lambda done, total: ranks.at(f"{GAP}, {done:,} of {total:,}")))
+        return works
+
+
+def _measure_together(ranks: Ranks, opened: Callable[[], _Opened]) -> None:
+    """Measure and print on the first process, while the others help it."""
+    from progan.distributed.work_sharing import follow, leading
+
+    # Each process reads the weights, which a training may replace meanwhile.
+    found = ranks.in_turn(opened, _Opened.facts)
+    if not ranks.first:
+        follow(ranks, found.works(ranks))
+        return
+    with leading(ranks) as deal:
+        for G in found.generators:
+            G.deal = deal
+        if found.gap is not None:
+            _measure_gap(ranks, found.gap, found.out, found.options.force, deal)
+        if found.options.metrics or (found.gap is None and found.near is None):
+            _measure(ranks, found)
+        if found.near is not None:
+            _write_neighbours(ranks, found, deal)
+
+
+def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: GapTraining) -> _Opened:
+    """Open what `evaluate` measures."""
+    from progan.evaluation.generated_images import GeneratedImages
+    from progan.evaluation.open_images import open_images
+    from progan.evaluation.results import FILE
+    from progan.runs.run_folder import RunFolder
+
+    device, seed = ranks.device(options.place(ranks.local_rank)), options.seed_of_images
+    gap = _open_gap(asked, options, copies, device)
+    options = replace(options, metrics=tuple(name for name in options.metrics if name != GAP))
+    if gap is not None and not options.metrics and asked.neighbours is None:
+        return _Opened(options, asked.out or asked.path / FILE, device, gap=gap)
+    images = open_images(asked.path, size=options.size, seed=seed, label=asked.label, device=device)
+    if not isinstance(images, GeneratedImages):
+        raise ConfigError(
+            f"{asked.path} is no generator; `progan compare` measures one set of images against another"
+        )
+    run = RunFolder(asked.path)
+    if run.exists():
+        images.about["images_seen"] = _images_seen(run)
+        asked = asked.as_trained(run)
+    size, part, reals = (images.shape[1], images.shape[2]), asked.part or "train", None
+    if asked.data is not None and ranks.first:
+        reals = open_images(
+            asked.data, size=size, part=part, mirror=bool(asked.mirror), seed=seed + 1, device=device
+        )
+    near = _open_near(asked, images, part, seed + 1, device)
+    extractor = _extractor(ranks, options, device, all_need_it=near is not None)
+    return _Opened(options, asked.out, device, images, reals, (images,), near, extractor, gap)
+
+
+def _open_both(
+    ranks: Ranks, a: Path, b: Path, part: str, mirror: bool, out: Path | None, options: Measuring
+) -> _Opened:
+    """Open what `compare` measures; generators on all processes, pictures, which one reads, on the first."""
+    from progan.evaluation.generated_images import GeneratedImages
+    from progan.evaluation.open_images import is_generator, open_images
+
+    if GAP in options.metrics:
+        raise ConfigError(
+            f"{GAP} is of the two networks of a run, not of two sets: progan evaluate RUN --metrics {GAP}"
+        )
+    device, seed = ranks.device(options.place(ranks.local_rank)), options.seed_of_images
+    # Another seed, so that two generators share no latents.
+    images, reals = (
+        open_images(place, size=options.size, part=part, seed=seed, device=device)
+        if ranks.first or is_generator(place)
+        else None
+        for place, seed in ((b, seed), (a, seed + 1))
+    )
+    generators = tuple(each for each in (images, reals) if isinstance(each, GeneratedImages))
+    if reals is not None and mirror:
+        reals = open_images(reals, mirror=True, seed=seed + 1)
+    extractor = _extractor(ranks, options, device)
+    return _Opened(options, out, device, images, reals, generators, extractor=extractor)
+
+
+def _open_near(
+    asked: _Asked, images: ImageSet, part: str, seed: int, device: torch.device
+) -> tuple[ImageSet, Path] | None:
+    """Open the reals that neighbours are looked for in, if that is asked for."""
+    from progan.evaluation.nearest_reals import require_enough
+    from progan.evaluation.open_images import open_images
+
+    if asked.neighbours is None:
+        return None
+    if asked.data is None or asked.neighbours.suffix.lower() != ".png":
+        raise ConfigError(
+            f"--neighbours {asked.neighbours}: give reals to look at (--data), and a name with .png"
+        )
+    # Not mirrored: a copy of a picture would not be found near its mirror image.
+    size = (images.shape[1], images.shape[2])
+    near = open_images(asked.data, size=size, part=part, seed=seed, device=device)
+    # What would hinder the picture is to be known before anything is measured.
+    require_enough(images, near)
+    return near, asked.neighbours
+
+
+def _open_gap(
+    asked: _Asked, options: Measuring, copies: GapTraining, device: torch.device
+) -> GapOfRun | None:
+    """Open the duality gap of a run, if that is asked for.
+
+    Raises:
+        ConfigError: if another metric has no such name, or an option does not belong to what is measured.
+    """
+    from progan.metrics.registry import check_names
+    from progan.runs.gap_of_run import GapOfRun
+
+    check_names([name for name in options.metrics if name != GAP])
+    if GAP not in options.metrics:
+        if copies != GAP_AS_USUAL:
+            raise ConfigError(
+                f"--gap-steps and --gap-lr are of {GAP}: add it to --metrics, or leave them out"
+            )
+        return None
+    others = {
+        "label": asked.label,
+        "part": asked.part,
+        "mirror": asked.mirror,
+        "resolution": options.resolution,
+        "num-reals": options.num_reals,
+    }
+    if given := [f"--{name}" for name, value in others.items() if value is not None]:
+        raise ConfigError(
+            f"{GAP} is of G and D as they were trained, on the validation and the test part: leave out "
+            f"{', '.join(given)}, or measure it by itself"
+        )
+    return GapOfRun.open(
+        asked.path, asked.data, num_images=options.num_images, seed=options.seed, steps=copies.gap_steps,
+        lr=copies.gap_lr, device=device,
+    )  # fmt: skip
+
+
+def _extractor(
+    ranks: Ranks, options: Measuring, device: torch.device, *, all_need_it: bool = False
+) -> Inception | None:
+    """Load the extractor where it will be used: a missing one is found before anything is measured."""
+    from progan.metrics.registry import check_names, needs_extractor
+
+    check_names(options.metrics)
+    here = needs_extractor(options.metrics) if ranks.first else "ppl" in options.metrics
+    return options.load(ranks, device) if here or all_need_it else None
+
+
+def _measure_gap(ranks: Ranks, gap: GapOfRun, out: Path | None, force: bool, deal: Deal) -> None:
+    """Measure the duality gap of a run, and print it."""
+    with interruptible(ranks, out) as progress:
+        result = gap.measure(
+            out=out, force=force, progress=lambda done, total: progress(GAP, done, total), deal=deal
+        )
+    console = Console()
+    print_results(console, [result])
+    state, how, adam = result.images, result.definition, result.definition["optimizer"]
+    say(
+        console,
+        f"{GAP}: of G and D at {state['resolution']}, alpha {state['alpha']:g}, after "
+        f"{result.about['images']['images_seen']:,} images; copies trained for {how['steps']} updates at "
+        f"{adam['lr']:g}; seed {result.seed}",
+    )
+    say(console, f"results: {out}")
+
+
+def _measure(ranks: Ranks, found: _Opened) -> None:
+    """Measure, and print a table."""
+    from progan.evaluation import measure
+
+    assert found.images is not None
+    options, out = found.options, found.out
+    with interruptible(ranks, out) as progress:
+        results = measure.evaluate(
+            found.images, found.reals, options.metrics, n=options.num_images, num_reals=options.num_reals,
+            seed=options.seed_of_images, device=found.device, extractor=found.extractor, out=out,
+            force=options.force, progress=progress,
+        )  # fmt: skip
+    console = Console()
+    print_results(console, results)
+    say(console, f"results: {out}" if out is not None else "not written down; --out FILE would")
+
+
+def _images_seen(run: RunFolder) -> int | None:
+    """Return how far a run has got, or None if no checkpoint can be read."""
+    from progan.runs.checkpoint import newest_record
+
+    record, _ = newest_record(run.checkpoints)
+    return None if record is None else record.images_seen
+
+
+def _write_neighbours(ranks: Ranks, found: _Opened, deal: Deal) -> None:
+    """Write a picture of samples and their nearest reals."""
+    from progan.evaluation.nearest_reals import neighbour_rows
+    from progan.generation.grids import save_grid
+
+    assert found.images is not None
+    assert found.near is not None
+    assert found.extractor is not None
+    reals, path = found.near
+    with interruptible(ranks, None) as progress:
+        together, nearest = neighbour_rows(
+            found.images, reals, found.extractor.features, deal=deal,
+            progress=lambda done, total: progress("neighbours", done, total),
+        )  # fmt: skip
+    save_grid(together, path, columns=1 + nearest.indices.shape[1])
+    say(Console(), f"samples (first column) and their nearest reals: {path}")

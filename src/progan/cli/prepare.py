@@ -1,0 +1,61 @@
+"""The command that makes a packed set of pictures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, validators
+from rich.console import Console
+
+from progan.config import PictureOptions, parse_resolution, split_resolution
+from progan.errors import Interrupted
+from progan.system.safe_stdout import patient
+
+if TYPE_CHECKING:
+    pass
+
+
+def prepare(
+    source: Path,
+    destination: Path,
+    *,
+    base_shape: tuple[int, int] | None = None,
+    workers: Annotated[int, Parameter(validator=validators.Number(gte=1))] | None = None,
+    options: Annotated[PictureOptions | None, Parameter(name="*")] = None,
+) -> None:
+    """Make a packed set of a folder or .zip of pictures; it continues where it was interrupted.
+
+    Parameters
+    ----------
+    source
+        Folder or .zip of pictures.
+    destination
+        Folder of the packed set; `progan train DESTINATION` uses it.
+    base_shape
+        Height and width of level 0.
+    workers
+        Processes; default: all cores.
+    """
+    from progan.cli.terminal.training import TerminalReporter
+    from progan.preparation.pack import prepare as prepare_set
+    from progan.system.signals import stop_on_signals
+
+    options = options or PictureOptions()
+    if options.resolution is not None:
+        split_resolution(parse_resolution(options.resolution), base_shape)
+    with TerminalReporter(Console(file=patient(sys.stdout))) as reporter, stop_on_signals() as stop:
+        try:
+            report = prepare_set(
+                source,
+                destination,
+                options,
+                base_shape=base_shape,
+                workers=workers,
+                progress=reporter.preparing,
+                stop=lambda: bool(stop),
+            )
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; the same command continues", stop.signal_number or 2) from None
+        reporter.prepared(report)

@@ -1,0 +1,100 @@
+"""Messages and bars, for every command; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from progan.errors import Interrupted
+from progan.system.safe_stdout import patient
+
+if TYPE_CHECKING:
+    from progan.distributed.ranks import Ranks
+    from progan.evaluation.measure import Stages
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar while the block runs; yields the function that moves it.
+
+    That takes (what is being done, done, total); a new name begins a new bar in the place of the old. Nothing
+    is shown where stderr is no terminal.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+
+        def show(what: str, done: int, total: int) -> None:
+            if not bar.tasks or bar.tasks[-1].description != what:
+                for task in bar.task_ids:
+                    bar.remove_task(task)
+                bar.add_task(what, total=None, rate="")
+            task = bar.tasks[-1].id
+            speed = bar.tasks[-1].speed
+            # A download may not know its size.
+            bar.update(task, completed=done, total=total or None, rate=f"{speed:,.0f}/s" if speed else "")
+
+        yield show
+
+
+@contextmanager
+def interruptible(ranks: Ranks, out: Path | None) -> Iterator[Stages]:
+    """Show `stages`, to the other processes too, which wait meanwhile; and turn Ctrl-C into words.
+
+    Args:
+        ranks: The processes.
+        out: The file that keeps what is finished, if there is one.
+
+    Raises:
+        Interrupted: at Ctrl-C.
+    """
+    with stages() as show:
+
+        def progress(what: str, done: int, total: int) -> None:
+            ranks.at(f"{what}, {done:,} of {total:,}")
+            show(what, done, total)
+
+        try:
+            yield progress
+        except KeyboardInterrupt:
+            kept = "" if out is None else "; what is finished is kept, the same command goes on"
+            raise Interrupted(f"interrupted{kept}", 2) from None
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration as `2d 03h`, `3h 05m`, `4m 09s` or `12s`."""
+    whole = round(seconds)
+    if whole >= 86400:
+        return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+    if whole >= 3600:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m {whole % 60:02d}s" if whole >= 60 else f"{whole}s"
+
+
+def format_bytes(size: int) -> str:
+    """Write a size in MiB or GiB."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def say(console: Console, message: str) -> None:
+    """Print a message as it is: no markup, no colours, no line breaks of the console's own."""
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def training_console() -> Console:
+    """Return where training reports: of the processes that torchrun has started, the first does."""
+    return Console(file=patient(sys.stdout), quiet=rank_of_environment() != 0)
+
+
+def rank_of_environment() -> int:
+    """Return which of the processes of torchrun this is; 0 if it has started none."""
+    rank = os.environ.get("RANK", "0")
+    return int(rank) if rank.isdigit() else 0

@@ -1,0 +1,145 @@
+"""The command that trains."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from progan.cli.config import Tree, given
+from progan.cli.terminal.console import say
+from progan.config import merge
+from progan.config.documents import read_document
+from progan.config.recipes import DEFAULT_RECIPE
+from progan.errors import ConfigError
+
+if TYPE_CHECKING:
+    pass
+from progan.cli.terminal.console import training_console
+
+
+def train(
+    source: str | None = None,
+    *,
+    out: Path | None = None,
+    recipe: str | None = None,
+    config: Path | None = None,
+    resume: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    memory_check: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    device: str | None = None,
+    devices: int | None = None,
+    on_divergence: Literal["stop", "rollback"] | None = None,
+    options: Tree = None,
+) -> None:
+    """Train a generator from pictures. The same command again goes on where it stopped.
+
+    Options win over the file of --config, that over the recipe, and that over the defaults; progan config
+    show prints what comes of it.
+
+    Parameters
+    ----------
+    source
+        Folder or .zip of pictures, a packed set, or builtin:glyphs.
+    out
+        Run folder; default: runs/SOURCE-RECIPE, or the name of the file of --config.
+    recipe
+        Name of a recipe (`progan recipes` lists them) or a file; default: paper-light-128.
+    config
+        YAML, JSON or TOML file of options that is laid over the recipe.
+    resume
+        Go on with this run; needs no source.
+    dry_run
+        Prepare and check everything, print the plan, and do not train.
+    memory_check
+        Try a step of the largest level first, to see whether the memory suffices.
+    device
+        Short for --run.device.
+    devices
+        Train in so many processes on this machine, on CUDA one a GPU; more machines: torchrun.
+    on_divergence
+        Short for --run.on-divergence.
+    """
+    from progan.distributed.launcher import launch, to_launch
+
+    if to_launch(devices, os.environ):
+        sys.exit(launch(cast(int, devices), sys.argv[1:]))
+    tree = given(options)
+    short = {"device": device, "on_divergence": on_divergence}
+    if any(value is not None for value in short.values()):
+        run = tree.setdefault("run", {})
+        run.update({name: value for name, value in short.items() if value is not None})
+    if (source is None) == (resume is None):
+        raise ConfigError("give either a source of pictures or --resume RUN")
+    if resume is not None and (out is not None or recipe is not None):
+        raise ConfigError("--resume goes on with a run as it is: leave out --out and --recipe")
+    if dry_run and memory_check:
+        raise ConfigError("--memory-check computes a step and --dry-run computes none: leave one out")
+    if resume is not None:
+        tree = merge({} if config is None else read_document(config), tree)
+        _resume(resume, tree, dry_run=dry_run, memory_check=memory_check)
+    else:
+        place = (str(source), out, recipe or DEFAULT_RECIPE)
+        _begin(*place, config, tree, dry_run=dry_run, memory_check=memory_check)
+
+
+def _begin(
+    source: str, out: Path | None, recipe: str, config: Path | None, tree: dict[str, Any], *,
+    dry_run: bool, memory_check: bool,
+) -> None:  # fmt: skip
+    """Train from pictures, or say what would happen."""
+    from progan.cli.terminal.training import TerminalReporter, print_plan
+    from progan.distributed.ranks import join
+    from progan.runs import checks
+    from progan.runs import run as training
+    from progan.system.signals import stop_on_signals
+
+    console = training_console()
+    with TerminalReporter(console) as reporter:
+        if dry_run:
+            with join() as ranks, stop_on_signals() as stop:
+                place = (source, out, recipe, tree, reporter, stop)
+                prepared = ranks.in_turn(
+                    lambda: checks.check(*place, file=config, ranks=ranks), training.facts
+                )
+            print_plan(console, prepared.plan, str(prepared.device), prepared.folder.path)
+            return
+        folder = training.train(
+            source,
+            out,
+            recipe=recipe,
+            file=config,
+            options=tree,
+            reporter=reporter,
+            memory_check=memory_check,
+        )
+    _say_done(console, folder)
+
+
+def _resume(run: Path, tree: dict[str, Any], *, dry_run: bool, memory_check: bool) -> None:
+    """Go on with a run, or say what would happen."""
+    from progan.cli.terminal.training import TerminalReporter, print_plan
+    from progan.distributed.ranks import join
+    from progan.runs import checks
+    from progan.runs import run as training
+    from progan.system.signals import stop_on_signals
+
+    console = training_console()
+    with TerminalReporter(console) as reporter:
+        if dry_run:
+            with join() as ranks, stop_on_signals() as stop:
+                prepared = ranks.in_turn(
+                    lambda: checks.check_resume(run, tree, reporter, stop, ranks=ranks), training.facts
+                )
+            print_plan(console, prepared.plan, str(prepared.device), prepared.folder.path)
+            return
+        folder = training.resume(run, options=tree, reporter=reporter, memory_check=memory_check)
+    _say_done(console, folder)
+
+
+def _say_done(console: Console, folder: Path) -> None:
+    say(console, f"run folder: {folder}\nuse it: progan generate {folder} --n 64 --out samples.png")

@@ -1,0 +1,1 @@
+"""Processes that train together: nobody else knows of them."""

@@ -1,0 +1,157 @@
+"""Work on many images done by several processes: the same as by one, in the same order.
+
+The first process leads: it alone knows what is wanted, and how long. The others follow: they do what it asks
+for until it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from progan.distributed.ranks import Ranks
+from progan.errors import Interrupted, RankError, ToldElsewhere
+
+Part: TypeAlias = NDArray[np.int64]
+"""Indices, of images or whatever the work is on, that are done at once, at least one."""
+
+Make: TypeAlias = Callable[[Part], NDArray[Any]]
+"""Makes something of each index of a part, [len(part), ...]: a pure function."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be made of indices.
+
+    Attributes:
+        name: Tells it from all other work: processes where it means the same do it for each other.
+        make: Makes it.
+        shape: Of what is made of one index.
+        dtype: Its type.
+    """
+
+    name: str
+    make: Make
+    shape: tuple[int, ...] = ()
+    dtype: type[np.generic] = np.float64
+
+
+Deal: TypeAlias = Callable[[Work, Sequence[Part]], Iterator[NDArray[Any]]]
+"""Has parts of some work done, and yields what `Work.make` returns for each, in order."""
+
+
+def alone(work: Work, parts: Sequence[Part]) -> Iterator[NDArray[Any]]:
+    """Do all parts here, each when it is asked for; see `Deal`."""
+    return map(work.make, parts)
+
+
+def in_parts(indices: Part, size: int) -> list[Part]:
+    """Cut indices into parts of a size; the last may be smaller.
+
+    Args:
+        indices: In the order in which they are wanted.
+        size: At least 1.
+    """
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+class _Wanted(TypedDict):
+    """What the first process asks for: a part for each process, of some work."""
+
+    work: str
+    parts: list[list[int]]
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@contextmanager
+def leading(ranks: Ranks) -> Iterator[Deal]:
+    """Give the first process what does work together with the others, which `follow` meanwhile.
+
+    The end of the block lets them go on, also if it ends with an error. Not if a process is lost or this one
+    is interrupted (amid a part, perhaps): then all of them end, as `Ranks` tells them.
+
+    Args:
+        ranks: The processes.
+
+    Raises:
+        RankError, ToldElsewhere: if a process is lost or has failed.
+    """
+    if ranks.size == 1:
+        yield alone
+        return
+    try:
+        yield partial(_lead, ranks)
+    except (RankError, ToldElsewhere, Interrupted):
+        raise
+    except Exception:
+        ranks.from_first(None)
+        raise
+    ranks.from_first(None)
+
+
+def follow(ranks: Ranks, works: Sequence[Work]) -> None:
+    """Do what the first process asks for within its `leading`; all others call this.
+
+    Args:
+        ranks: The processes.
+        works: What can be done here. Work of another name, which means something else there, the first does
+            by itself.
+
+    Raises:
+        RankError, ToldElsewhere: if a process is lost or has failed.
+    """
+    makes = {work.name: work.make for work in works}
+    done: _Wanted | None = None
+    while (wanted := ranks.from_first(done)) is not None:
+        _exchange(ranks, makes.get(wanted["work"], _cannot), wanted)
+
+
+def _cannot(_part: Part) -> NDArray[Any]:
+    raise NotImplementedError
+
+
+def _lead(ranks: Ranks, work: Work, parts: Sequence[Part]) -> Iterator[NDArray[Any]]:
+    """Deal parts to the processes, one each, and so on; yield what is made of each in order. See `Deal`."""
+    for turn in range(0, len(parts), ranks.size):
+        dealt = parts[turn : turn + ranks.size]
+        wanted: _Wanted = {
+            "work": work.name,
+            "parts": [part.tolist() for part in dealt],
+            "shape": work.shape,
+            "dtype": np.dtype(work.dtype).name,
+        }
+        for part, made in zip(dealt, _exchange(ranks, work.make, ranks.from_first(wanted)), strict=True):
+            yield work.make(part) if made is None else made
+
+
+def _exchange(ranks: Ranks, make: Make, wanted: _Wanted) -> list[NDArray[Any] | None]:
+    """Do this process's part, and give what it makes to the first.
+
+    Returns:
+        On the first what was made of each part, None where it could not be made; on the others nothing.
+    """
+    parts = wanted["parts"]
+    ranks.at(f"{wanted['work'].split(':')[0]} from {parts[0][0]:,}")
+    own = parts[ranks.rank] if ranks.rank < len(parts) else []
+    kind = getattr(torch, wanted["dtype"])
+    made, count = torch.zeros((max(map(len, parts)), *wanted["shape"]), dtype=kind), 0
+    # Whatever hinders it, the others wait for an answer; then the first does the part or meets the same.
+    try:
+        if own:
+            made[: len(own)] = torch.from_numpy(make(np.array(own, np.int64)))
+            count = len(own)
+    except (RankError, ToldElsewhere):
+        raise
+    except Exception:
+        count = 0
+    counts, all_made = ranks.gather(torch.tensor(count)), ranks.gather(made)
+    each = zip(parts, counts, all_made, strict=False)  # there may be fewer parts than processes
+    return [there[: len(part)].numpy() if int(n) == len(part) else None for part, n, there in each]

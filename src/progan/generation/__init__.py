@@ -1,0 +1,1 @@
+"""From a trained generator to images: samples, files, grids, videos."""

@@ -1,0 +1,128 @@
+"""The plan of a run, worked out without training: phases, sizes, memory, operations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from progan.config import Config, per_level
+from progan.errors import ConfigError
+from progan.models.discriminator import Discriminator
+from progan.models.generator import Generator
+from progan.models.morph import require_morphable
+from progan.performance.iteration_cost import FLOAT32, Costs
+from progan.training.schedule import Phase, Schedule
+from progan.training.spec import ImageSpec
+
+FIXED_WORK = 40e6
+"""What an image costs besides its floating-point operations, counted as such operations.
+
+The time of small layers goes into starting them. The value fits the four levels of the quickstart recipe on
+one CPU core, and only serves the estimate of the remaining time.
+"""
+
+WORKSPACE = 1.4
+"""Peak memory over what is counted, for what kernels need and allocators lose; measured on a CPU: 1.03 to
+1.38 from a GiB on, and more below, where what a process needs anyway counts (docs/performance.md)."""
+
+
+@dataclass(frozen=True)
+class LevelCost:
+    """What one level asks for.
+
+    Attributes:
+        g_parameters, d_parameters: Parameters in use, with the level fading in.
+        activation_bytes: Of activations and gradients, at once, in the larger of the D and G steps.
+        flops_per_image: Floating-point operations for each real image shown: of D's step, its penalties as
+            often as they are due, and G's step, which comes once in `loss.d_steps`.
+    """
+
+    g_parameters: int
+    d_parameters: int
+    activation_bytes: int
+    flops_per_image: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is known about a run before its first step.
+
+    Attributes:
+        config: Resolved configuration.
+        spec: Shapes.
+        schedule: Phases and points.
+        costs: One entry a level.
+        pictures: Pictures that are trained on.
+        state_bytes: Weights, average and moments of the whole networks.
+    """
+
+    config: Config
+    spec: ImageSpec
+    schedule: Schedule
+    costs: tuple[LevelCost, ...]
+    pictures: int
+    state_bytes: int
+
+    def memory(self, phase: Phase) -> int:
+        """Return the estimated peak memory of a phase in bytes."""
+        return round(WORKSPACE * (self.state_bytes + self.costs[phase.level].activation_bytes))
+
+    def operations(self) -> float:
+        """Return the floating-point operations of the whole run."""
+        return sum((p.end - p.start) * self.costs[p.level].flops_per_image for p in self.schedule.phases)
+
+    def work(self, images_seen: int) -> float:
+        """Return the work that is left after `images_seen` images, in floating-point operations."""
+        return sum(
+            max(0, phase.end - max(phase.start, images_seen))
+            * (self.costs[phase.level].flops_per_image + FIXED_WORK)
+            for phase in self.schedule.phases
+        )
+
+
+def make_plan(config: Config, spec: ImageSpec, pictures: int) -> Plan:
+    """Work out the plan of a run; nothing is allocated on any device.
+
+    Args:
+        config: Resolved configuration.
+        spec: Shapes.
+        pictures: Pictures that are trained on.
+
+    Raises:
+        ConfigError: if networks cannot grow as the schedule asks, or as in `Schedule`.
+    """
+    costs = Costs(config, spec)
+    if config.schedule.growth == "morph":
+        _require_morphable(config, costs.G, costs.D)
+    g, d = (sum(p.numel() for p in network.parameters()) for network in (costs.G, costs.D))
+    return Plan(
+        config=config,
+        spec=spec,
+        schedule=Schedule(config, spec.max_level, pictures),
+        costs=tuple(_cost(costs, config, level) for level in range(spec.max_level + 1)),
+        pictures=pictures,
+        # float32: weights and two moments of G and D, and the average of G
+        state_bytes=FLOAT32 * (3 * (g + d) + g),
+    )
+
+
+def _require_morphable(config: Config, *networks: Generator | Discriminator) -> None:
+    """Check that each level can grow out of the one below, before anything is trained."""
+    for network in networks:
+        for level in range(config.schedule.start_level + 1, network.max_level + 1):
+            try:
+                require_morphable(network, level)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+
+
+def _cost(costs: Costs, config: Config, level: int) -> LevelCost:
+    """Return what a level asks for while it comes in, which is the most."""
+    n, interval = per_level(config.schedule.batch_size, level), config.loss.penalty_interval
+    d, g = costs.discriminator(level, fading=True), costs.generator(level, fading=True)
+    d_operations = d.work.operations
+    if interval > 1:
+        without = costs.discriminator(level, fading=True, penalize=False).work.operations
+        d_operations = without + (d_operations - without) / interval
+    operations = d_operations + g.work.operations / config.loss.d_steps
+    used = costs.used_parameters(level, fading=True)
+    return LevelCost(*used, max(d.peak, g.peak), operations / n)

@@ -1,0 +1,192 @@
+"""Variants that take turns: one round of iterations each, again and again."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+
+from progan.config import per_level
+from progan.data.packed import PackedSet
+from progan.errors import ConfigError
+from progan.performance.breakdown import Parts, measure_parts
+from progan.performance.estimate import Plan
+from progan.performance.peak_rates import seconds
+from progan.performance.variants import Variant
+from progan.training.iteration import Updates
+from progan.training.precision import settings
+from progan.training.schedule import Phase, Point
+from progan.training.step import is_out_of_memory
+
+WARM_UP = 3
+"""Rounds before those that count: algorithms are chosen in them, updates recorded and compiled."""
+
+WORTH_SAYING = 10.0
+"""Seconds of a first round, with what is compiled and chosen in it, from which they are mentioned."""
+
+BURST_SECONDS = 0.2
+"""Where a device computes while the program goes on, a round takes at least so long."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What was measured of one variant in one phase.
+
+    Attributes:
+        seconds: An iteration takes, in the median; None if memory did not suffice.
+        ratio: How many times as fast as the first variant, the median of paired rounds; None if either was
+            not measured.
+        parts: What its parts take alone; None if memory did not suffice.
+        first_seconds: What the first round took, with everything that happens once.
+        peak_memory: Bytes in use at once, on CUDA; None elsewhere, where they cannot be measured.
+        notes: What else happened, in words.
+    """
+
+    seconds: float | None = None
+    ratio: float | None = None
+    parts: Parts | None = None
+    first_seconds: float | None = None
+    peak_memory: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Runner:
+    """One variant, which makes iterations on request.
+
+    Args:
+        variant: What it is.
+        plan: What to train, with the configuration of the variant.
+        packed: Pictures.
+        device: Where to compute.
+    """
+
+    def __init__(self, variant: Variant, plan: Plan, packed: PackedSet, device: torch.device) -> None:
+        self._plan, self._device = plan, device
+        self._notes: list[str] = []
+        self._updates = Updates(plan, packed, device, self._notes.append)
+        variant.place(self._updates)
+        self._phase, self._point = plan.schedule.phases[0], plan.schedule.at(0)
+        self._iterations = 1
+        self.times: list[float] = []
+        self.failed = False
+        self._first: float | None = None
+        self._peak: int | None = None
+
+    def enter(self, phase: Phase) -> None:
+        """Get ready for a phase and warm up."""
+        self._phase, self._point = phase, _within(self._plan, phase)
+        self._updates.state.images_seen = self._plan.schedule.entry(phase)
+        self._notes.clear()
+        self.times, self.failed, self._first, self._peak = [], False, None, None
+        self._iterations = self._plan.config.loss.penalty_interval  # one with penalties, d_steps times
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        before = self._allocated() - self._own_bytes()
+        for _ in range(WARM_UP):
+            self.turn()
+            if self.failed:
+                return
+            self._first = self.times[0] * self._iterations if self._first is None else self._first
+        if self._device.type == "cuda":
+            self._peak = torch.cuda.max_memory_allocated(self._device) - before
+        if self._device.type != "cpu":
+            self._iterations *= max(1, round(BURST_SECONDS / (self.times[-1] * self._iterations)))
+        self.times.clear()
+
+    def turn(self) -> None:
+        """Make a round of iterations and note the seconds of one; nothing is waited for within a round."""
+        if self.failed:
+            return
+        with settings(self._plan.config.run, self._device):
+            try:
+                taken = seconds(self._iterate, self._device)
+            except (RuntimeError, ConfigError) as error:
+                if not isinstance(error, ConfigError) and not is_out_of_memory(error):
+                    raise
+                self.failed = True
+                self._notes.append(f"out of memory: {str(error).splitlines()[0]}")
+            else:
+                self.times.append(taken / self._iterations)
+        if self.failed:
+            self._make_room()
+
+    def result(self, reference: Sequence[float], rounds: int) -> Timed:
+        """Return what was measured, and measure the parts.
+
+        Args:
+            reference: Times of the first variant in the same rounds; empty if there are none.
+            rounds: How often to measure the parts.
+        """
+        if self.failed:
+            return Timed(first_seconds=self._first, notes=tuple(self._notes))
+        ratio = None
+        if reference:
+            # Rounds are paired: the ratio of neighbours in time is steadier than that of the medians.
+            ratio = median(a / b for a, b in zip(reference, self.times, strict=True))
+        timed = Timed(median(self.times), ratio, None, self._first, self._peak)
+        if self._first is not None and self._first > WORTH_SAYING:
+            self._notes.append(f"the first round took {self._first:.0f} s")
+        try:
+            with settings(self._plan.config.run, self._device):
+                timed = replace(timed, parts=measure_parts(self._updates, self._point, rounds))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            self._notes.append("its parts did not fit into memory by themselves")
+        return replace(timed, notes=tuple(self._notes))
+
+    def _iterate(self) -> None:
+        state, loss = self._updates.state, self._plan.config.loss
+        ahead = self._iterations * loss.d_steps * self._point.batch_size
+        if state.images_seen + ahead > self._phase.end:
+            state.images_seen = self._plan.schedule.entry(self._phase)
+        for _ in range(self._iterations):
+            self._updates.iterate(self._point)
+
+    def _allocated(self) -> int:
+        return torch.cuda.memory_allocated(self._device) if self._device.type == "cuda" else 0
+
+    def _own_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self._updates.state.tensors().values())
+
+    def _make_room(self) -> None:
+        """Drop what a failed iteration has left."""
+        state = self._updates.state
+        for optimizer in (state.g_optimizer, state.d_optimizer):
+            optimizer.drop_gradients()
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def take_turns(runners: Sequence[Runner], phase: Phase, rounds: int) -> list[Timed]:
+    """Measure all variants in one phase; the ratios are to the first.
+
+    Args:
+        runners: The variants.
+        phase: The phase.
+        rounds: Rounds that count, at least 1.
+    """
+    for runner in runners:
+        runner.enter(phase)
+    for _ in range(rounds):
+        for runner in runners:
+            runner.turn()
+    first = [] if runners[0].failed else runners[0].times
+    return [runner.result(first, rounds) for runner in runners]
+
+
+def _within(plan: Plan, phase: Phase) -> Point:
+    """Return what the schedule says within a phase, half-way if its level comes in."""
+    optimizer, level = plan.config.optimizer, phase.level
+    return Point(
+        phase=phase,
+        alpha=1.0 if phase.kind == "stabilise" else 0.5,
+        batch_size=per_level(plan.config.schedule.batch_size, level),
+        g_lr=per_level(optimizer.g_lr, level),
+        d_lr=per_level(optimizer.d_lr, level),
+        update=0,
+    )

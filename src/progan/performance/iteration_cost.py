@@ -1,0 +1,286 @@
+"""What one iteration of training asks of a machine, counted from the shapes: operations, bytes, memory."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from progan.config import Config, per_level
+from progan.data.batches import DiscriminatorBatch, GeneratorBatch
+from progan.models.discriminator import Discriminator
+from progan.models.generator import Generator
+from progan.performance.op_counter import Counter, Work
+from progan.training.augment import DRAWS
+from progan.training.objective import Conditions, Stage, discriminator_stages, generator_stages, total
+from progan.training.optimizer import is_used, level_of
+from progan.training.precision import SMALL_TYPES, autocast
+from progan.training.spec import ImageSpec
+from progan.training.state import build_networks
+
+FLOAT32 = 4
+ADAM = Work(operations=12, least_bytes=7 * FLOAT32, bytes=7 * FLOAT32)
+"""Of each parameter: two moments (3 and 4 operations) and the weight (5); weight, gradient and moments are
+read, all but the gradient written."""
+
+AVERAGE = Work(operations=3, least_bytes=3 * FLOAT32, bytes=3 * FLOAT32)
+"""Of each parameter: lerp; both are read, one written."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What one update of one network asks for, without its optimizer.
+
+    Attributes:
+        work: Of the whole batch.
+        peak: Bytes of tensors at once, at most: activations, gradients, the batch.
+    """
+
+    work: Work
+    peak: int
+
+
+@dataclass(frozen=True)
+class IterationCost:
+    """What one iteration asks for: `loss.d_steps` updates of D and of the average, and one of G.
+
+    Attributes:
+        level: The level.
+        fading: Whether it comes in.
+        images: Real images shown: batch times `loss.d_steps`.
+        d: D's updates without penalties and optimizer, with the fakes that G makes for them.
+        penalty: What the penalties of D's gradients add, as often as they are due on average.
+        g: G's update without optimizer.
+        optimizer: Adam and the average.
+        state_bytes: Weights of both networks and of the average, and Adam's moments of what is trained.
+        activation_bytes: Most bytes of tensors that the larger update has at once: activations, gradients,
+            the batch.
+    """
+
+    level: int
+    fading: bool
+    images: int
+    d: Work
+    penalty: Work
+    g: Work
+    optimizer: Work
+    state_bytes: int
+    activation_bytes: int
+
+    @property
+    def work(self) -> Work:
+        """Everything together."""
+        return self.d + self.penalty + self.g + self.optimizer
+
+    @property
+    def memory(self) -> int:
+        """Bytes of all tensors at once, at most."""
+        return self.state_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a machine can do at most.
+
+    Attributes:
+        operations: Floating-point operations a second.
+        bandwidth: Bytes a second that are read or written.
+    """
+
+    operations: float
+    bandwidth: float
+
+    def floor(self, work: Work) -> float:
+        """Return the seconds that work takes at least: those of its operations or of its bytes."""
+        return max(work.operations / self.operations, work.least_bytes / self.bandwidth)
+
+
+class Costs:
+    """Counts what the iterations of a configuration ask for; nothing is allocated on any device.
+
+    Up- and downscaling is counted in its fused form. What loading a batch costs is not counted.
+
+    Args:
+        config: Resolved configuration.
+        spec: Shapes.
+
+    Attributes:
+        G, D: The networks, without numbers.
+    """
+
+    def __init__(self, config: Config, spec: ImageSpec) -> None:
+        self._config = config
+        with torch.device("meta"):
+            self.G, self.D = build_networks(config, spec)
+        self._fake: FakeTensorMode | None = None
+        if config.run.precision in SMALL_TYPES:
+            # Mixed precision casts what is on a device; `meta` is none, but a fake tensor says that it is.
+            self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+            with self._fake:
+                self.G.to_empty(device="cpu")
+                self.D.to_empty(device="cpu")
+        self._counted = lru_cache(maxsize=None)(self._count)
+
+    def iteration(self, level: int, *, fading: bool) -> IterationCost:
+        """Count one iteration at a level.
+
+        Args:
+            level: The level.
+            fading: Whether it comes in, faded or morphed; at level 0 that makes no difference.
+        """
+        config, fading = self._config, fading and level > 0
+        n, d_steps = per_level(config.schedule.batch_size, level), config.loss.d_steps
+        plain = self.discriminator(level, fading=fading, penalize=False)
+        g = self.generator(level, fading=fading)
+        whole = self.discriminator(level, fading=fading)
+        return IterationCost(
+            level=level,
+            fading=fading,
+            images=n * d_steps,
+            d=plain.work * d_steps,
+            penalty=(whole.work - plain.work) * (d_steps / config.loss.penalty_interval),
+            g=g.work,
+            optimizer=self._optimizer(level, fading),
+            state_bytes=self._state_bytes(level, fading),
+            activation_bytes=max(whole.peak, g.peak),
+        )
+
+    def discriminator(self, level: int, *, fading: bool, penalize: bool = True) -> Counted:
+        """Count one update of D, with or without its penalties, and without its optimizer."""
+        loss = self._config.loss
+        penalties = loss.gp_lambda + loss.r1_gamma + loss.r2_gamma > 0
+        return self._scaled("D", level, fading, penalize and penalties)
+
+    def generator(self, level: int, *, fading: bool) -> Counted:
+        """Count one update of G, without its optimizer."""
+        return self._scaled("G", level, fading, False)
+
+    def largest_part(self, memory: float, level: int, *, fading: bool) -> int:
+        """Return how many images of a batch can be computed at once: all, or whole minibatch-stddev groups.
+
+        Args:
+            memory: Bytes that there are.
+            level: The level.
+            fading: Whether it comes in.
+
+        Returns:
+            0 if not even one group fits.
+        """
+        n, fading = per_level(self._config.schedule.batch_size, level), fading and level > 0
+        group = min(self.D.stddev_group, n) or 1
+        room = memory - self._state_bytes(level, fading)
+
+        def excess(groups: int) -> float:
+            count = groups * group
+            peaks = (self._counted(kind, level, fading, kind == "D", count).peak for kind in ("D", "G"))
+            return max(peaks) - room
+
+        if excess(n // group) <= 0:
+            return n
+        return group * bisect_right(range(1, n // group), 0.0, key=excess)
+
+    def used_parameters(self, level: int, *, fading: bool) -> tuple[int, int]:
+        """Return how many parameters of G and of D a level trains."""
+        g, d = (sum(sizes.values()) for sizes in (_used(net, level, fading) for net in (self.G, self.D)))
+        return g, d
+
+    def _scaled(self, kind: str, level: int, fading: bool, penalize: bool) -> Counted:
+        """Count one part of the batch, as large as computed at once, and multiply by the number of parts."""
+        n = per_level(self._config.schedule.batch_size, level)
+        group, part = min(self.D.stddev_group, n) or 1, n
+        if self._config.run.micro_batch is not None:
+            part = min(n, max(group, per_level(self._config.run.micro_batch, level) // group * group))
+        counted = self._counted(kind, level, fading and level > 0, penalize, part)
+        return Counted(counted.work * (n / part), counted.peak)
+
+    def _count(self, kind: str, level: int, fading: bool, penalize: bool, n: int) -> Counted:
+        """Count the loss of `kind`, G or D, of n images, and its gradients."""
+        config = self._config
+        self.D.requires_grad_(kind == "D")
+        with self._shapes_only(), Counter() as counter:
+            at = Conditions(
+                level=level,
+                alpha=torch.empty(()) if fading else None,
+                probability=torch.empty(()) if config.augment.policy else None,
+                penalize=penalize,
+            )
+            trained = list((self.D if kind == "D" else self.G).parameters())
+
+            def backward(stage: Stage) -> None:
+                with autocast(config.run.precision, torch.device("cpu")):
+                    losses = total(stage(), config)
+                torch.autograd.backward(losses.sum() / n, inputs=trained)
+
+            with autocast(config.run.precision, torch.device("cpu")):
+                stages = self._d_stages(n, at) if kind == "D" else self._g_stages(n, at)
+            for stage in stages:
+                backward(stage)
+            self.G.zero_grad()
+            self.D.zero_grad()
+        return Counted(counter.work, counter.peak)
+
+    def _d_stages(self, n: int, at: Conditions) -> list[Stage]:
+        draws = torch.empty(n, DRAWS)
+        batch = DiscriminatorBatch(
+            reals=self._images(n, at.level),
+            labels=torch.empty(n, self.G.label_size),
+            latents=torch.empty(n, self.G.latent_size),
+            mixing=torch.empty(n),
+            noise=torch.empty(n, 2),
+            augment_real=draws,
+            augment_fake=draws,
+        )
+        return discriminator_stages(self.G, self.D, batch, at, self._config)
+
+    def _g_stages(self, n: int, at: Conditions) -> list[Stage]:
+        draws = torch.empty(n, DRAWS)
+        batch = GeneratorBatch(
+            latents=torch.empty(n, self.G.latent_size),
+            labels=torch.empty(n, self.G.label_size),
+            reals=self._images(n, at.level) if self._config.loss.adversarial == "relativistic" else None,
+            augment_real=draws,
+            augment_fake=draws,
+        )
+        return generator_stages(self.G, self.D, batch, at, self._config)
+
+    def _images(self, n: int, level: int) -> Tensor:
+        return torch.empty(n, self.G.channels, *self.G.resolution(level))
+
+    def _optimizer(self, level: int, fading: bool) -> Work:
+        """Return what Adam and the average ask for, of the parameters that are trained."""
+        g, d = (_used(network, level, fading) for network in (self.G, self.D))
+        d_steps = self._config.loss.d_steps
+        # PyTorch calls two operators for each group of parameters, one a level; and one for the average.
+        calls = Work(operators=2 * (len(g) + d_steps * len(d)) + d_steps)
+        updated, averaged = sum(g.values()) + d_steps * sum(d.values()), d_steps * sum(g.values())
+        return ADAM * updated + AVERAGE * averaged + calls
+
+    def _state_bytes(self, level: int, fading: bool) -> int:
+        weights = [sum(p.numel() for p in network.parameters()) for network in (self.G, self.G, self.D)]
+        moments = 2 * sum(self.used_parameters(level, fading=fading))
+        return FLOAT32 * (sum(weights) + moments)
+
+    @contextmanager
+    def _shapes_only(self) -> Iterator[None]:
+        """Make tensors without numbers while the block runs."""
+        if self._fake is None:
+            with torch.device("meta"):
+                yield
+        else:
+            with self._fake, torch.device("cpu"):
+                yield
+
+
+def _used(network: Generator | Discriminator, level: int, fading: bool) -> dict[int, int]:
+    """Return how many parameters are trained at a level, by the level at which they begin to train."""
+    sizes: dict[int, int] = {}
+    for name, parameter in network.named_parameters():
+        if is_used(name, level, fading=fading and network.growth == "fade"):
+            sizes[level_of(name)] = sizes.get(level_of(name), 0) + parameter.numel()
+    return sizes

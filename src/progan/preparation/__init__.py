@@ -1,0 +1,1 @@
+"""From pictures of any kind to a packed set."""

@@ -1,0 +1,351 @@
+"""From a source of pictures to a packed set: list, scan, decide, then decode, fit and store.
+
+Work that was interrupted, even by a power cut, continues where it was when the same call is made again, and
+ends in the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel
+
+from progan.config import DataOptions, LabelForm, PictureOptions, level_resolution
+from progan.data.packed import PackedSet, format_version, is_packed
+from progan.errors import ConfigError, DataError, StorageError
+from progan.preparation.builtin_sets import is_builtin, make_builtin
+from progan.preparation.decoding import Header, scan
+from progan.preparation.fitting import FitTask, Fitted, fit_picture
+from progan.preparation.pack_plan import Plan, label_file_path, make_plan, no_pictures
+from progan.preparation.packed_writer import (
+    Writer,
+    check_destination,
+    check_space,
+    clear_partial,
+    partial_folder,
+)
+from progan.preparation.report import PrepareReport
+from progan.preparation.sources import Listing, Source, open_source
+from progan.system.files import parse_json, storage_errors, write_text
+from progan.system.worker_pool import run_chunks, usable_cores
+
+__all__ = ["PrepareReport", "find_or_prepare", "prepare"]
+
+C = TypeVar("C")
+R = TypeVar("R")
+CHUNK = 64
+CHUNK_BYTES = 8 << 20
+CRASHED = "decoding it ends the process: the file is damaged"
+
+
+class _State(BaseModel):
+    """How far the work has come: `done` pictures of the plan; `failed` are those without pixels, by place."""
+
+    done: int = 0
+    failed: dict[int, str] = {}
+    upscaled: int = 0
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one call was asked to do."""
+
+    source: Source
+    listing: Listing
+    options: PictureOptions
+    base_shape: tuple[int, int] | None
+    workers: int | None
+    progress: Callable[[int, int], None] | None
+    stop: Callable[[], bool] | None
+    key: str
+
+    def tell(self, done: int, total: int) -> None:
+        """Pass on how far the work is."""
+        if self.progress is not None:
+            self.progress(done, total)
+
+    def run(
+        self, function: Callable[[C, str], R | str], context: C, names: Sequence[str], size: int
+    ) -> Generator[list[R | str], None, None]:
+        """Yield results chunk by chunk, asking between the chunks whether to stop."""
+        chunks = (names[i : i + size] for i in range(0, len(names), size))
+        # A process for less than one full chunk would take longer to start than to work.
+        automatic = min(usable_cores(), max(1, len(names) // CHUNK))
+        workers = self.workers or automatic
+        with closing(run_chunks(function, context, chunks, workers, CRASHED)) as results:
+            for result in results:
+                yield result
+                if self.stop is not None and self.stop():
+                    raise KeyboardInterrupt
+
+
+def prepare(
+    source: Path,
+    destination: Path,
+    options: PictureOptions = PictureOptions(),  # noqa: B008 - frozen
+    *,
+    base_shape: tuple[int, int] | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> PrepareReport:
+    """Make a packed set of the pictures in a folder or .zip file.
+
+    If an earlier call with the same pictures and options was interrupted, it continues; if it was finished,
+    nothing is done.
+
+    Args:
+        source: The folder or .zip file.
+        destination: The folder to make. It appears when it is complete; until then there is
+            `<destination>.partial`.
+        options: Resolution, channels, fit, labels, limit and split.
+        base_shape: (height, width) of level 0; default: from the resolution, or 4x4.
+        workers: Processes; default: all cores. 1 works in this process.
+        progress: Called with (pictures done, pictures in all); 0 are done while headers are read.
+        stop: Asked after each chunk; if it returns True, KeyboardInterrupt is raised.
+
+    Raises:
+        DataError: if the source, a label file or the destination cannot be used.
+        ConfigError: if the resolution does not belong to the base shape.
+        StorageError: if writing failed; what is done is kept.
+        KeyboardInterrupt: on `stop`; what is done is kept.
+    """
+    opened = open_source(Path(source))
+    listing = opened.listing()
+    if not listing.candidates:
+        raise no_pictures(opened.path, listing, listing.skipped)
+    key = _key(opened, listing, options, base_shape)
+    work = _Work(opened, listing, options, base_shape, workers, progress, stop, key)
+    return PrepareReport.of(_make(work, Path(destination)))
+
+
+def find_or_prepare(
+    source: str | Path,
+    options: DataOptions = DataOptions(),  # noqa: B008 - frozen
+    *,
+    base_shape: tuple[int, int] | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> tuple[PackedSet, PrepareReport | None]:
+    """Return the packed set of a source, preparing it into a cache only if it is not there yet.
+
+    The cache is `options.cache`, or the folder `<name>.progan` beside the source, or, where that cannot be
+    written, `~/.cache/progan`. Changed pictures or options make a new set; the old one stays.
+
+    Args:
+        source: A folder, a .zip file, a packed set (which is opened as it is), or `builtin:glyphs` or
+            `builtin:synthetic`.
+        options: As in `prepare`.
+        base_shape: As in `prepare`.
+        workers: As in `prepare`.
+        progress: As in `prepare`.
+        stop: As in `prepare`.
+
+    Returns:
+        The set, and the report if it was made by this call.
+
+    Raises:
+        The errors of `prepare`; ConfigError for another label form with a built-in set, and DependencyError
+            for `builtin:glyphs` without its extra.
+    """
+    if is_builtin(source):
+        if options.label_form != "class":
+            raise ConfigError(
+                f"data.label_form {options.label_form}: the pictures of {source} have one class each"
+            )
+        packed = make_builtin(str(source), options, base_shape, _home_cache(), progress=progress, stop=stop)
+        return packed, None
+    path = Path(source)
+    if is_packed(path):
+        return PackedSet.open(path), None
+    opened = open_source(path)
+    listing = opened.listing()
+    if not listing.candidates:
+        raise no_pictures(path, listing, listing.skipped)
+    key = _key(opened, listing, options, base_shape)
+    places = _cache_places(path.resolve(), options.cache, key)
+    for place in places:
+        if is_packed(place):
+            return PackedSet.open(place), None
+    place = next((one for one in places if _can_make(one.parent)), places[0])
+    work = _Work(opened, listing, options, base_shape, workers, progress, stop, key)
+    packed = _make(work, place)
+    return packed, PrepareReport.of(packed)
+
+
+def _cache_places(source: Path, cache: Path | None, key: str) -> list[Path]:
+    """Return where the set of a source may be, the preferred place first."""
+    name = source.name or "root"
+    if cache is not None:
+        return [cache / f"{name}-{key}"]
+    return [source.with_name(f"{name}.progan") / key, _home_cache() / f"{name}-{key}"]
+
+
+def _home_cache() -> Path:
+    """Return the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "progan"
+
+
+def _can_make(folder: Path) -> bool:
+    """Make `folder` if need be, and tell whether it can be written."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _key(
+    source: Source, listing: Listing, options: PictureOptions, base_shape: tuple[int, int] | None
+) -> str:
+    """Return a hash over the files of a source and the options that decide what is made of them."""
+    matters: dict[str, Any] = options.model_dump(mode="json", include=set(PictureOptions.model_fields))
+    if options.resolution is not None:
+        del matters["max_resolution"]
+    form: LabelForm = "class" if options.labels == "none" else options.label_form
+    if form == "class":
+        del matters["label_form"]  # so that sets are found again that were made before there were others
+    label_file = label_file_path(source, options)
+    if label_file is not None:
+        try:
+            matters["labels"] = hashlib.sha256(label_file.read_bytes()).hexdigest()
+        except OSError as error:
+            raise DataError(f"label file {label_file}: cannot be read ({error.strerror})") from None
+    matters |= {"version": format_version(form), "base_shape": base_shape, "files": listing.digest()}
+    return hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _make(work: _Work, destination: Path) -> PackedSet:
+    """Return the set at `destination`, making it or going on with it."""
+    if not is_packed(destination):
+        check_destination(destination)
+        with partial_folder(destination) as folder:
+            # Another process may have finished it while this one waited for the folder.
+            if not is_packed(destination):
+                return _continue(work, destination, folder)
+    packed = PackedSet.open(destination)
+    if packed.manifest.key != work.key:
+        raise DataError(
+            f"{destination}: holds a packed set of other pictures or other options; "
+            "delete it or choose another destination"
+        )
+    return packed
+
+
+def _continue(work: _Work, destination: Path, folder: Path) -> PackedSet:
+    """Go on from what an earlier call left in the partial folder, or start afresh."""
+    plan, state = _resume(folder, work.key)
+    with storage_errors(folder):
+        if plan is None:
+            clear_partial(folder)
+            plan = _plan(work)
+            plan.save(folder)
+        check_space(folder, plan.layout, len(plan.names) - state.done)
+    return _pack(work, plan, state, destination)
+
+
+def _resume(folder: Path, key: str) -> tuple[Plan | None, _State]:
+    """Read what an interrupted call left, if it was for the same pictures and options."""
+    plan = Plan.load(folder)
+    if plan is None or plan.key != key:
+        return None, _State()
+    try:
+        return plan, _State.model_validate(parse_json((folder / "progress.json").read_bytes()))
+    except (OSError, ValueError):
+        return plan, _State()
+
+
+def _plan(work: _Work) -> Plan:
+    """Read the headers of all candidates and decide."""
+    names = [item.name for item in work.listing.candidates]
+    headers: list[Header | str] = []
+    work.tell(0, len(names))
+    with closing(work.run(scan, work.source, names, CHUNK)) as chunks:
+        for chunk in chunks:
+            headers.extend(chunk)
+            work.tell(0, len(names))
+    return make_plan(work.source, work.listing, headers, work.options, work.base_shape, work.key)
+
+
+def _pack(work: _Work, plan: Plan, state: _State, destination: Path) -> PackedSet:
+    """Decode, fit and store what is not yet done, then finish the set."""
+    layout, total = plan.layout, len(plan.names)
+    task = FitTask(work.source, layout.base_shape, layout.max_level, layout.channels, plan.fit)
+    height, width = level_resolution(layout.base_shape, layout.max_level)
+    size = max(1, min(CHUNK, CHUNK_BYTES // (layout.channels * height * width)))
+    try:
+        keep = state.done - len(state.failed)
+        with storage_errors(destination), closing(Writer(destination, layout, keep)) as writer:
+            work.tell(state.done, total)
+            try:
+                with closing(work.run(fit_picture, task, plan.names[state.done :], size)) as chunks:
+                    for results in chunks:
+                        state = _store(writer, results, state)
+                        if writer.sync_due():
+                            _save(writer, state)
+                        work.tell(state.done, total)
+            finally:
+                # On a full disk this fails as well, and then what was saved last counts.
+                with suppress(OSError, StorageError):
+                    _save(writer, state)
+            return _finish(work, plan, state, writer)
+    except (StorageError, OSError) as error:
+        raise StorageError(
+            f"stopped when {state.done} of {total} pictures are done; "
+            f"the same command continues there: {error}"
+        ) from None
+
+
+def _store(writer: Writer, results: Sequence[Fitted | str], state: _State) -> _State:
+    """Append the pictures of one chunk, and return the new state (a new object: Ctrl-C may come anywhere)."""
+    good = [result for result in results if isinstance(result, Fitted)]
+    if good:
+        levels = [np.stack(pictures) for pictures in zip(*(one.levels for one in good), strict=True)]
+        writer.append(levels, [one.digest for one in good])
+    failed = {state.done + i: one for i, one in enumerate(results) if isinstance(one, str)}
+    return _State(
+        done=state.done + len(results),
+        failed=state.failed | failed,
+        upscaled=state.upscaled + sum(one.upscaled for one in good),
+    )
+
+
+def _save(writer: Writer, state: _State) -> None:
+    writer.sync()
+    write_text(writer.folder / "progress.json", json.dumps(state.model_dump(mode="json")))
+
+
+def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet:
+    """Write labels, split, names and manifest, and give the set its place."""
+    used = [i for i in range(len(plan.names)) if i not in state.failed]
+    failed = [(plan.names[i], reason) for i, reason in sorted(state.failed.items())]
+    skipped = sorted([*plan.skipped, *failed])
+    if not used:
+        raise no_pictures(work.source.path, work.listing, skipped)
+    names = [plan.names[i] for i in used]
+    return writer.finish(
+        names,
+        None if plan.labels is None else plan.labels[used],
+        work.options.shares,
+        skipped,
+        label_kind=plan.label_kind,
+        label_form=plan.label_form,
+        label_names=tuple(plan.label_names),
+        fit=plan.fit,
+        limit=work.options.limit,
+        source=work.source.path.name,
+        key=plan.key,
+        found=plan.found,
+        skipped_files=len(skipped),
+        ignored=work.listing.ignored.total(),
+        upscaled=state.upscaled,
+        animated=len(set(names) & set(plan.animated)),
+    )

@@ -1,0 +1,230 @@
+"""What a packed set will be, decided from listing, headers and options before anything is decoded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from progan.config import LabelForm, PictureOptions, level_resolution, parse_resolution, split_resolution
+from progan.data.packed import Labels
+from progan.errors import DataError
+from progan.preparation.decoding import Header
+from progan.preparation.fitting import Fit, needs_upscaling
+from progan.preparation.folder_labels import SHOWN, apply_limit, class_order, labels_from_folders
+from progan.preparation.label_files import labels_from_file, table_from_file
+from progan.preparation.packed_writer import PLANNED_LABELS, Layout, save_array
+from progan.preparation.sources import Listing, Source, ZipSource, describe_ignored
+from progan.system.files import parse_json, write_text
+from progan.system.npy_files import load_array
+
+REACHING_SHARE = 0.9
+"""A chosen resolution is one that at least this share of the pictures has without being enlarged."""
+DEFAULT_BASE = (4, 4)
+
+
+class Plan(BaseModel):
+    """Everything that was decided: the same plan makes the same set.
+
+    `labels` are those of `names`, as `PackedSet` stores them; they are saved as an array beside the rest.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    key: str
+    layout: Layout
+    fit: Fit
+    found: int
+    names: list[str]
+    labels: Labels | None = None
+    label_kind: str
+    label_form: LabelForm
+    label_names: list[str]
+    animated: list[str]
+    skipped: list[tuple[str, str]]
+
+    def save(self, folder: Path) -> None:
+        """Write the plan into the folder of an unfinished set."""
+        if self.labels is not None:
+            save_array(folder / PLANNED_LABELS, self.labels)
+        # Not by pydantic's own JSON writer (and reader): they know no file names that are not valid Unicode.
+        text = json.dumps(self.model_dump(mode="json", exclude={"labels"}))
+        write_text(folder / "plan.json", text)
+
+    @classmethod
+    def load(cls, folder: Path) -> Plan | None:
+        """Read the plan of an unfinished set; None if there is none that can be read."""
+        try:
+            plan = cls.model_validate(parse_json((folder / "plan.json").read_bytes()))
+            if not plan.label_names:
+                return plan
+            labels = load_array(folder / PLANNED_LABELS)
+        except (OSError, ValueError):
+            return None
+        return plan.model_copy(update={"labels": labels}) if len(labels) == len(plan.names) else None
+
+
+@dataclass(frozen=True)
+class _Labelling:
+    """Labels of the pictures that have one.
+
+    Attributes:
+        kind: 'folders' or 'file'.
+        form: What a label is.
+        names: Names of the classes or entries.
+        rows: Where the label of a picture is in `values`.
+        values: As `PackedSet` stores them.
+    """
+
+    kind: str
+    form: LabelForm
+    names: tuple[str, ...]
+    rows: dict[str, int]
+    values: Labels
+
+
+def label_file_path(source: Source, options: PictureOptions) -> Path | None:
+    """Return the label file, looked for from the current folder and in the source; None if there is none.
+
+    Raises:
+        DataError: if `options.labels` is neither 'none' nor 'folders' nor a file.
+    """
+    if options.labels in {"none", "folders"}:
+        return None
+    for path in (Path(options.labels), source.path / options.labels):
+        if path.is_file():
+            return path
+    raise DataError(
+        f"labels {options.labels!r}: no such file; give 'none', 'folders', or a CSV file of "
+        f"{'name,label' if options.label_form == 'class' else 'name,COLUMN,...'}"
+    )
+
+
+def make_plan(
+    source: Source,
+    listing: Listing,
+    headers: Sequence[Header | str],
+    options: PictureOptions,
+    base_shape: tuple[int, int] | None,
+    key: str,
+) -> Plan:
+    """Decide what the set will be.
+
+    Args:
+        source: The source.
+        listing: What it holds.
+        headers: For each candidate of the listing its header, or why it cannot be used.
+        options: The user's choices.
+        base_shape: (height, width) of level 0, if given.
+        key: Identifies source and options.
+
+    Raises:
+        DataError: if no picture is usable, or the labels are wrong.
+        ConfigError: if the resolution does not belong to the base shape.
+    """
+    usable: dict[str, Header] = {}
+    skipped = list(listing.skipped)
+    for candidate, header in zip(listing.candidates, headers, strict=True):
+        if isinstance(header, str):
+            skipped.append((candidate.name, header))
+        else:
+            usable[candidate.name] = header
+    if not usable:
+        raise no_pictures(source.path, listing, skipped)
+    labels = _labels(source, listing, list(usable), options)
+    if labels is not None:
+        skipped.extend((name, "no label") for name in usable if name not in labels.rows)
+        usable = {name: header for name, header in usable.items() if name in labels.rows}
+        if not usable:
+            raise DataError(f"label file {options.labels}: labels no picture that can be used")
+    names = apply_limit(list(usable), options.limit)
+    chosen = [usable[name] for name in names]
+    shape, max_level = choose_resolution(chosen, options, base_shape)
+    return Plan(
+        key=key,
+        layout=Layout(
+            base_shape=shape, max_level=max_level, channels=options.channels or choose_channels(chosen)
+        ),
+        fit=options.fit,
+        found=len(listing.candidates) + len(listing.skipped),
+        names=names,
+        labels=None if labels is None else labels.values[[labels.rows[name] for name in names]],
+        label_kind="none" if labels is None else labels.kind,
+        label_form="class" if labels is None else labels.form,
+        label_names=[] if labels is None else list(labels.names),
+        animated=[name for name in names if usable[name].animated],
+        skipped=skipped,
+    )
+
+
+def _labels(
+    source: Source, listing: Listing, usable: Sequence[str], options: PictureOptions
+) -> _Labelling | None:
+    """Read the labels of the usable pictures; None without labels."""
+    file = label_file_path(source, options)
+    if file is None:
+        if options.labels == "none":
+            return None
+        return _classes("folders", labels_from_folders(usable, in_archive=isinstance(source, ZipSource)))
+    known = [item.name for item in listing.candidates] + [name for name, _ in listing.skipped]
+    if options.label_form == "class":
+        labels = labels_from_file(file, known)
+        return _classes("file", {name: labels[name] for name in usable if name in labels})
+    table = table_from_file(file, options.label_form, known)
+    rows = {name: i for i, name in enumerate(table.names)}
+    return _Labelling("file", options.label_form, table.columns, rows, table.values)
+
+
+def _classes(kind: str, labels: dict[str, str]) -> _Labelling:
+    """Number the classes of pictures."""
+    classes = class_order(labels.values())
+    number = {label: i for i, label in enumerate(classes)}
+    values = np.array([number[label] for label in labels.values()], dtype=np.int64)
+    return _Labelling(kind, "class", classes, {name: i for i, name in enumerate(labels)}, values)
+
+
+def no_pictures(path: Path, listing: Listing, skipped: Sequence[tuple[str, str]]) -> DataError:
+    """Return the error for a source without a usable picture, with the first reasons."""
+    if skipped:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped[:SHOWN])
+        return DataError(f"{path}: none of its {len(skipped)} pictures can be used ({reasons})")
+    if listing.ignored:
+        return DataError(
+            f"{path}: holds no pictures, only other files ({describe_ignored(listing.ignored)}); "
+            "give a folder or .zip of JPEG, PNG, WebP, TIFF, ... files"
+        )
+    return DataError(f"{path}: is empty; give a folder or .zip of pictures")
+
+
+def choose_channels(headers: Sequence[Header]) -> int:
+    """Return 1, 2, 3 or 4: colour if any picture has it, alpha if every picture has it."""
+    colour = any(header.colour for header in headers)
+    alpha = all(header.alpha for header in headers)
+    return (4 if alpha else 3) if colour else (2 if alpha else 1)
+
+
+def choose_resolution(
+    headers: Sequence[Header], options: PictureOptions, base_shape: tuple[int, int] | None
+) -> tuple[tuple[int, int], int]:
+    """Return the base shape and the highest level.
+
+    Without a given resolution: the largest that nine tenths of the pictures have without being enlarged,
+    within `options.max_resolution`, but at least level 1.
+    """
+    if options.resolution is not None:
+        return split_resolution(parse_resolution(options.resolution), base_shape)
+    shape = base_shape or DEFAULT_BASE
+    level = 1
+    while max(level_resolution(shape, level + 1)) <= options.max_resolution:
+        target = level_resolution(shape, level + 1)
+        reaching = sum(
+            not needs_upscaling((header.height, header.width), target, options.fit) for header in headers
+        )
+        if reaching < REACHING_SHARE * len(headers):
+            break
+        level += 1
+    return shape, level

@@ -1,0 +1,276 @@
+"""Writing a packed set: beside its destination, resumable at any moment, renamed when it is complete."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from progan.config import LabelForm
+from progan.data.packed import Labels, Manifest, PackedSet, format_version, partial_path
+from progan.errors import DataError, StorageError
+from progan.preparation.folder_labels import split_of
+from progan.system.files import atomic_path, remove_leftovers, storage_errors, write_text
+
+DIGEST_BYTES = 16
+SYNC_SECONDS = 2.0
+"""A power cut loses at most this much work; syncing after every chunk would be slow on hard disks."""
+
+PLANNED_LABELS = "planned_labels.npy"
+"""Labels of all pictures of a plan, also of those that turn out to have no pixels."""
+
+OWN_FILES = ("plan.json", "progress.json", "digests.bin", "manifest.json", "names.json", "skipped.csv")
+
+
+class Layout(BaseModel):
+    """The shape of a set that is being written."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base_shape: tuple[int, int]
+    max_level: int
+    channels: int
+
+    def manifest(self, **values: Any) -> Manifest:
+        """Return a manifest of this shape."""
+        return Manifest(**self.model_dump(), **values)
+
+
+class Writer:
+    """The level files of a set that is being written, in a folder called `<destination>.partial`.
+
+    Args:
+        destination: Where the set will be.
+        layout: Its shape.
+        keep: Number of pictures of an earlier, interrupted writing to keep; what follows them is cut off.
+    """
+
+    def __init__(self, destination: Path, layout: Layout, keep: int = 0) -> None:
+        self.destination = destination
+        self.folder = partial_path(destination)
+        self.layout = layout
+        self.count = keep
+        self._synced = time.monotonic()
+        self._sizes: list[int] = []
+        self._files: list[BinaryIO] = []
+        shape = layout.manifest(count=1, fingerprint="")
+        try:
+            for level in range(layout.max_level + 1):
+                self._open(shape.level_file(level), shape.picture_bytes(level))
+            self._open("digests.bin", DIGEST_BYTES)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, name: str, picture_bytes: int) -> None:
+        path = self.folder / name
+        # Unbuffered: a full disk must show at the write, not when the file is closed.
+        stream = path.open("r+b" if path.exists() else "w+b", buffering=0)
+        self._files.append(stream)
+        self._sizes.append(picture_bytes)
+        if stream.seek(0, os.SEEK_END) < self.count * picture_bytes:
+            raise DataError(f"{path}: is shorter than recorded; delete {self.folder} and run again")
+        stream.truncate(self.count * picture_bytes)
+        stream.seek(0, os.SEEK_END)
+
+    def append(self, levels: Sequence[NDArray[np.uint8]], digests: Sequence[bytes]) -> None:
+        """Add pictures.
+
+        Args:
+            levels: For every level, [n, C, h, w] uint8.
+            digests: Their n digests.
+        """
+        for stream, pixels in zip(self._files, levels, strict=False):
+            _write_all(stream, np.ascontiguousarray(pixels).data.cast("B"))
+        _write_all(self._files[-1], memoryview(b"".join(digests)))
+        self.count += len(digests)
+
+    def sync_due(self) -> bool:
+        """Tell whether the last `sync` is long enough ago."""
+        return time.monotonic() - self._synced >= SYNC_SECONDS
+
+    def sync(self) -> None:
+        """Wait until everything that was added is on the disk."""
+        for stream in self._files:
+            os.fsync(stream.fileno())
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Close the files; what was written stays."""
+        for stream in self._files:
+            stream.close()
+
+    def finish(
+        self,
+        names: Sequence[str],
+        labels: Labels | Sequence[int] | None,
+        shares: tuple[float, float, float],
+        skipped: Sequence[tuple[str, str]],
+        **manifest: Any,
+    ) -> PackedSet:
+        """Write everything but the pixels, and give the set its name.
+
+        Args:
+            names: One name a picture.
+            labels: One class number a picture; or [count, label_size] numbers, if the manifest's `label_form`
+                is another than 'class'; or None.
+            shares: Shares of train, validation and test, into which the pictures are dealt by name.
+            skipped: (name, reason) of what was left out.
+            manifest: The other values of `Manifest`.
+        """
+        self.sync()
+        self.close()
+        split = [split_of(name, shares) for name in names]
+        form = manifest.get("label_form", "class")
+        stored = None if labels is None else _as_stored(labels, form)
+        if stored is not None:
+            save_array(self.folder / "labels.npy", stored)
+        label_names = list(manifest.get("label_names", ()))
+        content = hashlib.sha256(self.layout.model_dump_json().encode())
+        content.update((self.folder / "digests.bin").read_bytes())
+        content.update(json.dumps([list(names), _summary(stored, form), split, label_names]).encode())
+        done = self.layout.manifest(
+            version=format_version(form),
+            count=self.count,
+            split=shares,
+            fingerprint=content.hexdigest()[:32],
+            **manifest,
+        )
+        save_array(self.folder / "split.npy", np.asarray(split, dtype=np.uint8))
+        write_text(self.folder / "names.json", json.dumps(list(names)))
+        write_text(self.folder / "skipped.csv", _skipped_table(skipped))
+        write_text(self.folder / "manifest.json", json.dumps(done.model_dump(mode="json"), indent=2))
+        remove_leftovers(self.folder)
+        if self.destination.exists():
+            self.destination.rmdir()  # an empty folder, as `check_destination` made sure
+        self.folder.rename(self.destination)
+        # Only now: without them, work that is interrupted here would begin again.
+        for name in ("plan.json", "progress.json", "digests.bin", PLANNED_LABELS):
+            (self.destination / name).unlink(missing_ok=True)
+        return PackedSet.open(self.destination)
+
+
+def _write_all(stream: BinaryIO, data: memoryview) -> None:
+    while len(data):
+        data = data[stream.write(data) :]
+
+
+def _as_stored(labels: Labels | Sequence[int], form: LabelForm) -> Labels:
+    return np.asarray(labels, np.int64) if form == "class" else np.asarray(labels, np.float32)
+
+
+def _summary(labels: Labels | None, form: LabelForm) -> list[Any] | None:
+    """Return what a fingerprint takes of labels: class numbers themselves, of tables the form and a hash."""
+    if labels is None:
+        return None
+    if form == "class":
+        return list(labels.tolist())
+    return [form, hashlib.sha256(np.ascontiguousarray(labels, dtype="<f4").tobytes()).hexdigest()]
+
+
+def save_array(path: Path, values: NDArray[np.generic]) -> None:
+    """Write an array as .npy; it appears whole or not at all."""
+    with atomic_path(path) as temporary:
+        np.save(temporary, values)
+
+
+def _skipped_table(skipped: Sequence[tuple[str, str]]) -> str:
+    """Return a CSV table; names that are not valid Unicode are written with escapes."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([("file", "reason"), *skipped])
+    return stream.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_destination(destination: Path) -> None:
+    """Make sure that a set may be written to `destination`: nothing is there, or an empty folder.
+
+    Raises:
+        DataError: if there is something else.
+    """
+    if destination.is_dir() and not any(destination.iterdir()):
+        return
+    if destination.exists():
+        raise DataError(
+            f"{destination}: exists and is no packed set; nothing was changed; "
+            "delete it or choose another destination"
+        )
+
+
+def clear_partial(folder: Path) -> None:
+    """Delete what an earlier writing left in a partial folder, and nothing else."""
+    remove_leftovers(folder)
+    for path in folder.iterdir():
+        if path.name in OWN_FILES or path.suffix in {".u8", ".u16", ".npy"}:
+            path.unlink()
+
+
+def check_space(folder: Path, layout: Layout, pictures: int) -> None:
+    """Make sure that the disk has room for `pictures` more pictures.
+
+    Raises:
+        StorageError: saying how much is needed.
+    """
+    shape = layout.manifest(count=1, fingerprint="")
+    needed = pictures * sum(shape.picture_bytes(level) for level in range(layout.max_level + 1))
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise StorageError(
+            f"{folder.parent}: {pictures} pictures need {needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB "
+            "are free; free some space, choose another place, a smaller resolution or a limit"
+        )
+
+
+@contextmanager
+def partial_folder(destination: Path) -> Iterator[Path]:
+    """Make `<destination>.partial` and hold it for this process alone.
+
+    Raises:
+        DataError: if another process is writing the same set.
+        StorageError: if the folder cannot be made.
+    """
+    folder = partial_path(destination)
+    lock_file = folder.with_name(folder.name + ".lock")
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = lock_file.open("a+b")
+    with lock:
+        if not _try_lock(lock):
+            raise DataError(f"{destination}: another process is preparing it; wait until it is done")
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+            with suppress(OSError):
+                lock_file.unlink()
+
+
+def _try_lock(lock: IO[bytes]) -> bool:
+    """Take a lock that the system gives back when the process ends, however it ends."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A file that its last holder has deleted meanwhile locks nothing.
+        return os.path.samestat(os.fstat(lock.fileno()), Path(lock.name).stat())
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""One run on disk, from its start to its end."""

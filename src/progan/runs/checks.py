@@ -1,0 +1,334 @@
+"""Everything about a run that can be checked, and its pictures prepared, before the first step."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from progan.config import (
+    DECIDED_BY_PICTURES,
+    Config,
+    format_resolution,
+    load_config,
+    make_config,
+    per_level,
+)
+from progan.data.packed import PackedSet, is_packed
+from progan.distributed.ranks import ALONE, Ranks
+from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError
+from progan.evaluation.duality_gap import require_parts
+from progan.performance.estimate import Plan, make_plan
+from progan.preparation.builtin_sets import is_builtin
+from progan.preparation.pack import find_or_prepare
+from progan.runs import checkpoint
+from progan.runs.reporter import Reporter
+from progan.runs.resolve import resolve, restrict
+from progan.runs.run_folder import Dataset, RunFolder, require_resumable, require_same
+from progan.system.device import choose_device
+from progan.system.signals import StopRequest
+from progan.training.iteration import Updates
+from progan.training.precision import check_settings, settle
+from progan.training.schedule import Schedule
+from progan.training.spec import ImageSpec
+
+
+def try_largest(plan: Plan, packed: PackedSet, device: torch.device, ranks: Ranks = ALONE) -> str:
+    """Make two iterations at the largest level that the run reaches, and forget them.
+
+    Args:
+        plan: What the run will do.
+        packed: Its pictures.
+        device: Where it will compute.
+        ranks: The processes that share its batches.
+
+    Returns:
+        What was found, in words.
+
+    Raises:
+        ConfigError: if memory does not hold a single minibatch-stddev group of that level.
+    """
+    said: list[str] = []
+    level = plan.schedule.phases[-1].level
+    # The fade needs the most: it computes two levels.
+    phase = next(phase for phase in plan.schedule.phases if phase.level == level)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    updates = Updates(plan, packed, device, said.append, ranks)
+    # The second time Adam's moments are there; both are the first of the phase, where penalties are due.
+    for _ in range(2):
+        updates.state.images_seen = plan.schedule.entry(phase)
+        updates.iterate(plan.schedule.at(updates.state.images_seen))
+    size = format_resolution(plan.spec.resolution(level))
+    found = f"memory check: level {level} ({size}) fits"
+    if device.type == "cuda":
+        found += f", at most {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB in use"
+    updates.batches.rest()
+    del updates
+    gc.collect()  # compiled functions and their networks hold each other
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return "; ".join([found, *said])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that has been checked and could start.
+
+    Attributes:
+        plan: What it will do.
+        packed: Its pictures.
+        folder: Where it is written.
+        dataset: Where the pictures came from.
+        device: Where it will compute.
+    """
+
+    plan: Plan
+    packed: PackedSet
+    folder: RunFolder
+    dataset: Dataset
+    device: torch.device
+
+
+def check(
+    source: str | Path,
+    out: str | Path | None,
+    recipe: str | Path,
+    options: Mapping[str, Any] | None,
+    reporter: Reporter,
+    stop: StopRequest,
+    *,
+    file: str | Path | None = None,
+    ranks: Ranks = ALONE,
+) -> Prepared:
+    """Check everything about a run and prepare its pictures, without training.
+
+    What is cheap to check is checked before the pictures are prepared.
+
+    Args:
+        source, out, recipe, options, reporter, file: As in `progan.runs.run.train`.
+        stop: Polled while pictures are prepared.
+        ranks: The processes of the run, each of which checks.
+
+    Raises:
+        ProganError: of the kind that fits.
+    """
+    config = _from_anywhere(load_config(recipe, options, file=file))
+    device = ranks.device(choose_device(config.run.device, ranks.local_rank))
+    config = settle(config, device)
+    check_settings(config.run, device)
+    folder = RunFolder(out or default_folder(source, file or recipe))
+    if folder.is_foreign():
+        raise ConfigError(f"{folder.path} exists and is no run folder; choose another --out")
+    require_writable(folder.path)
+    if folder.exists():
+        require_same(folder, folder.config(), config, unless=DECIDED_BY_PICTURES)
+    _require_labels(source, config)
+    _require_split(source, config)
+    whole = _prepare(source, config, reporter, stop, ranks)
+    _require_no_label_file(source, config)
+    packed = restrict(whole, config)
+    if whole.label_size and not packed.label_size:
+        reporter.say(f"the labels of {packed.path} are not used (data.labels none)")
+    config = resolve(config, packed)
+    if folder.exists():
+        require_same(folder, folder.config(), config)
+        if folder.dataset().fingerprint != packed.fingerprint:
+            raise CheckpointError(
+                f"the pictures of {source} have changed since {folder.path} was begun; go on with the old "
+                f"ones: progan train --resume {folder.path}; or train on the new ones with another --out"
+            )
+    return _checked(config, packed, folder, _dataset(source, packed), device)
+
+
+def check_resume(
+    run: str | Path,
+    options: Mapping[str, Any] | None,
+    reporter: Reporter,
+    stop: StopRequest,
+    *,
+    ranks: Ranks = ALONE,
+) -> Prepared:
+    """Check that a run can go on, without training. Arguments as `progan.runs.run.resume` and `check`."""
+    folder = RunFolder(run)
+    old = folder.config()
+    config = make_config(old.model_dump(mode="json"), options or {})
+    require_resumable(folder, old, config)
+    require_writable(folder.path)
+    device = ranks.device(choose_device(config.run.device, ranks.local_rank))
+    config = settle(config, device)
+    check_settings(config.run, device)
+    dataset = folder.dataset()
+    try:
+        packed = PackedSet.open(dataset.packed)
+    except DataError as gone:
+        try:
+            packed = _prepare(dataset.source, config, reporter, stop, ranks)
+        except DataError as error:
+            raise DataError(
+                f"{folder.path}: its packed set cannot be used ({gone}), nor be made again ({error}); "
+                f"put either back"
+            ) from None
+    if packed.fingerprint != dataset.fingerprint:
+        raise CheckpointError(
+            f"{folder.path} was trained on other pictures than {packed.path} holds now; restore them at "
+            f"{dataset.source}, or begin a new run"
+        )
+    packed = restrict(packed, config)
+    return _checked(config, packed, folder, _dataset(dataset.source, packed), device)
+
+
+def default_folder(source: str | Path, recipe: str | Path) -> Path:
+    """Return `runs/<source>-<recipe>`; a configuration file takes the place of the recipe."""
+    place = Path(str(source).removeprefix("builtin:"))
+    name = place.name or place.resolve().name  # "." has no name of its own
+    name = name[:-4] if name.lower().endswith(".zip") else name
+    return Path("runs") / f"{name}-{Path(recipe).stem}"
+
+
+def require_writable(path: Path) -> None:
+    """Check that a folder can be written, or made.
+
+    Raises:
+        StorageError: if not.
+    """
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise StorageError(f"{path}: {existing} cannot be written; choose another --out")
+
+
+def _prepare(
+    source: str | Path, config: Config, reporter: Reporter, stop: StopRequest, ranks: Ranks
+) -> PackedSet:
+    """Find or make the packed set, telling the reporter."""
+
+    def progress(done: int, total: int) -> None:
+        ranks.at(f"preparing pictures, {done:,} of {total:,}")
+        reporter.preparing(done, total)
+
+    try:
+        packed, report = find_or_prepare(
+            source,
+            config.data,
+            base_shape=config.model.base_shape,
+            progress=progress,
+            stop=lambda: bool(stop),
+        )
+    except KeyboardInterrupt:
+        if stop.signal_number is None:
+            raise
+        raise Interrupted(
+            "stopped while preparing the pictures; the same command continues", stop.signal_number
+        ) from None
+    if report is not None:
+        reporter.prepared(report)
+    return packed
+
+
+def _dataset(source: str | Path, packed: PackedSet) -> Dataset:
+    """Note where the pictures are, independently of the current folder."""
+    place = source if is_builtin(source) else Path(source).resolve()
+    return Dataset(str(place), str(packed.path.resolve()), packed.fingerprint)
+
+
+def _checked(
+    config: Config, packed: PackedSet, folder: RunFolder, dataset: Dataset, device: torch.device
+) -> Prepared:
+    """Check what needs both configuration and pictures."""
+    spec = ImageSpec(
+        packed.channels, packed.base_shape, packed.max_level, packed.label_names, packed.label_form
+    )
+    part = config.data.part
+    pictures = len(packed.indices(part))
+    if pictures == 0:
+        raise DataError(
+            f"{dataset.source}: none of its {packed.count} pictures is in the {part} part of the split "
+            f"({config.data.split}); prepare it with a larger share, or set --data.part"
+        )
+    phases = Schedule(config, spec.max_level, pictures).phases
+    largest = max(per_level(config.schedule.batch_size, phase.level) for phase in phases)
+    if pictures < largest:
+        raise DataError(
+            f"{dataset.source}: {pictures} pictures to train on are fewer than a batch of {largest}; "
+            f"add pictures or lower --schedule.batch-size"
+        )
+    if config.monitor.duality_gap:
+        require_parts(config, packed, largest)
+    plan = make_plan(config, spec, pictures)
+    if plan.schedule.total == 0:
+        raise ConfigError("the schedule is 0 images long; give schedule.total_kimg, or phases, a length")
+    _require_checkpoint_fits(folder, plan, packed)
+    return Prepared(plan, packed, folder, dataset, device)
+
+
+def _from_anywhere(config: Config) -> Config:
+    """Name the label file by its whole path, so that a run can go on from another folder."""
+    labels = config.data.labels
+    if labels in ("none", "folders", "file"):
+        return config
+    return config.model_copy(
+        update={"data": config.data.model_copy(update={"labels": str(Path(labels).resolve())})}
+    )
+
+
+def _require_labels(source: str | Path, config: Config) -> None:
+    """Refuse conditioning on labels that preparing the pictures will not give."""
+    asked, packed = config.model.conditioning, not is_builtin(source) and is_packed(Path(source))
+    if is_builtin(source) and config.data.labels not in ("none", "folders"):
+        raise ConfigError(
+            f"data.labels {config.data.labels}: {source} has classes of its own; set data.labels to "
+            f"'folders' for them, or to 'none'"
+        )
+    if asked in ("ac_gan", "projection") and config.data.labels == "none" and not packed:
+        raise ConfigError(
+            f"model.conditioning {asked} needs labels: set data.labels to 'folders' or a label file, or "
+            f"leave the conditioning out"
+        )
+
+
+def _require_split(source: str | Path, config: Config) -> None:
+    """Refuse to prepare pictures without the parts that the duality gap is measured on."""
+    packed = not is_builtin(source) and is_packed(Path(source))
+    if config.monitor.duality_gap and not packed and 0 in config.data.shares[1:]:
+        raise ConfigError(
+            f"monitor.duality_gap needs a validation and a test part, and data.split {config.data.split} "
+            f"leaves none: add --data.split 0.8,0.1,0.1"
+        )
+
+
+def _require_no_label_file(source: str | Path, config: Config) -> None:
+    """Refuse a label file for pictures that are packed already: labels are read when they are prepared."""
+    packed = not is_builtin(source) and is_packed(Path(source))
+    if packed and config.data.labels not in ("none", "folders", "file"):
+        raise ConfigError(
+            f"data.labels {config.data.labels}: {source} is packed already, and labels are read when "
+            f"pictures are prepared; leave the option out, or prepare the pictures again"
+        )
+
+
+def _require_checkpoint_fits(folder: RunFolder, plan: Plan, packed: PackedSet) -> None:
+    """Refuse other pictures than a run's, and a schedule that would take it back in its growth."""
+    record, _ = checkpoint.newest_record(folder.checkpoints)
+    if record is None:
+        return
+    if record.fingerprint != packed.fingerprint:
+        raise CheckpointError(
+            f"{folder.path} was trained on other pictures than {packed.path} now holds; "
+            f"restore that set, or begin a new run with another --out"
+        )
+    point, total = plan.schedule.at(record.images_seen), plan.schedule.total
+    if record.images_seen >= total + point.batch_size * plan.config.loss.d_steps:
+        raise ConfigError(
+            f"{folder.path} has seen {record.images_seen:,} images, more than the {total:,} of this "
+            f"schedule; give a longer --schedule.total-kimg"
+        )
+    if point.level < record.level:
+        raise ConfigError(
+            f"{folder.path} has grown to level {record.level}, but at {record.images_seen:,} images this "
+            f"schedule is at level {point.level}; keep the lengths of the phases that are done"
+        )

@@ -1,0 +1,158 @@
+"""What a run writes down: one JSON line a log point, and the same numbers as TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from progan.errors import DataError
+from progan.runs.run_folder import RunFolder
+from progan.system.files import parse_json, storage_errors, write_text
+from progan.training.objective import Terms
+
+
+class Interval:
+    """Adds up terms on the device, which nobody waits for until they are read."""
+
+    def __init__(self) -> None:
+        self._sums: Terms = {}
+        self._counts: dict[str, int] = {}
+        self._first: dict[str, Tensor] = {}
+
+    def add(self, clock: int, terms: Terms) -> None:
+        """Take note of the terms of one update.
+
+        Args:
+            clock: Images seen before it.
+            terms: 0-d tensors by name, one of which is `D/loss` or `G/loss`; none if float16 skipped it.
+        """
+        for name, value in terms.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+            if name in ("D/loss", "G/loss"):
+                before = self._first.get(name, torch.full_like(value, -1, dtype=torch.int64))
+                self._first[name] = torch.where((before < 0) & ~torch.isfinite(value), clock, before)
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each term since the interval began; not finite if it ever was not."""
+        if not self._sums:
+            return {}
+        values = torch.stack(list(self._sums.values())).tolist()  # at once: the device is waited for here
+        return {name: value / self._counts[name] for name, value in zip(self._sums, values, strict=True)}
+
+    def first_not_finite(self) -> int | None:
+        """Return the clock of the first update whose loss was not finite, or None if all were."""
+        clocks = [clock for clock in (int(value) for value in self._first.values()) if clock >= 0]
+        return min(clocks, default=None)
+
+
+Stats = dict[str, float | int | str]
+
+
+class Logs:
+    """Appends log points to `stats.jsonl` and to TensorBoard.
+
+    Args:
+        folder: The run.
+        images_seen: The clock at which the run starts or goes on; later lines are of work that was lost
+            and is done again, and are removed.
+
+    Attributes:
+        kept: The log points until then.
+
+    Raises:
+        StorageError: if the folder cannot be written.
+    """
+
+    def __init__(self, folder: RunFolder, images_seen: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
+        self._path = folder.stats_file
+        self.kept = [line for line in read_stats(self._path) if int(line["images_seen"]) <= images_seen]
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in self.kept))
+        with storage_errors(folder.tensorboard):
+            self._events = SummaryWriter(
+                str(folder.tensorboard), purge_step=images_seen + 1 if images_seen else None
+            )
+
+    def write(self, stats: Stats) -> None:
+        """Append one log point; `stats["images_seen"]` is its time."""
+        with storage_errors(self._path):
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(stats) + "\n")
+            step = int(stats["images_seen"])
+            for name, value in stats.items():
+                if isinstance(value, int | float) and name != "images_seen":
+                    self._events.add_scalar(name, value, step)
+            self._events.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._events.close()
+
+
+class NoLogs:
+    """In the place of `Logs` where another process writes them."""
+
+    kept: tuple[Stats, ...] = ()
+
+    def write(self, stats: Stats) -> None:
+        """Write nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+def read_stats(path: Path) -> list[Stats]:
+    """Return the log points of a `stats.jsonl`; a last line that was cut off is left out.
+
+    Raises:
+        DataError: if another line is not a log point, or the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    stats: list[Stats] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            stats.append(_log_point(line))
+        except ValueError:
+            if number == len(lines):
+                break
+            raise DataError(f"{path}, line {number}: not a log point; delete the line") from None
+    return stats
+
+
+def _log_point(line: str) -> Stats:
+    """Return the log point of a line: numbers and words by name, the clock among them.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        point = parse_json(line)
+        good = int(point["images_seen"]) >= 0 and all(
+            isinstance(value, str) or isinstance(float(value), float) for value in point.values()
+        )
+    except (KeyError, TypeError, AttributeError, OverflowError):  # OverflowError: beyond all floats
+        good = False
+    if not good:
+        raise ValueError("not a log point")
+    return dict(point)

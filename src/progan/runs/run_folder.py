@@ -1,0 +1,226 @@
+"""The folder of a run: what lies where, and whether it belongs to a configuration.
+
+config.yaml             the resolved configuration
+dataset.json            where the pictures came from and where the packed set is
+stats.jsonl             one line a log point
+tensorboard/            the same as TensorBoard events
+samples/                grids of fixed latents, and reals.png
+checkpoints/            the newest few states
+generator.safetensors   the averaged generator of the newest checkpoint
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from progan.config import Config, differing_keys, flatten, make_config, to_yaml
+from progan.config.recipes import read_recipe
+from progan.data.packed import read_manifest
+from progan.errors import CheckpointError, ConfigError, DataError
+from progan.models.weights import GENERATOR_FILE
+from progan.system.files import is_leftover, parse_json, storage_errors, write_text
+
+FREE_KEYS = (
+    "run.device",
+    "run.compile",
+    "run.cuda_graphs",
+    "run.deterministic",
+    "run.threads",
+    "run.micro_batch",
+    "run.memory_fraction",
+    "run.timeout_minutes",
+    "run.log_kimg",
+    "run.snapshot_kimg",
+    "run.checkpoint_kimg",
+    "run.checkpoint_minutes",
+    "run.keep_checkpoints",
+    "run.grid",
+    "run.stop_after",
+    "run.on_divergence",
+    "run.max_rollbacks",
+    "run.on_alarm",
+    "data.cache",
+    "data.in_memory",
+    "data.on_device",
+    "monitor.metrics",
+    "monitor.duality_gap",
+    "monitor.interval_kimg",
+    "monitor.num_images",
+    "monitor.gap_steps",
+    "monitor.gap_lr",
+    "monitor.gap_beta1",
+    "monitor.gap_beta2",
+    "monitor.extractor",
+    "monitor.resize",
+    "monitor.normalise",
+)
+"""Options that may differ whenever a run goes on: they do not change what is computed."""
+FIXED_BRANCHES = ("data.", "model.", "run.seed", "schedule.growth")
+"""Options that may never change within a run."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where the pictures of a run are.
+
+    Attributes:
+        source: What the user named.
+        packed: Folder of the packed set.
+        fingerprint: Of the packed set.
+    """
+
+    source: str
+    packed: str
+    fingerprint: str
+
+
+class RunFolder:
+    """Paths of a run, and its configuration on disk."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.dataset_file = self.path / "dataset.json"
+        self.stats_file = self.path / "stats.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.samples = self.path / "samples"
+        self.checkpoints = self.path / "checkpoints"
+        self.generator_file = self.path / GENERATOR_FILE
+        self.lock_file = self.path / ".lock"
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self.config_file.is_file()
+
+    def is_foreign(self) -> bool:
+        """Whether something lies here that is neither a run nor what is left of one killed as it began."""
+        if self.exists() or not self.path.exists():
+            return False
+        if not self.path.is_dir():
+            return True
+        ours = {self.dataset_file, self.lock_file}
+        return any(path not in ours and not is_leftover(path) for path in self.path.iterdir())
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; the lock ends with the process that holds it.
+
+        Raises:
+            ConfigError: if another process holds it.
+            StorageError: if the folder cannot be written.
+        """
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.lock_file)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise ConfigError(
+                    f"another process is training in {self.path}; wait until it has stopped"
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def begin(self, config: Config, dataset: Dataset) -> None:
+        """Write configuration and dataset, before the first step or when a run goes on with changes.
+
+        Raises:
+            StorageError: if the folder cannot be written.
+        """
+        write_text(self.dataset_file, json.dumps(asdict(dataset), indent=2) + "\n")
+        write_text(self.config_file, to_yaml(config))
+
+    def config(self) -> Config:
+        """Read the configuration.
+
+        Raises:
+            CheckpointError: if this is no run folder or its configuration cannot be read.
+        """
+        if not self.exists():
+            what = "is no run folder (it holds no config.yaml)" if self.path.is_dir() else "does not exist"
+            raise CheckpointError(f"{self.path} {what}")
+        try:
+            return make_config(read_recipe(self.config_file))
+        except ConfigError as error:
+            raise CheckpointError(f"{self.config_file} cannot be read: {error}") from None
+
+    def dataset(self) -> Dataset:
+        """Read where the pictures are.
+
+        Raises:
+            CheckpointError: if that file is missing or damaged.
+        """
+        try:
+            dataset = Dataset(**parse_json(self.dataset_file.read_text(encoding="utf-8")))
+            if not all(isinstance(value, str) for value in asdict(dataset).values()):
+                raise TypeError("expected text")
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise CheckpointError(f"{self.dataset_file} cannot be read: {error}") from None
+        return dataset
+
+    def pictures(self) -> Path:
+        """Return the packed set that the run was trained on.
+
+        Raises:
+            DataError: if it is not there any more, or is another one now.
+        """
+        dataset = self.dataset()
+        packed = Path(dataset.packed)
+        try:
+            if read_manifest(packed).fingerprint == dataset.fingerprint:
+                return packed
+            why = f"{packed} holds other pictures now"
+        except DataError as error:
+            why = str(error)
+        raise DataError(
+            f"{self.path}: the pictures it was trained on cannot be used ({why}); give a set with --data"
+        )
+
+
+def require_same(folder: RunFolder, old: Config, new: Config, unless: tuple[str, ...] = ()) -> None:
+    """Refuse to go on with a run under another configuration than its own.
+
+    Args:
+        folder: The run.
+        old, new: Its configuration, and the other one.
+        unless: Options that are not compared, besides those that may always differ.
+
+    Raises:
+        ConfigError: naming each option that differs, with both values.
+    """
+    keys = [key for key in differing_keys(old, new) if key not in (*FREE_KEYS, *unless)]
+    if keys:
+        raise ConfigError(
+            f"{folder.path} belongs to a run of another configuration:\n{_differences(old, new, keys)}\n"
+            f"Choose another --out; or go on with that run as it is: progan train --resume {folder.path}"
+        )
+
+
+def require_resumable(folder: RunFolder, old: Config, new: Config) -> None:
+    """Refuse changes that a run cannot take on: of the data, the architecture or the seed.
+
+    Raises:
+        ConfigError: naming each such option, with both values.
+    """
+    keys = [
+        key for key in differing_keys(old, new) if key.startswith(FIXED_BRANCHES) and key not in FREE_KEYS
+    ]
+    if keys:
+        raise ConfigError(
+            f"{folder.path} cannot go on with these changes:\n{_differences(old, new, keys)}\n"
+            f"Options of data and model, run.seed and schedule.growth are fixed for a run; begin a new one "
+            f"with another --out."
+        )
+
+
+def _differences(old: Config, new: Config, keys: list[str]) -> str:
+    before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
+    return "\n".join(f"  {key}: {before.get(key)} there, {after.get(key)} here" for key in keys)

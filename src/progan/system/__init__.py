@@ -1,0 +1,1 @@
+"""What any program needs, and nothing of images: files, devices, threads, signals."""

@@ -1,1 +1,0 @@
-"""Sample grids, generated files and interpolation videos."""
