@@ -24,7 +24,7 @@ PREPARE = """
 import sys
 from pathlib import Path
 from progan.config import DataOptions
-from progan.data.prepare import prepare
+from progan.preparation.pack import prepare
 source, destination, resolution, workers = sys.argv[1:]
 report = prepare(Path(source), Path(destination), DataOptions(resolution=resolution), workers=int(workers))
 print(*report.lines(), sep="\\n")

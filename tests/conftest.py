@@ -29,3 +29,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def small_labelled_set(tmp_path_factory: pytest.TempPathFactory) -> PackedSet:
     """48 labelled pictures of 16x16: levels 0, 1 and 2."""
     return synthetic(tmp_path_factory.mktemp("sets") / "blobs", count=48, resolution=16, labelled=True)
+
+
+pytest_plugins = ["measured_commands"]

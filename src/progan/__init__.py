@@ -18,7 +18,7 @@ _HOMES = {
     "prepare": "progan.preparation.pack",
     "Generator": "progan.models.generator",
     "Discriminator": "progan.models.discriminator",
-    "load": "progan.models.weights",
+    "load": "progan.models.loading",
     "import_weights": "progan.interop.import_weights",
     "save": "progan.models.weights",
     "train": "progan.runs.run",
@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     from progan.interop.import_weights import import_weights
     from progan.models.discriminator import Discriminator
     from progan.models.generator import Generator
-    from progan.models.weights import load, save
+    from progan.models.loading import load
+    from progan.models.weights import save
     from progan.preparation.pack import prepare
     from progan.runs.run import resume, train
 

@@ -215,7 +215,7 @@ def test_parts_are_shares_of_their_sum() -> None:
 
 
 def test_automatic_precision_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("progan.runs.checks.choose_precision", lambda *_: "bfloat16")
+    monkeypatch.setattr("progan.training.precision.choose_precision", lambda *_: "bfloat16")
     report = measured(
         configuration({"run": {"precision": "auto"}}), variants=("plain", "default"), levels=[0]
     )

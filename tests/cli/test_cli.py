@@ -404,7 +404,7 @@ def test_nothing_heavy_is_imported_for_help() -> None:
     code = (
         "import sys, progan\n"
         "assert 'torch' not in sys.modules, 'import progan'\n"
-        "from progan.cli import main\n"
+        "from progan.cli.app import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'numpy', 'PIL', 'huggingface_hub', 'tensorboard', 'imageio'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -16,7 +16,8 @@ from torch import Tensor
 from progan.config import Activation, Conditioning, Scaling
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.models.weights import load_network, save
+from progan.models.loading import load_network
+from progan.models.weights import save
 
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 SCALINGS: tuple[Scaling, ...] = get_args(Scaling)

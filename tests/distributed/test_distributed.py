@@ -278,9 +278,10 @@ def test_memory_that_is_missing_in_a_reduction_ends_the_process(monkeypatch: pyt
 
 STANDS_STILL = """
 import os, signal, time
-from progan.training import distributed, watch
-watch.LOST, watch.EXIT_SECONDS = 2.0, 1
-with distributed.join() as ranks:
+from progan.distributed import watchdog
+from progan.distributed.ranks import join
+watchdog.LOST, watchdog.EXIT_SECONDS = 2.0, 1
+with join() as ranks:
     ranks.meet("the beginning")
     if ranks.rank == 1:
         print("stands still", flush=True)

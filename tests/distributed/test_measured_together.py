@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from measured_commands import done, extractor_file  # noqa: F401
+from measured_commands import done
 from progan.data.packed import PackedSet
 from progan.distributed.ranks import ALONE, Ranks
 from progan.distributed.work_sharing import Part, _exchange
@@ -23,7 +23,7 @@ from progan.evaluation.monitor import Monitor
 from progan.evaluation.results import FILE, read_results
 from progan.generation import sampling
 from progan.metrics.registry import ExtractorFile
-from progan.models.weights import load
+from progan.models.loading import load
 from progan.preparation.builtin_sets import synthetic
 from progan.runs.gap_of_run import duality_gap
 from progan.runs.monitors import measure_all

@@ -14,7 +14,7 @@ import torch
 from progan.config import merge
 from progan.data.packed import PackedSet
 from progan.generation.save_samples import save_samples
-from progan.models.weights import load
+from progan.models.loading import load
 from progan.runs import checkpoint
 from rank_process import free_port, variables
 from tiny import OPTIONS, TOTAL, command, last_tensors, options, progan, require_equal, words

@@ -162,7 +162,7 @@ SLOW_STORE = """
 import time
 from datetime import timedelta
 from torch.distributed import TCPStore
-from progan.training.watch import Watch
+from progan.distributed.watchdog import Watch
 
 class Store:
     def __init__(self):

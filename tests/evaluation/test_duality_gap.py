@@ -20,7 +20,8 @@ from progan.distributed.ranks import Ranks
 from progan.errors import CheckpointError, ConfigError, DataError, DivergenceError, ProganError
 from progan.evaluation.duality_gap import DualityGap
 from progan.evaluation.results import read_results
-from progan.models.weights import load, save
+from progan.models.loading import load
+from progan.models.weights import save
 from progan.performance.estimate import make_plan
 from progan.preparation.builtin_sets import synthetic
 from progan.runs import checkpoint

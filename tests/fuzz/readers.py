@@ -30,6 +30,7 @@ from progan.data.packed import PackedSet
 from progan.errors import DataError
 from progan.evaluation.image_set import ArrayImages
 from progan.models import weights
+from progan.models.loading import load_network
 from progan.preparation.builtin_sets import synthetic
 from progan.preparation.decoding import UnusablePictureError, decode, scan
 from progan.preparation.label_files import read_label_file, read_label_table
@@ -154,14 +155,14 @@ def weight_readers(folder: Path) -> list[Reader]:
     name = f"{1234:012d}{checkpoint.SUFFIX}"
     (folder / "checkpoints").mkdir()
     return [
-        Reader("weights", either(*makes), as_file(folder / "w", weights.load_network)),
+        Reader("weights", either(*makes), as_file(folder / "w", load_network)),
         Reader(
             "hub folder",
             either(
                 of_seeds([to_json(config).encode()]),
                 lambda rng: to_json(mutate_tree(config, rng)).encode(),
             ),
-            as_file(hub / "config.json", lambda path: weights.load_network(path.with_name(weights.HUB_FILE))),
+            as_file(hub / "config.json", lambda path: load_network(path.with_name(weights.HUB_FILE))),
         ),
         Reader(
             "checkpoint",

@@ -19,7 +19,7 @@ from golden_weights import Arrays, at_lod, golden
 from progan import Discriminator, Generator, import_weights, load, save
 from progan.cli.app import main
 from progan.errors import CheckpointError, ConfigError, ProganError
-from progan.models.weights import load_network
+from progan.models.loading import load_network
 
 ORDER = ("G", "D", "Gs")
 

@@ -20,7 +20,8 @@ from progan.models.activations import variance_gain
 from progan.models.discriminator import Discriminator
 from progan.models.generator import LABEL_EXAMPLES, Generator
 from progan.models.layers import EqualizedLayer
-from progan.models.weights import load_network, save
+from progan.models.loading import load_network
+from progan.models.weights import save
 
 SMALL: dict[str, Any] = {"fmap_base": 32, "fmap_max": 4}
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)

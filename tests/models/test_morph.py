@@ -22,7 +22,8 @@ from progan.models import morph
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.models.layers import EqualizedLayer, downscale2d, upscale2d
-from progan.models.weights import FORMAT, load_network, save
+from progan.models.loading import load_network
+from progan.models.weights import FORMAT, save
 from progan.performance.estimate import make_plan
 from progan.runs.logs import read_stats
 from progan.runs.run_folder import RunFolder

@@ -16,7 +16,8 @@ from progan.errors import CheckpointError, StorageError
 from progan.generation.sampling import generate
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.models.weights import FORMAT, GENERATOR_FILE, HUB_FILE, load, load_network, save
+from progan.models.loading import load, load_network
+from progan.models.weights import FORMAT, GENERATOR_FILE, HUB_FILE, save
 from progan.system.tensor_file import KEY, digest, read_header
 
 
@@ -346,7 +347,7 @@ def test_a_name_on_the_hub_loads_like_a_path(
         asked.append((name, options))
         return str(tmp_path / "snapshot")
 
-    monkeypatch.setattr("progan.models.weights.snapshot_download", fetch)
+    monkeypatch.setattr("progan.models.hub.snapshot_download", fetch)
     read = Generator.from_pretrained("somebody/cats", revision="v1")
     assert same(read, G)
     assert not read.training
@@ -373,7 +374,7 @@ def test_a_name_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*_: Any, **__: Any) -> str:
         raise ConnectionError("the network\nis down")
 
-    monkeypatch.setattr("progan.models.weights.snapshot_download", fail)
+    monkeypatch.setattr("progan.models.hub.snapshot_download", fail)
     with pytest.raises(CheckpointError, match="the network is down"):
         Generator.from_pretrained("somebody/cats")
 

@@ -83,7 +83,7 @@ def test_missing_fonts_name_the_extra(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_matplotlib_is_not_imported() -> None:
-    code = f"import sys; sys.path[:] = {sys.path!r}; from progan.data.drawing import find_fonts; "
+    code = f"import sys; sys.path[:] = {sys.path!r}; from progan.preparation.drawing import find_fonts; "
     code += "find_fonts('A'); sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
     assert importlib.util.find_spec("matplotlib") is not None
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

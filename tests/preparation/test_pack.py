@@ -456,8 +456,8 @@ def test_a_killed_process_loses_little(tmp_path: Path) -> None:
     prepare(folder, tmp_path / "whole", SMALL, workers=1)
     script = (
         "import sys, time; from pathlib import Path; from progan.config import DataOptions\n"
-        "from progan.data import writing; from progan.data.prepare import prepare\n"
-        "writing.SYNC_SECONDS = 0\n"
+        "from progan.preparation import packed_writer; from progan.preparation.pack import prepare\n"
+        "packed_writer.SYNC_SECONDS = 0\n"
         "prepare(Path(sys.argv[1]), Path(sys.argv[2]), DataOptions(resolution='16'), workers=2,\n"
         "        progress=lambda done, total: (print(done, flush=True), time.sleep(0.3 if done > 64 else 0)))"
     )

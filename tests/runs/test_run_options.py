@@ -18,9 +18,10 @@ import progan
 from progan.cli.terminal.training import TerminalReporter
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError, DataError, ProganError
-from progan.runs import checkpoint, checks
+from progan.runs import checkpoint
 from progan.runs.logs import read_stats
 from progan.runs.run_folder import RunFolder
+from progan.training import precision
 from tiny import TOTAL, Listener, last_tensors, options, require_equal
 
 AUGMENTED = {
@@ -93,7 +94,7 @@ def test_a_run_keeps_the_precision_that_auto_meant(
 ) -> None:
     """Also where it goes on, on a machine for which it would mean another."""
     meant = {"auto": "bfloat16"}
-    monkeypatch.setattr(checks, "choose_precision", lambda asked, _: meant.get(asked, asked))
+    monkeypatch.setattr(precision, "choose_precision", lambda asked, _: meant.get(asked, asked))
     auto = {"precision": "auto"}
     run = train(blobs, tmp_path / "run", run={**auto, "stop_after": "phase"})
     assert RunFolder(run).config().run.precision == "bfloat16"

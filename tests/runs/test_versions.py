@@ -12,8 +12,8 @@ import torch
 from progan.config import Config, make_config
 from progan.data.packed import PackedSet
 from progan.errors import CheckpointError, DataError, ProganError
-from progan.models import weights
 from progan.models.generator import Generator
+from progan.models.loading import load
 from progan.preparation.builtin_sets import synthetic
 from progan.runs import checkpoint
 from progan.system import tensor_file
@@ -32,7 +32,7 @@ def test_newer_weights_and_checkpoints_are_refused_in_words(tmp_path: Path, vers
     record = {"network": "Generator", "config": G.config() | {"of_later_versions": 1}}
     tensor_file.write(tmp_path / "w", f"progan-weights-{version}", record, G.state_dict())
     with pytest.raises(NewerVersionError, match=f"newer progan .*progan-weights-{version}.*update progan"):
-        weights.load(tmp_path / "w")
+        load(tmp_path / "w")
     path = tmp_path / f"{1000:012d}{checkpoint.SUFFIX}"
     tensor_file.write(path, f"progan-checkpoint-{version}", asdict(RECORD), {"a": torch.zeros(1)})
     with pytest.raises(NewerVersionError, match="update progan"):
@@ -50,7 +50,7 @@ def test_newer_weights_and_checkpoints_are_refused_in_words(tmp_path: Path, vers
 def test_what_is_no_later_version_is_not_called_one(tmp_path: Path, form: str) -> None:
     tensor_file.write(tmp_path / "w", form, {}, {})
     with pytest.raises(CheckpointError, match="has the format") as caught:
-        weights.load(tmp_path / "w")
+        load(tmp_path / "w")
     assert not isinstance(caught.value, NewerVersionError)
 
 

@@ -138,7 +138,7 @@ def interpolate(
 
 def _load(path: Path, device: str) -> Generator:
     """Load a generator onto a device."""
-    from progan.models.weights import load
+    from progan.models.loading import load
     from progan.system.device import choose_device
 
     return load(path, choose_device(device))

@@ -33,7 +33,8 @@ from progan.generation.sampling import (
     whole,
 )
 from progan.models.generator import Generator
-from progan.models.weights import find_weights, load
+from progan.models.loading import load
+from progan.models.weights import find_weights
 from progan.system.files import storage_errors
 
 KEPT_MOST = 32 * 2**30

@@ -13,8 +13,9 @@ from progan.interop import tensorflow
 from progan.interop.numpy_pickle import NAMES, NUMPY
 from progan.interop.safe_pickle import Machine, Refused
 from progan.interop.torch_files import is_torch_file, read_torch
+from progan.models.loading import build_network
 from progan.models.network import Network
-from progan.models.weights import build, kind_of
+from progan.models.weights import kind_of_config
 from progan.system import tensor_file
 from progan.system.files import parse_json
 
@@ -59,7 +60,7 @@ def import_weights(
     bad = next((name for name, value in tensors.items() if not bool(torch.isfinite(value).all())), None)
     if bad is not None:
         raise CheckpointError(f"{path} is not imported: {bad} holds values that are not finite")
-    made = build(record, tensors, path).place("cpu")
+    made = build_network(record, tensors, path).place("cpu")
     if network is not None and type(made).__name__[0] != network[0]:
         raise CheckpointError(f"{path} holds a {type(made).__name__}; {network} is something else")
     return made
@@ -98,7 +99,7 @@ def _from_torch(path: Path, like: Path | None) -> tuple[tensor_file.Record, dict
     if config is not None and like is not None:
         raise ConfigError(f"{path} describes its network itself: leave out --like")
     if config is not None:
-        record: tensor_file.Record = {"network": kind_of(config), "config": _plain(config)}
+        record: tensor_file.Record = {"network": kind_of_config(config), "config": _plain(config)}
     elif like is not None:
         record = _description(like)
     else:
@@ -134,4 +135,4 @@ def _description(like: Path) -> tensor_file.Record:
         config = parse_json(like.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{like} cannot be read ({error})") from None
-    return {"network": kind_of(config), "config": config}
+    return {"network": kind_of_config(config), "config": config}

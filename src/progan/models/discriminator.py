@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from progan.config import Conditioning, DiscriminatorOptions, Growth, LabelForm
 from progan.models.activations import activation
+from progan.models.hub import HubNetwork
 from progan.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
@@ -21,7 +22,7 @@ from progan.models.layers import (
     minibatch_stddev,
     strided_down,
 )
-from progan.models.network import Network, filters, read_options
+from progan.models.network import filters, read_options
 
 
 class DownBlock(nn.Module):
@@ -69,7 +70,7 @@ class DownBlock(nn.Module):
         return out
 
 
-class Discriminator(Network):
+class Discriminator(HubNetwork):
     """Scores images, at any level up to the one it was built for, and estimates or regards their labels.
 
     Args:

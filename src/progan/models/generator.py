@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from progan.config import GeneratorOptions, Growth, LabelForm
 from progan.models.activations import activation, hidden_gain, leaky_slope, variance_gain
+from progan.models.hub import HubNetwork
 from progan.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
@@ -24,7 +25,7 @@ from progan.models.layers import (
     upscale2d_conv2d,
 )
 from progan.models.leaky_pixel_norm import LeakyPixelNorm
-from progan.models.network import Network, filters, read_options
+from progan.models.network import filters, read_options
 
 LABEL_EXAMPLES = 64
 """Rows of labels of the training set that a generator keeps, unless its labels are single classes."""
@@ -73,7 +74,7 @@ def after_convolution(options: GeneratorOptions) -> nn.Module:
     return nn.Sequential(activation(options), *norm)
 
 
-class Generator(Network):
+class Generator(HubNetwork):
     """Maps latents to images, at any level up to the one it was built for.
 
     All levels are allocated from the start; a call computes those up to `level` alone.

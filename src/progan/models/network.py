@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
 
 import torch
-from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from progan.config import Growth, LabelForm, NetworkOptions, explain
-from progan.errors import CheckpointError, suggest
+from progan.errors import suggest
 from progan.models.layers import feature_maps
 
 OptionsT = TypeVar("OptionsT", bound=NetworkOptions)
@@ -21,36 +19,9 @@ OptionsT = TypeVar("OptionsT", bound=NetworkOptions)
 MAX_LEVEL = 20
 """Far above what any memory holds; keeps a crafted weight file from building networks for ever."""
 
-HUB_OPTIONS = frozenset({"revision", "cache_dir", "force_download", "token", "local_files_only"})
 
-CARD = """---
-{{ card_data }}
----
-
-# {{ network }} of {{ size }} images
-
-A {{ network.lower() }} of a progressively grown GAN, trained with progan: {{ facts }}.
-
-```python
-from progan import {{ network }}
-
-network = {{ network }}.from_pretrained("user/name")  # this repository's name
-```
-
-The method: Karras et al., *Progressive Growing of GANs for Improved Quality, Stability, and Variation*,
-ICLR 2018, [arXiv:1710.10196](https://arxiv.org/abs/1710.10196).
-"""
-"""The model card (a Jinja template) that `save_pretrained` writes if the folder has none."""
-
-
-class Network(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="progan",
-    tags=["progan", "gan"],
-    model_card_template=CARD,
-):
-    """Base of `Generator` and `Discriminator`.
+class Network(nn.Module):
+    """What `Generator` and `Discriminator` have in common.
 
     Args:
         channels: Channels of the images, at least 1.
@@ -192,56 +163,6 @@ class Network(
             "label_names": list(self.label_names),
             "growth": self.growth,
         }
-
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        """Write `config.json` and `model.safetensors` into a folder, as the Hugging Face hub expects.
-
-        Args:
-            save_directory: The folder; made if missing.
-            options: Passed on to `huggingface_hub` (for example `push_to_hub=True`).
-
-        Returns:
-            What `huggingface_hub` returns: the address of the commit if pushed, else None.
-        """
-        # `push_to_hub` calls this with a `config`, too.
-        return super().save_pretrained(save_directory, **{**options, "config": self.config()})
-
-    def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
-        """Return the README.md of a hub folder, which says what the network is and how to load it."""
-        height, width = self.resolution()
-        facts = f"{self.channels} channels, grown to level {self.level} of {self.max_level}"
-        if self.label_size:
-            facts += f", labels: {', '.join(self.label_names) or self.label_size}"
-        mine = {"network": type(self).__name__, "size": f"{height}x{width}", "facts": facts}
-        return super().generate_model_card(*args, **{**mine, **options})
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
-        """Load a network from a local weight file, run folder or hub folder, or from the hub by its name.
-
-        Args:
-            pretrained_model_name_or_path: What exists locally is read; anything else is a name on the hub.
-            options: For a name on the hub: `revision`, `cache_dir`, `force_download`, `token` and
-                `local_files_only`, as in `huggingface_hub.snapshot_download`.
-
-        Returns:
-            The network, on the CPU and in evaluation mode, its parameters without gradients.
-
-        Raises:
-            CheckpointError: if there is no such file and no such name on the hub, the hub cannot be reached,
-                or the file is damaged, foreign, or holds the other kind of network.
-            TypeError: if there is an option of another name.
-        """
-        from progan.models import weights  # it knows both kinds of network, so it imports this
-
-        if unknown := options.keys() - HUB_OPTIONS:
-            raise TypeError(f"from_pretrained() takes no {', '.join(sorted(unknown))}")
-        name, path = str(pretrained_model_name_or_path), Path(pretrained_model_name_or_path)
-        folder = path if path.exists() else weights.download(name, **options)
-        network = weights.load_network(weights.find_weights(folder))
-        if not isinstance(network, cls):
-            raise CheckpointError(f"{name} holds a {type(network).__name__}, not a {cls.__name__}")
-        return network
 
 
 def read_options(kind: type[OptionsT], given: Mapping[str, Any]) -> OptionsT:

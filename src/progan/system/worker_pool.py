@@ -133,7 +133,7 @@ class _Worker:
         environment["OPENBLAS_NUM_THREADS"] = "1"
         process = subprocess.Popen(
             # -P: a file in the current folder must not shadow a module.
-            [sys.executable, "-P", "-c", "from progan.data.pool import serve; serve()"],
+            [sys.executable, "-P", "-c", "from progan.system.worker_pool import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # decoding libraries write warnings of their own there

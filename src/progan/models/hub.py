@@ -1,0 +1,115 @@
+"""Networks as the Hugging Face hub has them: a folder with weights, their description and a model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, snapshot_download
+
+from progan.errors import CheckpointError
+from progan.models import weights
+from progan.models.network import Network
+
+HUB_OPTIONS = frozenset({"revision", "cache_dir", "force_download", "token", "local_files_only"})
+
+CARD = """---
+{{ card_data }}
+---
+
+# {{ network }} of {{ size }} images
+
+A {{ network.lower() }} of a progressively grown GAN, trained with progan: {{ facts }}.
+
+```python
+from progan import {{ network }}
+
+network = {{ network }}.from_pretrained("user/name")  # this repository's name
+```
+
+The method: Karras et al., *Progressive Growing of GANs for Improved Quality, Stability, and Variation*,
+ICLR 2018, [arXiv:1710.10196](https://arxiv.org/abs/1710.10196).
+"""
+"""The model card (a Jinja template) that `save_pretrained` writes if the folder has none."""
+
+
+class HubNetwork(
+    Network,
+    PyTorchModelHubMixin,
+    library_name="progan",
+    tags=["progan", "gan"],
+    model_card_template=CARD,
+):
+    """A network that can be shared; `Generator` and `Discriminator` are."""
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write `config.json` and `model.safetensors` into a folder, as the Hugging Face hub expects.
+
+        Args:
+            save_directory: The folder; made if missing.
+            options: Passed on to `huggingface_hub` (for example `push_to_hub=True`).
+
+        Returns:
+            What `huggingface_hub` returns: the address of the commit if pushed, else None.
+        """
+        # `push_to_hub` calls this with a `config`, too.
+        return super().save_pretrained(save_directory, **{**options, "config": self.config()})
+
+    def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
+        """Return the README.md of a hub folder, which says what the network is and how to load it."""
+        height, width = self.resolution()
+        facts = f"{self.channels} channels, grown to level {self.level} of {self.max_level}"
+        if self.label_size:
+            facts += f", labels: {', '.join(self.label_names) or self.label_size}"
+        mine = {"network": type(self).__name__, "size": f"{height}x{width}", "facts": facts}
+        return super().generate_model_card(*args, **{**mine, **options})
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
+        """Load a network from a local weight file, run folder or hub folder, or from the hub by its name.
+
+        Args:
+            pretrained_model_name_or_path: What exists locally is read; anything else is a name on the hub.
+            options: For a name on the hub: `revision`, `cache_dir`, `force_download`, `token` and
+                `local_files_only`, as in `huggingface_hub.snapshot_download`.
+
+        Returns:
+            The network, on the CPU and in evaluation mode, its parameters without gradients.
+
+        Raises:
+            CheckpointError: if there is no such file and no such name on the hub, the hub cannot be reached,
+                or the file is damaged, foreign, or holds the other kind of network.
+            TypeError: if there is an option of another name.
+        """
+        if unknown := options.keys() - HUB_OPTIONS:
+            raise TypeError(f"from_pretrained() takes no {', '.join(sorted(unknown))}")
+        name, path = str(pretrained_model_name_or_path), Path(pretrained_model_name_or_path)
+        folder = path if path.exists() else download(name, **options)
+        file = weights.find_weights(folder)
+        record, tensors = weights.read(file)
+        if (kind := weights.kind_of(record, file)) != cls.__name__:
+            raise CheckpointError(f"{name} holds a {kind}, not a {cls.__name__}")
+        return weights.build(cls, record, tensors, file).place("cpu")
+
+
+def download(name: str, **options: Any) -> Path:
+    """Fetch weights and description from the Hugging Face hub.
+
+    Args:
+        name: On the hub: `user/name`.
+        options: As in `huggingface_hub.snapshot_download`.
+
+    Returns:
+        The folder that holds them, in the hub's cache.
+
+    Raises:
+        CheckpointError: if there is no such name or the hub cannot be reached.
+    """
+    files = ["config.json", weights.GENERATOR_FILE, weights.HUB_FILE]
+    try:
+        return Path(snapshot_download(name, allow_patterns=files, **options))
+    except Exception as error:  # their kinds depend on the version of huggingface_hub
+        raise CheckpointError(
+            f"{name}: no such file or folder, and it cannot be fetched from the Hugging Face hub "
+            f"({type(error).__name__}: {' '.join(str(error).split())})"
+        ) from error

@@ -1,0 +1,62 @@
+"""A network out of its file, whichever of the two it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from progan.errors import CheckpointError
+from progan.models.discriminator import Discriminator
+from progan.models.generator import Generator
+from progan.models.weights import build, find_weights, kind_of, read
+from progan.system import tensor_file
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Generator:
+    """Load a generator; nothing else than the path is needed.
+
+    Args:
+        path: A weight file written by `save`, a run folder, or a folder written by
+            `Generator.save_pretrained`. (For a name on the hub, use `Generator.from_pretrained`.)
+        device: Where the weights go.
+
+    Returns:
+        The generator (of a run: the averaged one), in evaluation mode.
+
+    Raises:
+        CheckpointError: if there is no such file or it is damaged, foreign or not a generator.
+    """
+    network = load_network(find_weights(Path(path)), device)
+    if not isinstance(network, Generator):
+        raise CheckpointError(f"{path} holds a {type(network).__name__}, not a Generator")
+    return network
+
+
+def load_network(path: Path, device: str | torch.device = "cpu") -> Generator | Discriminator:
+    """Load the network of a weight file, in evaluation mode and in the device's fastest memory layout.
+
+    Raises:
+        CheckpointError: if the file is damaged, foreign, or of another format.
+    """
+    record, tensors = read(path)
+    return build_network(record, tensors, path).place(device)
+
+
+def build_network(
+    record: tensor_file.Record, tensors: dict[str, Tensor], path: Path
+) -> Generator | Discriminator:
+    """Make the network that a description names, on the CPU and in evaluation mode.
+
+    Args:
+        record: `network` (`Generator` or `Discriminator`) and `config` (the arguments of its constructor).
+        tensors: The state dict.
+        path: Where they come from; for messages alone.
+
+    Raises:
+        CheckpointError: if the description is none, or the weights do not fit it.
+    """
+    if kind_of(record, path) == "Generator":
+        return build(Generator, record, tensors, path)
+    return build(Discriminator, record, tensors, path)
