@@ -97,9 +97,9 @@ def distances(run: Path, config: Config) -> dict[str, float]:
     """Sliced Wasserstein distance (mean over 32x32 and 16x16) of the untrained and the trained generator."""
     packed = pictures_of(run)
     reals = reals_of(packed, SAMPLES)
-    spec = ImageSpec(packed.channels, packed.base_shape, packed.max_level, packed.label_names)
+    image = ImageSpec(packed.channels, packed.base_shape, packed.max_level, packed.label_names)
     torch.manual_seed(config.run.seed)
-    untrained, _ = build_networks(config, spec)
+    untrained, _ = build_networks(config, image)
     networks = {"before": untrained.eval(), "after": progan.load(run)}
     return {
         name: sliced_wasserstein(batches(reals), progan.generate(G, SAMPLES)).mean

@@ -31,10 +31,10 @@ from torch.nn.parallel import DistributedDataParallel
 from progan.config import load_config, make_config, per_level
 from progan.data.packed import PackedSet
 from progan.distributed.ranks import Ranks, join
-from progan.performance.estimate import make_plan
+from progan.performance.estimate import Estimate
 from progan.preparation.builtin_sets import synthetic
 from progan.training.iteration import Updates
-from progan.training.spec import ImageSpec
+from progan.training.spec import ImageSpec, make_spec
 
 NETWORKS = {
     "generator": {"fmap_base": 512, "fmap_max": 64},
@@ -98,11 +98,11 @@ class Worker:
     def __init__(self, ranks: Ranks, folder: Path, level: int) -> None:
         config = make_config({"model": NETWORKS, "run": {"precision": "float32"}})
         packed = PackedSet.open(folder)
-        plan = make_plan(
+        spec = make_spec(
             config, ImageSpec(packed.channels, packed.base_shape, packed.max_level), packed.count
         )
-        self.ranks, self.updates = ranks, Updates(plan, packed, torch.device("cpu"), print, ranks)
-        point = plan.schedule.at(0)
+        self.ranks, self.updates = ranks, Updates(spec, packed, torch.device("cpu"), print, ranks)
+        point = spec.schedule.at(0)
         self.point = replace(point, phase=replace(point.phase, level=level))
         self.reducing = 0.0
         reduce: Any = ranks.reduce
@@ -216,7 +216,7 @@ def report(level: int, variants: Sequence[Variant]) -> None:
 def paper() -> None:
     """Print what each level of the paper's network sends, and how long that takes by the assumptions."""
     config = load_config("paper-celebahq-1024-v2-8gpus")
-    plan = make_plan(config, ImageSpec(3, (4, 4), 8), 30000)
+    estimate = Estimate(make_spec(config, ImageSpec(3, (4, 4), 8), 30000))
     for gpus, larger, link in (
         (8, 1, "NVLink"),
         (64, 8, "8 ports of 400 Gbit/s"),
@@ -226,7 +226,7 @@ def paper() -> None:
         table = Table(title=title, box=box.SIMPLE_HEAD)
         for column in ("size", "batch", "groups", "G MB", "D MB", "compute ms", "reduce ms", "efficiency"):
             table.add_column(column, justify="right")
-        for level, cost in enumerate(plan.costs):
+        for level, cost in enumerate(estimate.levels):
             n = larger * per_level(config.schedule.batch_size, level)
             groups = n // min(n, config.model.discriminator.stddev_group or 1)
             work = n * cost.flops_per_image / RATE
@@ -238,8 +238,10 @@ def paper() -> None:
                 f"{1000 * compute:.2f}", f"{1000 * reduce:.2f}", f"{work / gpus / (compute + reduce):.0%}",
             )  # fmt: skip
         Console().print(table)
-    g, d = plan.costs[-1].g_parameters, plan.costs[-1].d_parameters
-    print(f"moments of Adam: {8 * (g + d) / 1e6:.0f} MB; the whole state: {plan.state_bytes / 1e6:.0f} MB")
+    g, d = estimate.levels[-1].g_parameters, estimate.levels[-1].d_parameters
+    print(
+        f"moments of Adam: {8 * (g + d) / 1e6:.0f} MB; the whole state: {estimate.state_bytes / 1e6:.0f} MB"
+    )
 
 
 def main() -> None:

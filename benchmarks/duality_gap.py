@@ -32,11 +32,10 @@ from progan.data.packed import PackedSet, is_packed
 from progan.data.pixels import to_uint8
 from progan.errors import DivergenceError
 from progan.evaluation.duality_gap import DualityGap
-from progan.performance.estimate import make_plan
 from progan.preparation.builtin_sets import synthetic
 from progan.runs.resolve import resolve
 from progan.training.iteration import Updates
-from progan.training.spec import ImageSpec
+from progan.training.spec import ImageSpec, make_spec
 
 LOSSES: dict[str, dict[str, Any]] = {
     # With the usual R1 of 10 networks this small learn more slowly.
@@ -93,10 +92,10 @@ class Game:
             "optimizer": {"g_lr": rate, "d_lr": rate, "ema_decay": 0.99},
             "run": {"seed": seed},
         }
-        config, spec = resolve(make_config(tree), pictures), ImageSpec(1, pictures.base_shape, 1)
+        config, image = resolve(make_config(tree), pictures), ImageSpec(1, pictures.base_shape, 1)
         device = torch.device("cpu")
-        plan = make_plan(config, spec, len(pictures.indices("train")))
-        self.updates = Updates(plan, pictures, device, print)
+        spec = make_spec(config, image, len(pictures.indices("train")))
+        self.updates = Updates(spec, pictures, device, print)
         self._gap = DualityGap(config, pictures, device)
 
     def begin_at(self, other: Game) -> None:
@@ -111,7 +110,7 @@ class Game:
         try:
             for kimg in clocks:
                 while state.images_seen < 1000 * kimg:
-                    updates.iterate(updates.plan.schedule.at(state.images_seen))
+                    updates.iterate(updates.spec.schedule.at(state.images_seen))
                 found = self._gap.measure(state)
                 assert found is not None
                 curve.points.append({"kimg": kimg, **{name: getattr(found, name) for name in NAMES}})

@@ -42,29 +42,29 @@ def measure(options: dict[str, Any], level: int, folder: Path) -> None:
 
     from progan.config import make_config
     from progan.performance.bench import shapes
-    from progan.performance.estimate import make_plan
     from progan.performance.iteration_cost import Costs
     from progan.preparation.builtin_sets import synthetic
     from progan.system.malloc import keep_freed_memory
     from progan.training.iteration import Updates
     from progan.training.precision import settings, settle
+    from progan.training.spec import make_spec
 
     keep_freed_memory()  # as the command line does
     device = torch.device("cpu")
     config = settle(make_config(options), device)
-    spec = shapes(config)
-    counted = Costs(config, spec).iteration(level, fading=True).memory
+    image = shapes(config)
+    counted = Costs(config, image).iteration(level, fading=True).memory
     packed = synthetic(folder / "set", count=16, resolution=4 * 2**level)
-    plan = make_plan(config, spec, packed.count)
-    phase = next(each for each in plan.schedule.phases if each.level == level)
+    spec = make_spec(config, image, packed.count)
+    phase = next(each for each in spec.schedule.phases if each.level == level)
     with settings(config.run, device):
         small = torch.ones(1, 8, 16, 16, requires_grad=True)
         torch.autograd.backward(torch.conv2d(small, torch.ones(8, 8, 3, 3)).sum())  # loads what computes
         before = peak()
-        updates = Updates(plan, packed, device, print)
+        updates = Updates(spec, packed, device, print)
         for _ in range(2):
-            updates.state.images_seen = plan.schedule.entry(phase)
-            updates.iterate(plan.schedule.at(updates.state.images_seen))
+            updates.state.images_seen = spec.schedule.entry(phase)
+            updates.iterate(spec.schedule.at(updates.state.images_seen))
     print(json.dumps([counted, peak() - before]))
 
 

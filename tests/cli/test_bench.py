@@ -21,14 +21,13 @@ from progan.errors import ConfigError
 from progan.performance import interleaved
 from progan.performance.bench import Report, as_tree, bench, choose_phases, shapes
 from progan.performance.breakdown import Parts
-from progan.performance.estimate import make_plan
 from progan.performance.iteration_cost import Ceiling
 from progan.performance.peak_rates import Sizes, measure_copy, measure_products
 from progan.performance.projection import Stage, nearest, project, stage_of
 from progan.performance.variants import VARIANTS, choose_variants
 from progan.training.iteration import Updates
 from progan.training.schedule import Phase, Point, Schedule
-from progan.training.spec import ImageSpec
+from progan.training.spec import ImageSpec, make_spec
 from tiny import OPTIONS, words
 
 CPU = torch.device("cpu")
@@ -241,8 +240,8 @@ def test_a_variant_changes_how_and_not_what(name: str) -> None:
 
 def test_plain_computes_the_same_in_its_own_layout(blobs: PackedSet) -> None:
     config = VARIANTS["plain"].config(make_config(OPTIONS))
-    plan = make_plan(config, ImageSpec(3, (4, 4), 2, blobs.label_names), blobs.count)
-    usual, plain = (Updates(plan, blobs, CPU, print) for _ in range(2))
+    spec = make_spec(config, ImageSpec(3, (4, 4), 2, blobs.label_names), blobs.count)
+    usual, plain = (Updates(spec, blobs, CPU, print) for _ in range(2))
     VARIANTS["plain"].place(plain)
     reals = plain.batches.discriminator(0, 8, 2, None).reals
     kernels = [weight for weight in plain.state.D.parameters() if weight.ndim == 4]
@@ -250,11 +249,11 @@ def test_plain_computes_the_same_in_its_own_layout(blobs: PackedSet) -> None:
     blocks = [part for part in plain.state.G.modules() if "fused" in vars(part)]
     assert blocks
     assert not any(vars(part)["fused"] for part in blocks)
-    entry = plan.schedule.entry(plan.schedule.phases[-1])
+    entry = spec.schedule.entry(spec.schedule.phases[-1])
     terms = []
     for updates in (usual, plain):
         updates.state.images_seen = entry
-        terms.append(updates.iterate(plan.schedule.at(entry)))
+        terms.append(updates.iterate(spec.schedule.at(entry)))
     for one, other in zip(*terms, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 

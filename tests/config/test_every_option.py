@@ -11,13 +11,12 @@ import torch
 
 from progan.config import Config, Options, flatten, make_config, merge
 from progan.data.packed import PackedSet
-from progan.performance.estimate import make_plan
 from progan.preparation.builtin_sets import synthetic
 from progan.runs.resolve import resolve, restrict
 from progan.training.iteration import Updates
 from progan.training.objective import TERM_NAMES, Terms
 from progan.training.optimizer import Optimizer
-from progan.training.spec import ImageSpec
+from progan.training.spec import ImageSpec, make_spec
 from progan.training.step import Whole
 from tiny import OPTIONS
 
@@ -192,11 +191,11 @@ def _learned(config: Config, pictures: PackedSet) -> dict[str, torch.Tensor]:
     """Weights after some iterations: level 0, the fade to level 1, level 1, and into the fade to level 2."""
     packed = restrict(pictures, config)
     config = resolve(config, packed)
-    spec = ImageSpec(packed.channels, packed.base_shape, packed.max_level, packed.label_names)
-    plan = make_plan(config, spec, len(packed.indices(config.data.part)))
-    updates = Updates(plan, packed, CPU, print)
+    image = ImageSpec(packed.channels, packed.base_shape, packed.max_level, packed.label_names)
+    spec = make_spec(config, image, len(packed.indices(config.data.part)))
+    updates = Updates(spec, packed, CPU, print)
     for _ in range(ITERATIONS):
-        updates.iterate(plan.schedule.at(updates.state.images_seen))
+        updates.iterate(spec.schedule.at(updates.state.images_seen))
     networks = ("G/", "D/", "G_ema/")
     return {name: value for name, value in updates.state.tensors().items() if name.startswith(networks)}
 

@@ -86,20 +86,20 @@ def test_a_recipe_is_valid(name: str) -> None:
 def test_a_step_at_every_level(name: str, pictures: PackedSet, tmp_path: Path) -> None:
     """Dry-run, then one update of D and one of G in the midst of each level's fade or morph."""
     prepared = prepare(name, pictures, tmp_path / "run")
-    plan = prepared.plan
+    spec = prepared.spec
     assert not (tmp_path / "run").exists()
-    side = int(name.split("-")[2]) if name.startswith("paper-celebahq") else plan.config.data.max_resolution
-    assert plan.spec.resolution(plan.spec.max_level) == (side, side)
+    side = int(name.split("-")[2]) if name.startswith("paper-celebahq") else spec.config.data.max_resolution
+    assert spec.image.resolution(spec.image.max_level) == (side, side)
     said: list[str] = []
-    with settings(plan.config.run, prepared.device):
-        updates = Updates(plan, prepared.packed, prepared.device, said.append)
-        for level in range(plan.spec.max_level + 1):
-            phase = next(phase for phase in plan.schedule.phases if phase.level == level)
-            assert phase.kind == (plan.config.schedule.growth if level else "stabilise")
+    with settings(spec.config.run, prepared.device):
+        updates = Updates(spec, prepared.packed, prepared.device, said.append)
+        for level in range(spec.image.max_level + 1):
+            phase = next(phase for phase in spec.schedule.phases if phase.level == level)
+            assert phase.kind == (spec.config.schedule.growth if level else "stabilise")
             updates.state.images_seen = (phase.start + phase.end) // 2
             networks = {"G": updates.state.G, "D": updates.state.D, "G_ema": updates.state.G_ema}
             before = {key: [p.detach().clone() for p in net.parameters()] for key, net in networks.items()}
-            point = plan.schedule.at(updates.state.images_seen)
+            point = spec.schedule.at(updates.state.images_seen)
             terms = {key: float(value) for part in updates.iterate(point) for key, value in part.items()}
             assert {"D/adversarial", "G/adversarial"} <= set(terms)
             penalties = {"D/gp", "D/r1", "D/r2", "D/drift"} & set(terms)
@@ -110,7 +110,7 @@ def test_a_step_at_every_level(name: str, pictures: PackedSet, tmp_path: Path) -
                 moved = [bool((p != old).any()) for p, old in zip(net.parameters(), before[key], strict=True)]
                 # The average follows G with the next update of D, so it stands still at the first.
                 assert any(moved) or (key == "G_ema" and level == 0), (level, key)
-    morphs = plan.spec.max_level if plan.config.schedule.growth == "morph" else 0
+    morphs = spec.image.max_level if spec.config.schedule.growth == "morph" else 0
     assert sum("grows out of" in line for line in said) == len(said) == morphs, "memory suffices"
 
 

@@ -22,7 +22,6 @@ from progan.evaluation.duality_gap import DualityGap
 from progan.evaluation.results import read_results
 from progan.models.loading import load
 from progan.models.weights import save
-from progan.performance.estimate import make_plan
 from progan.preparation.builtin_sets import synthetic
 from progan.runs import checkpoint
 from progan.runs.gap_of_run import duality_gap
@@ -33,7 +32,7 @@ from progan.runs.run import resume, train
 from progan.runs.run_folder import RunFolder
 from progan.training.iteration import Updates
 from progan.training.optimizer import Optimizer
-from progan.training.spec import ImageSpec
+from progan.training.spec import ImageSpec, make_spec
 from progan.training.state import TrainState
 from tiny import OPTIONS, TOTAL, Listener, last_tensors, options, require_equal
 
@@ -56,8 +55,8 @@ def begun(
     """Return a run whose networks have grown so far, with the weights that it begins with."""
     tree = merge(OPTIONS, {"monitor": QUICK, "schedule": {"batch_size": 8}}, branches)
     config = resolve(make_config(tree), pictures)
-    spec = ImageSpec(pictures.channels, pictures.base_shape, pictures.max_level, pictures.label_names)
-    state = TrainState.create(config, spec, CPU)
+    image = ImageSpec(pictures.channels, pictures.base_shape, pictures.max_level, pictures.label_names)
+    state = TrainState.create(config, image, CPU)
     state.set_growth(level, alpha)
     return config, state
 
@@ -539,15 +538,15 @@ def small_game(pictures: PackedSet, factor: float) -> tuple[Updates, DualityGap]
         "monitor": {"duality_gap": True, "gap_steps": 40, "num_images": 96},
     }
     config = resolve(make_config(tree), pictures)
-    spec = ImageSpec(pictures.channels, pictures.base_shape, pictures.max_level)
-    updates = Updates(make_plan(config, spec, 300), pictures, CPU, print)
+    image = ImageSpec(pictures.channels, pictures.base_shape, pictures.max_level)
+    updates = Updates(make_spec(config, image, 300), pictures, CPU, print)
     return updates, DualityGap(config, pictures, CPU)
 
 
 def gap_at(clock: int, updates: Updates, gap: DualityGap) -> float:
     """Train up to a clock and measure."""
     while updates.state.images_seen < clock:
-        updates.iterate(updates.plan.schedule.at(updates.state.images_seen))
+        updates.iterate(updates.spec.schedule.at(updates.state.images_seen))
     found = gap.measure(updates.state)
     assert found is not None
     return found.gap

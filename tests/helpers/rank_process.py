@@ -24,19 +24,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from progan.config import Config, make_config, merge
+from progan.config import make_config, merge
 from progan.data.batches import Batches
 from progan.data.packed import PackedSet
 from progan.distributed.ranks import ALONE, Ranks, join
-from progan.performance.estimate import Plan
-from progan.runs import checks, resolve
+from progan.runs import resolve
 from progan.runs import run as training
 from progan.training import iteration
 from progan.training.acceleration import Functions
 from progan.training.gradients import EagerGradients
 from progan.training.objective import discriminator_stages, generator_stages
-from progan.training.schedule import Schedule
-from progan.training.spec import ImageSpec
+from progan.training.spec import ImageSpec, make_spec
 from tiny import environment, options
 
 POLICY = ["color", "translation", "cutout"]
@@ -100,11 +98,6 @@ def float64() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
-def quick_plan(config: Config, spec: ImageSpec, pictures: int) -> Plan:
-    """Return a plan without what it costs, which takes longer to count than such a run takes."""
-    return Plan(config, spec, Schedule(config, spec.max_level, pictures), (), pictures, 0)
-
-
 def train(
     packed: PackedSet, case: str, ranks: Ranks = ALONE, **changes: dict[str, Any]
 ) -> dict[str, torch.Tensor]:
@@ -123,8 +116,8 @@ def train(
     )
     config = resolve.resolve(make_config(tree, merge(CASES[case], changes)), packed)
     with float64():
-        plan = quick_plan(config, ImageSpec(3, (4, 4), 2, packed.label_names), packed.count)
-        made = iteration.Updates(plan, packed, CPU, lambda _: None, ranks)
+        spec = make_spec(config, ImageSpec(3, (4, 4), 2, packed.label_names), packed.count)
+        made = iteration.Updates(spec, packed, CPU, lambda _: None, ranks)
         made.batches.dtype = torch.float64
         if "functions" in case:
             networks = made.state.G, made.state.D
@@ -135,7 +128,7 @@ def train(
         result: dict[str, torch.Tensor] = {}
         levels = set()
         for i in range(ITERATIONS):
-            point = plan.schedule.at(made.state.images_seen)
+            point = spec.schedule.at(made.state.images_seen)
             levels.add(point.level)
             for k, terms in enumerate(made.iterate(point)):
                 result |= {f"{i}.{k} {name}": value for name, value in terms.items()}
@@ -205,7 +198,6 @@ def train_run(run: Path, packed: PackedSet | None, kimg: float) -> None:
     until = {"schedule": {"total_kimg": kimg}}
     with float64(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(iteration, "Batches", partial(Batches, dtype=torch.float64))
-        patch.setattr(checks, "make_plan", quick_plan)
         if packed is None:
             training.resume(run, options=until)
         else:

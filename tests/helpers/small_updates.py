@@ -9,9 +9,8 @@ from torch import Tensor
 
 from progan.config import make_config
 from progan.data.packed import PackedSet
-from progan.performance.estimate import Plan, make_plan
 from progan.training.iteration import Updates
-from progan.training.spec import ImageSpec
+from progan.training.spec import ImageSpec, Spec, make_spec
 from tiny import options
 
 CPU = torch.device("cpu")
@@ -21,17 +20,17 @@ SMOOTH = {"eps": 0.1}
 """With a large epsilon an update is proportional to the gradient, so rounding cannot turn its sign."""
 
 
-def plan_of(blobs: PackedSet, **branches: Any) -> Plan:
+def spec_of(blobs: PackedSet, **branches: Any) -> Spec:
     config = make_config(options(**branches))
-    spec = ImageSpec(blobs.channels, blobs.base_shape, blobs.max_level, blobs.label_names)
-    return make_plan(config, spec, blobs.count)
+    image = ImageSpec(blobs.channels, blobs.base_shape, blobs.max_level, blobs.label_names)
+    return make_spec(config, image, blobs.count)
 
 
 def run(blobs: PackedSet, iterations: int, said: list[str] | None = None, **branches: Any) -> Updates:
-    plan = plan_of(blobs, **branches)
-    updates = Updates(plan, blobs, CPU, (said if said is not None else []).append)
+    spec = spec_of(blobs, **branches)
+    updates = Updates(spec, blobs, CPU, (said if said is not None else []).append)
     for _ in range(iterations):
-        updates.iterate(plan.schedule.at(updates.state.images_seen))
+        updates.iterate(spec.schedule.at(updates.state.images_seen))
     return updates
 
 

@@ -24,12 +24,11 @@ from progan.models.generator import Generator
 from progan.models.layers import EqualizedLayer, downscale2d, upscale2d
 from progan.models.loading import load_network
 from progan.models.weights import FORMAT, save
-from progan.performance.estimate import make_plan
 from progan.runs.logs import read_stats
 from progan.runs.run_folder import RunFolder
 from progan.system import tensor_file
 from progan.training.iteration import Updates
-from progan.training.spec import ImageSpec
+from progan.training.spec import ImageSpec, make_spec
 from tiny import Listener, last_tensors, options, require_equal
 
 ACTIVATIONS = ["leaky_relu", "relu", "elu", "silu", "softplus", "tanh"]
@@ -240,8 +239,8 @@ def test_files_from_before_there_was_a_choice(tmp_path: Path) -> None:
 
 def updates_of(blobs: PackedSet, tree: dict[str, Any]) -> Updates:
     config = make_config(make_tree(tree))
-    plan = make_plan(config, ImageSpec(3, (4, 4), 2, blobs.label_names), blobs.count)
-    return Updates(plan, blobs, torch.device("cpu"), print)
+    spec = make_spec(config, ImageSpec(3, (4, 4), 2, blobs.label_names), blobs.count)
+    return Updates(spec, blobs, torch.device("cpu"), print)
 
 
 def test_training_grows_all_three_networks(blobs: PackedSet) -> None:
@@ -257,7 +256,7 @@ def test_training_grows_all_three_networks(blobs: PackedSet) -> None:
         before = [G(z, labels, level=0) for G in (state.G, state.G_ema)]
         judged = state.D(downscale2d(images), labels, level=0)[0]
     while state.images_seen < 80:
-        updates.iterate(updates.plan.schedule.at(state.images_seen))
+        updates.iterate(updates.spec.schedule.at(state.images_seen))
     assert (state.G.level, state.D.level, state.G_ema.level) == (1, 1, 1)
     assert state.G.alpha < 1e-4
     with torch.no_grad():
@@ -325,10 +324,10 @@ def test_micro_batches_and_whole_batches_agree(blobs: PackedSet) -> None:
     for micro_batch in (None, 8):
         tree = make_tree({"schedule": MORPH, "run": {"micro_batch": micro_batch} if micro_batch else {}})
         config = make_config(tree)
-        plan = make_plan(config, ImageSpec(3, (4, 4), 2, blobs.label_names), blobs.count)
-        updates = Updates(plan, blobs, torch.device("cpu"), print)
+        spec = make_spec(config, ImageSpec(3, (4, 4), 2, blobs.label_names), blobs.count)
+        updates = Updates(spec, blobs, torch.device("cpu"), print)
         for _ in range(8):
-            terms = updates.iterate(plan.schedule.at(updates.state.images_seen))
+            terms = updates.iterate(spec.schedule.at(updates.state.images_seen))
         assert updates.state.G.level == 1
         results.append({name: value for part in terms for name, value in part.items()})
     for name, value in results[0].items():
@@ -346,6 +345,6 @@ def test_reals_are_not_blended(blobs: PackedSet) -> None:
         return original(clock, n, level, alpha)
 
     batches.discriminator = watch  # type: ignore[method-assign]
-    updates.iterate(updates.plan.schedule.at(56))
-    assert updates.plan.schedule.at(56).growing
+    updates.iterate(updates.spec.schedule.at(56))
+    assert updates.spec.schedule.at(56).growing
     assert seen == [None]

@@ -68,8 +68,8 @@ def test_equal_states_give_equal_files(tmp_path: Path) -> None:
 
 
 def test_round_trip_of_a_whole_state_is_exact(tmp_path: Path) -> None:
-    config, spec = make_config(OPTIONS), ImageSpec(3, (4, 4), 2, ("a", "b"))
-    state = TrainState.create(config, spec, torch.device("cpu"))
+    config, image = make_config(OPTIONS), ImageSpec(3, (4, 4), 2, ("a", "b"))
+    state = TrainState.create(config, image, torch.device("cpu"))
     for network, adam in ((state.G, state.g_optimizer), (state.D, state.d_optimizer)):
         for _ in range(3):
             for parameter in network.parameters():
@@ -80,7 +80,7 @@ def test_round_trip_of_a_whole_state_is_exact(tmp_path: Path) -> None:
     save(tmp_path, RECORD, tensors, keep=1)
     loaded = load(paths(tmp_path)[-1])[1]
     require_equal(loaded, {name: value.contiguous() for name, value in tensors.items()})
-    other = TrainState.create(make_config({**OPTIONS, "run": {"seed": 9}}), spec, torch.device("cpu"))
+    other = TrainState.create(make_config({**OPTIONS, "run": {"seed": 9}}), image, torch.device("cpu"))
     assert not torch.equal(other.G.conv.weight, state.G.conv.weight)
     other.load_tensors(loaded)
     require_equal(
@@ -97,12 +97,12 @@ def test_round_trip_of_a_whole_state_is_exact(tmp_path: Path) -> None:
 
 def test_a_state_of_other_shapes_is_refused() -> None:
     config = make_config(OPTIONS)
-    spec = ImageSpec(3, (4, 4), 2)
-    tensors = TrainState.create(config, spec, torch.device("cpu")).tensors()
+    image = ImageSpec(3, (4, 4), 2)
+    tensors = TrainState.create(config, image, torch.device("cpu")).tensors()
     other = TrainState.create(config, ImageSpec(1, (4, 4), 2), torch.device("cpu"))
     with pytest.raises(RuntimeError, match="size mismatch"):
         other.load_tensors(tensors)
-    same = TrainState.create(config, spec, torch.device("cpu"))
+    same = TrainState.create(config, image, torch.device("cpu"))
     with pytest.raises(KeyError, match="G_ema"):
         same.load_tensors({name: value for name, value in tensors.items() if not name.startswith("G_ema")})
 

@@ -23,7 +23,7 @@ from progan.training.gradients import Found
 from progan.training.iteration import Updates
 from progan.training.objective import Conditions
 from progan.training.schedule import Phase, Point
-from small_updates import SMOOTH, plan_of, run, weights
+from small_updates import SMOOTH, run, spec_of, weights
 
 CUDA = torch.device("cuda")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -73,7 +73,7 @@ def test_replayed_updates_are_the_plain_ones(
     for name, value in plain.items():
         torch.testing.assert_close(replayed[name], value, rtol=0, atol=2e-5, msg=name)
     assert said == []
-    schedule, clock, kinds = plan_of(blobs, **branches).schedule, 0, set[tuple[int, object]]()
+    schedule, clock, kinds = spec_of(blobs, **branches).schedule, 0, set[tuple[int, object]]()
     for _ in range(12):
         point = schedule.at(clock)
         kinds |= {(point.phase.index, "G"), (point.phase.index, point.update % 2)}
@@ -221,12 +221,12 @@ class Chosen:
     """An acceleration on a device that is not there, with a clock of its own."""
 
     def __init__(self, blobs: PackedSet, monkeypatch: pytest.MonkeyPatch, seconds: float, **run: Any) -> None:
-        plan = plan_of(blobs, run=run)
-        state = Updates(plan, blobs, torch.device("cpu"), print).state
+        spec = spec_of(blobs, run=run)
+        state = Updates(spec, blobs, torch.device("cpu"), print).state
         monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
         self.now, self._seconds, self.said = 0.0, seconds, list[str]()
         self.acceleration = Acceleration(
-            (state.G, state.D), plan.config, CUDA, self.said.append, capture=Tape(), clock=lambda: self.now
+            (state.G, state.D), spec.config, CUDA, self.said.append, capture=Tape(), clock=lambda: self.now
         )
 
     def go(self, iterations: int, images: int = 10**6, index: int = 0) -> list[Any]:
@@ -274,10 +274,10 @@ def test_without_a_compiler_auto_goes_on(blobs: PackedSet, monkeypatch: pytest.M
 
 
 def test_on_a_cpu_nothing_is_chosen(blobs: PackedSet) -> None:
-    plan = plan_of(blobs)
-    made = Updates(plan, blobs, torch.device("cpu"), print)
-    point = plan.schedule.at(0)
-    chosen = Acceleration((made.state.G, made.state.D), plan.config, torch.device("cpu"), print)
+    spec = spec_of(blobs)
+    made = Updates(spec, blobs, torch.device("cpu"), print)
+    point = spec.schedule.at(0)
+    chosen = Acceleration((made.state.G, made.state.D), spec.config, torch.device("cpu"), print)
     assert all(chosen.functions(point, 0) == acceleration.Functions() for _ in range(Moment.COMPILED))
 
 
@@ -285,10 +285,10 @@ def test_what_cannot_be_compiled_is_computed_plainly(
     blobs: PackedSet,
 ) -> None:
     """The check of the compiler may pass where the updates themselves do not compile."""
-    plan = plan_of(blobs)
-    made = Updates(plan, blobs, torch.device("cpu"), print)
+    spec = spec_of(blobs)
+    made = Updates(spec, blobs, torch.device("cpu"), print)
     said: list[str] = []
-    chosen = Acceleration((made.state.G, made.state.D), plan.config, torch.device("cpu"), said.append)
+    chosen = Acceleration((made.state.G, made.state.D), spec.config, torch.device("cpu"), said.append)
 
     def fail(*_: Any) -> Found:
         raise RuntimeError("BackendCompilerFailed: no such thing\nlong trace")
@@ -300,10 +300,10 @@ def test_what_cannot_be_compiled_is_computed_plainly(
 
 
 def on_cuda(blobs: PackedSet, **run: Any) -> dict[str, Tensor]:
-    plan = plan_of(blobs, **{**BRANCHES, "run": {"precision": "float32", **run}})
-    made = Updates(plan, blobs, CUDA, print)
+    spec = spec_of(blobs, **{**BRANCHES, "run": {"precision": "float32", **run}})
+    made = Updates(spec, blobs, CUDA, print)
     for _ in range(12):
-        made.iterate(plan.schedule.at(made.state.images_seen))
+        made.iterate(spec.schedule.at(made.state.images_seen))
     return {name: value.cpu() for name, value in weights(made).items()}
 
 

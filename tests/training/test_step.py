@@ -15,7 +15,7 @@ from progan.training import objective, step
 from progan.training.iteration import Updates
 from progan.training.objective import Stage
 from progan.training.step import PartSizes
-from small_updates import CPU, SMOOTH, plan_of, run, weights
+from small_updates import CPU, SMOOTH, run, spec_of, weights
 
 
 class SmallMemory:
@@ -138,25 +138,25 @@ def test_the_memory_check_computes_penalties_and_has_moments(
         return stages
 
     monkeypatch.setattr(step, "discriminator_stages", note)
-    checks.try_largest(plan_of(blobs, loss={"penalty_interval": 16}), blobs, CPU)
+    checks.try_largest(spec_of(blobs, loss={"penalty_interval": 16}), blobs, CPU)
     assert seen == [(2, True)] * 2, "of a fade, twice: the second time with Adam's moments"
 
 
 def test_memory_check(blobs: PackedSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert checks.try_largest(plan_of(blobs), blobs, CPU) == "memory check: level 2 (16x16) fits"
+    assert checks.try_largest(spec_of(blobs), blobs, CPU) == "memory check: level 2 (16x16) fits"
     SmallMemory(monkeypatch, holds=4)
-    assert "parts" in checks.try_largest(plan_of(blobs), blobs, CPU)
+    assert "parts" in checks.try_largest(spec_of(blobs), blobs, CPU)
     SmallMemory(monkeypatch, holds=1)
     with pytest.raises(ConfigError, match="level 2"):
-        checks.try_largest(plan_of(blobs), blobs, CPU)
+        checks.try_largest(spec_of(blobs), blobs, CPU)
 
 
 def test_lazy_penalties(blobs: PackedSet) -> None:
-    plan = plan_of(blobs, loss={"penalty_interval": 3, "d_steps": 2}, schedule={"stabilise_kimg": 1})
-    updates = Updates(plan, blobs, CPU, print)
+    spec = spec_of(blobs, loss={"penalty_interval": 3, "d_steps": 2}, schedule={"stabilise_kimg": 1})
+    updates = Updates(spec, blobs, CPU, print)
     had = []
     for _ in range(6):
-        terms = updates.iterate(plan.schedule.at(updates.state.images_seen))
+        terms = updates.iterate(spec.schedule.at(updates.state.images_seen))
         had += ["D/gp" in each for each in terms if "D/loss" in each]
     assert had == [True, False, False] * 4
 
@@ -169,8 +169,8 @@ def test_a_lazy_penalty_is_as_many_times_as_strong() -> None:
 
 @pytest.mark.parametrize("loss", ["wgan", "least_squares", "logistic", "hinge", "relativistic"])
 def test_terms_of_each_loss(blobs: PackedSet, loss: str) -> None:
-    plan = plan_of(blobs, loss={"adversarial": loss})
-    d, g = Updates(plan, blobs, CPU, print).iterate(plan.schedule.at(0))
+    spec = spec_of(blobs, loss={"adversarial": loss})
+    d, g = Updates(spec, blobs, CPU, print).iterate(spec.schedule.at(0))
     always = {"real_score", "fake_score", "adversarial", "label_real", "label_fake", "loss"}
     if loss not in ("wgan", "relativistic"):
         always.add("real_positive")

@@ -106,7 +106,7 @@ def _begin(
                 prepared = ranks.in_turn(
                     lambda: checks.check(*place, file=config, ranks=ranks), training.facts
                 )
-            print_plan(console, prepared.plan, str(prepared.device), prepared.folder.path)
+            print_plan(console, prepared.spec, str(prepared.device), prepared.folder.path)
             return
         folder = training.train(
             source,
@@ -135,7 +135,7 @@ def _resume(run: Path, tree: dict[str, Any], *, dry_run: bool, memory_check: boo
                 prepared = ranks.in_turn(
                     lambda: checks.check_resume(run, tree, reporter, stop, ranks=ranks), training.facts
                 )
-            print_plan(console, prepared.plan, str(prepared.device), prepared.folder.path)
+            print_plan(console, prepared.spec, str(prepared.device), prepared.folder.path)
             return
         folder = training.resume(run, options=tree, reporter=reporter, memory_check=memory_check)
     _say_done(console, folder)

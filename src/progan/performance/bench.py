@@ -13,7 +13,7 @@ import torch
 from progan.config import Config, format_resolution, make_config, merge, parse_resolution, split_resolution
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
-from progan.performance.estimate import WORKSPACE, make_plan
+from progan.performance.estimate import WORKSPACE
 from progan.performance.interleaved import Runner, Timed, take_turns
 from progan.performance.iteration_cost import Ceiling, Costs, IterationCost
 from progan.performance.peak_rates import Rates, describe, measure_copy, measure_products
@@ -22,7 +22,8 @@ from progan.performance.variants import choose_variants
 from progan.preparation.builtin_sets import synthetic
 from progan.training.precision import SMALL_TYPES, settings, settle
 from progan.training.schedule import Phase, Schedule
-from progan.training.spec import ImageSpec
+from progan.training.spec import ImageSpec, make_spec
+from progan.training.state import require_growable
 
 Progress = Callable[[str, int, int], None]
 """Told (what is being done, done, total)."""
@@ -83,7 +84,7 @@ class Report:
     """
 
     config: Config
-    spec: ImageSpec
+    image: ImageSpec
     ceilings: Mapping[str, Ceiling]
     machine: Mapping[str, Any]
     rates: Mapping[str, Rates]
@@ -134,13 +135,13 @@ def count(
         config: What to train, its precision settled.
         ceiling: What a machine can do at most.
         levels: Which; None for all of the schedule.
-        memory: Bytes of a device; None for any number. `plan.WORKSPACE` of them are for more than is counted.
+        memory: Bytes of a device; None for any number. What is counted is taken `WORKSPACE` times.
 
     Raises:
         ConfigError: if a level is not in the schedule, or the shapes are not possible.
     """
-    spec, name = shapes(config), "default"
-    schedule, costs = _schedule(config, spec), Costs(config, spec)
+    image, name = shapes(config), "default"
+    schedule, costs = _schedule(config, image), Costs(config, image)
     counted = []
     for phase in choose_phases(schedule, levels):
         level, fading = stage_of(phase)
@@ -149,7 +150,7 @@ def count(
             part = costs.largest_part(memory / WORKSPACE, level, fading=fading)
         counted.append(Measurement(name, phase, cost, ceiling.floor(cost.work), None, part))
     return Report(
-        config, spec, {name: ceiling}, {}, {}, counted, {}, {name: _least(schedule, costs, ceiling)},
+        config, image, {name: ceiling}, {}, {}, counted, {}, {name: _least(schedule, costs, ceiling)},
         _operations(schedule, costs),
     )  # fmt: skip
 
@@ -181,19 +182,20 @@ def bench(
     if config.data.labels not in ("none", "folders"):
         config = make_config(merge(config.model_dump(mode="json"), NO_LABELS_OF_FILES))
     config = settle(config, device)
-    chosen, spec = choose_variants(variants, config, device), shapes(config)
-    schedule = _schedule(config, spec)
+    chosen, image = choose_variants(variants, config, device), shapes(config)
+    schedule = _schedule(config, image)
     phases = choose_phases(schedule, levels)
     configs = {name: variant.config(config) for name, variant in chosen.items()}
     rates = {} if ceiling else _rates(configs, device, progress)
     ceilings = {name: ceiling or rates[name].ceiling for name in configs}
-    costs = _costs(configs, spec)
+    costs = _costs(configs, image)
     measurements: list[Measurement] = []
     with tempfile.TemporaryDirectory() as folder:
-        packed = _pictures(config, spec, Path(folder) / "set", progress)
-        plan = make_plan(config, spec, packed.count)
+        packed = _pictures(config, image, Path(folder) / "set", progress)
+        require_growable(config, image)
+        spec = make_spec(config, image, packed.count)
         runners = [
-            Runner(variant, replace(plan, config=configs[name], schedule=schedule), packed, device)
+            Runner(variant, replace(spec, config=configs[name], schedule=schedule), packed, device)
             for name, variant in chosen.items()
         ]
         for i, phase in enumerate(phases):
@@ -205,24 +207,24 @@ def bench(
     with settings(config.run, device):
         machine = describe(device)
     return Report(
-        config, spec, ceilings, machine, rates, measurements,
+        config, image, ceilings, machine, rates, measurements,
         _projections(measurements, schedule, costs, ceilings),
         {name: _least(schedule, costs[name], ceilings[name]) for name in chosen},
         _operations(schedule, costs[variants[0]]),
     )  # fmt: skip
 
 
-def _schedule(config: Config, spec: ImageSpec) -> Schedule:
-    return Schedule(config, spec.max_level, config.data.limit or PICTURES)
+def _schedule(config: Config, image: ImageSpec) -> Schedule:
+    return Schedule(config, image.max_level, config.data.limit or PICTURES)
 
 
-def _pictures(config: Config, spec: ImageSpec, folder: Path, progress: Progress) -> PackedSet:
+def _pictures(config: Config, image: ImageSpec, folder: Path, progress: Progress) -> PackedSet:
     """Draw a set that fits a configuration."""
-    size = spec.resolution(spec.max_level)
-    count = min(1024, max(16, SET_BYTES // (spec.channels * size[0] * size[1])))
+    size = image.resolution(image.max_level)
+    count = min(1024, max(16, SET_BYTES // (image.channels * size[0] * size[1])))
     return synthetic(
-        folder, count=count, resolution=size, channels=spec.channels, base_shape=spec.base_shape,
-        labelled=bool(spec.label_names), split=config.data.shares,
+        folder, count=count, resolution=size, channels=image.channels, base_shape=image.base_shape,
+        labelled=bool(image.label_names), split=config.data.shares,
         progress=lambda done, total: progress("drawing pictures", done, total),
     )  # fmt: skip
 
@@ -245,11 +247,11 @@ def _kind_of_products(config: Config, device: torch.device) -> str:
     return "float32" if precision == "tf32" and device.type != "cuda" else precision
 
 
-def _costs(configs: Mapping[str, Config], spec: ImageSpec) -> dict[str, Costs]:
+def _costs(configs: Mapping[str, Config], image: ImageSpec) -> dict[str, Costs]:
     """Return what counts each variant; what they cost differs by the type of products alone."""
     by_type: dict[torch.dtype | None, Costs] = {}
     for config in configs.values():
-        by_type.setdefault(SMALL_TYPES.get(config.run.precision), Costs(config, spec))
+        by_type.setdefault(SMALL_TYPES.get(config.run.precision), Costs(config, image))
     return {name: by_type[SMALL_TYPES.get(config.run.precision)] for name, config in configs.items()}
 
 
@@ -299,7 +301,7 @@ def as_tree(report: Report) -> dict[str, Any]:
     """Return a report as JSON can hold it, in operations, bytes and seconds."""
     return {
         "machine": dict(report.machine),
-        "resolution": format_resolution(report.spec.resolution(report.spec.max_level)),
+        "resolution": format_resolution(report.image.resolution(report.image.max_level)),
         "config": report.config.model_dump(mode="json"),
         "rates": {name: asdict(rates) for name, rates in report.rates.items()},
         "ceilings": {name: asdict(ceiling) for name, ceiling in report.ceilings.items()},

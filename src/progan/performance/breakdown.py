@@ -67,7 +67,7 @@ def measure_parts(updates: Updates, point: Point, rounds: int) -> Parts:
     timer = _Timer(updates, point)
     timer.take()  # what is done for the first time is recorded or compiled
     times = [timer.take() for _ in range(rounds)]
-    loss = updates.plan.config.loss
+    loss = updates.spec.config.loss
 
     def d_part(each: _Times) -> float:
         return loss.d_steps * (each.d_plain - each.d_adam)
@@ -91,7 +91,7 @@ class _Timer:
 
     def __init__(self, updates: Updates, point: Point) -> None:
         self._updates, self._point = updates, point
-        self._config: Config = updates.plan.config
+        self._config: Config = updates.spec.config
         self._device = updates.batches.device
         parts = self._config.run.micro_batch
         self._largest = None if parts is None else per_level(parts, point.level)

@@ -1,17 +1,13 @@
-"""The plan of a run, worked out without training: phases, sizes, memory, operations."""
+"""What a run is going to cost, counted from its shapes without training: memory and operations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from progan.config import Config, per_level
-from progan.errors import ConfigError
-from progan.models.discriminator import Discriminator
-from progan.models.generator import Generator
-from progan.models.morph import require_morphable
 from progan.performance.iteration_cost import FLOAT32, Costs
-from progan.training.schedule import Phase, Schedule
-from progan.training.spec import ImageSpec
+from progan.training.schedule import Phase
+from progan.training.spec import Spec
 
 FIXED_WORK = 40e6
 """What an image costs besides its floating-point operations, counted as such operations.
@@ -42,77 +38,40 @@ class LevelCost:
     flops_per_image: float
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Everything that is known about a run before its first step.
+class Estimate:
+    """Counts what a run asks for; nothing is allocated on any device.
+
+    Args:
+        spec: The run.
 
     Attributes:
-        config: Resolved configuration.
-        spec: Shapes.
-        schedule: Phases and points.
-        costs: One entry a level.
-        pictures: Pictures that are trained on.
+        levels: What each level asks for.
         state_bytes: Weights, average and moments of the whole networks.
     """
 
-    config: Config
-    spec: ImageSpec
-    schedule: Schedule
-    costs: tuple[LevelCost, ...]
-    pictures: int
-    state_bytes: int
+    def __init__(self, spec: Spec) -> None:
+        costs = Costs(spec.config, spec.image)
+        g, d = (sum(p.numel() for p in network.parameters()) for network in (costs.G, costs.D))
+        self._phases = spec.schedule.phases
+        # float32: weights and two moments of G and D, and the average of G
+        self.state_bytes = FLOAT32 * (3 * (g + d) + g)
+        self.levels = tuple(_cost(costs, spec.config, level) for level in range(spec.image.max_level + 1))
 
     def memory(self, phase: Phase) -> int:
         """Return the estimated peak memory of a phase in bytes."""
-        return round(WORKSPACE * (self.state_bytes + self.costs[phase.level].activation_bytes))
+        return round(WORKSPACE * (self.state_bytes + self.levels[phase.level].activation_bytes))
 
     def operations(self) -> float:
         """Return the floating-point operations of the whole run."""
-        return sum((p.end - p.start) * self.costs[p.level].flops_per_image for p in self.schedule.phases)
+        return sum((p.end - p.start) * self.levels[p.level].flops_per_image for p in self._phases)
 
     def work(self, images_seen: int) -> float:
         """Return the work that is left after `images_seen` images, in floating-point operations."""
         return sum(
             max(0, phase.end - max(phase.start, images_seen))
-            * (self.costs[phase.level].flops_per_image + FIXED_WORK)
-            for phase in self.schedule.phases
+            * (self.levels[phase.level].flops_per_image + FIXED_WORK)
+            for phase in self._phases
         )
-
-
-def make_plan(config: Config, spec: ImageSpec, pictures: int) -> Plan:
-    """Work out the plan of a run; nothing is allocated on any device.
-
-    Args:
-        config: Resolved configuration.
-        spec: Shapes.
-        pictures: Pictures that are trained on.
-
-    Raises:
-        ConfigError: if networks cannot grow as the schedule asks, or as in `Schedule`.
-    """
-    costs = Costs(config, spec)
-    if config.schedule.growth == "morph":
-        _require_morphable(config, costs.G, costs.D)
-    g, d = (sum(p.numel() for p in network.parameters()) for network in (costs.G, costs.D))
-    return Plan(
-        config=config,
-        spec=spec,
-        schedule=Schedule(config, spec.max_level, pictures),
-        costs=tuple(_cost(costs, config, level) for level in range(spec.max_level + 1)),
-        pictures=pictures,
-        # float32: weights and two moments of G and D, and the average of G
-        state_bytes=FLOAT32 * (3 * (g + d) + g),
-    )
-
-
-def _require_morphable(config: Config, *networks: Generator | Discriminator) -> None:
-    """Check that each level can grow out of the one below, before anything is trained."""
-    for network in networks:
-        for level in range(config.schedule.start_level + 1, network.max_level + 1):
-            try:
-                require_morphable(network, level)
-            except ValueError as error:
-                raise ConfigError(str(error)) from None
 
 
 def _cost(costs: Costs, config: Config, level: int) -> LevelCost:

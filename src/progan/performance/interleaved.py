@@ -13,12 +13,12 @@ from progan.config import per_level
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
 from progan.performance.breakdown import Parts, measure_parts
-from progan.performance.estimate import Plan
 from progan.performance.peak_rates import seconds
 from progan.performance.variants import Variant
 from progan.training.iteration import Updates
 from progan.training.precision import settings
 from progan.training.schedule import Phase, Point
+from progan.training.spec import Spec
 from progan.training.step import is_out_of_memory
 
 WARM_UP = 3
@@ -63,12 +63,12 @@ class Runner:
         device: Where to compute.
     """
 
-    def __init__(self, variant: Variant, plan: Plan, packed: PackedSet, device: torch.device) -> None:
-        self._plan, self._device = plan, device
+    def __init__(self, variant: Variant, spec: Spec, packed: PackedSet, device: torch.device) -> None:
+        self._spec, self._device = spec, device
         self._notes: list[str] = []
-        self._updates = Updates(plan, packed, device, self._notes.append)
+        self._updates = Updates(spec, packed, device, self._notes.append)
         variant.place(self._updates)
-        self._phase, self._point = plan.schedule.phases[0], plan.schedule.at(0)
+        self._phase, self._point = spec.schedule.phases[0], spec.schedule.at(0)
         self._iterations = 1
         self.times: list[float] = []
         self.failed = False
@@ -77,11 +77,11 @@ class Runner:
 
     def enter(self, phase: Phase) -> None:
         """Get ready for a phase and warm up."""
-        self._phase, self._point = phase, _within(self._plan, phase)
-        self._updates.state.images_seen = self._plan.schedule.entry(phase)
+        self._phase, self._point = phase, _within(self._spec, phase)
+        self._updates.state.images_seen = self._spec.schedule.entry(phase)
         self._notes.clear()
         self.times, self.failed, self._first, self._peak = [], False, None, None
-        self._iterations = self._plan.config.loss.penalty_interval  # one with penalties, d_steps times
+        self._iterations = self._spec.config.loss.penalty_interval  # one with penalties, d_steps times
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         before = self._allocated() - self._own_bytes()
@@ -100,7 +100,7 @@ class Runner:
         """Make a round of iterations and note the seconds of one; nothing is waited for within a round."""
         if self.failed:
             return
-        with settings(self._plan.config.run, self._device):
+        with settings(self._spec.config.run, self._device):
             try:
                 taken = seconds(self._iterate, self._device)
             except (RuntimeError, ConfigError) as error:
@@ -130,7 +130,7 @@ class Runner:
         if self._first is not None and self._first > WORTH_SAYING:
             self._notes.append(f"the first round took {self._first:.0f} s")
         try:
-            with settings(self._plan.config.run, self._device):
+            with settings(self._spec.config.run, self._device):
                 timed = replace(timed, parts=measure_parts(self._updates, self._point, rounds))
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -139,10 +139,10 @@ class Runner:
         return replace(timed, notes=tuple(self._notes))
 
     def _iterate(self) -> None:
-        state, loss = self._updates.state, self._plan.config.loss
+        state, loss = self._updates.state, self._spec.config.loss
         ahead = self._iterations * loss.d_steps * self._point.batch_size
         if state.images_seen + ahead > self._phase.end:
-            state.images_seen = self._plan.schedule.entry(self._phase)
+            state.images_seen = self._spec.schedule.entry(self._phase)
         for _ in range(self._iterations):
             self._updates.iterate(self._point)
 
@@ -179,13 +179,13 @@ def take_turns(runners: Sequence[Runner], phase: Phase, rounds: int) -> list[Tim
     return [runner.result(first, rounds) for runner in runners]
 
 
-def _within(plan: Plan, phase: Phase) -> Point:
+def _within(spec: Spec, phase: Phase) -> Point:
     """Return what the schedule says within a phase, half-way if its level comes in."""
-    optimizer, level = plan.config.optimizer, phase.level
+    optimizer, level = spec.config.optimizer, phase.level
     return Point(
         phase=phase,
         alpha=1.0 if phase.kind == "stabilise" else 0.5,
-        batch_size=per_level(plan.config.schedule.batch_size, level),
+        batch_size=per_level(spec.config.schedule.batch_size, level),
         g_lr=per_level(optimizer.g_lr, level),
         d_lr=per_level(optimizer.d_lr, level),
         update=0,

@@ -114,10 +114,10 @@ class Costs:
         G, D: The networks, without numbers.
     """
 
-    def __init__(self, config: Config, spec: ImageSpec) -> None:
+    def __init__(self, config: Config, image: ImageSpec) -> None:
         self._config = config
         with torch.device("meta"):
-            self.G, self.D = build_networks(config, spec)
+            self.G, self.D = build_networks(config, image)
         self._fake: FakeTensorMode | None = None
         if config.run.precision in SMALL_TYPES:
             # Mixed precision casts what is on a device; `meta` is none, but a fake tensor says that it is.

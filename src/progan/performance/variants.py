@@ -26,7 +26,7 @@ def _plainly(updates: Updates) -> None:
     for network in (state.G, state.D, state.G_ema):
         network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         network.use_fused(False)
-    config = updates.plan.config
+    config = updates.spec.config
     draws = DRAWS if config.augment.policy else 0
     updates.batches = Batches(
         old.packed, config, latent_size=state.G.latent_size, draws=draws, device=old.device

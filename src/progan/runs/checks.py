@@ -23,7 +23,6 @@ from progan.data.packed import PackedSet, is_packed
 from progan.distributed.ranks import ALONE, Ranks
 from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError
 from progan.evaluation.duality_gap import require_parts
-from progan.performance.estimate import Plan, make_plan
 from progan.preparation.builtin_sets import is_builtin
 from progan.preparation.pack import find_or_prepare
 from progan.runs import checkpoint
@@ -35,10 +34,11 @@ from progan.system.signals import StopRequest
 from progan.training.iteration import Updates
 from progan.training.precision import check_settings, settle
 from progan.training.schedule import Schedule
-from progan.training.spec import ImageSpec
+from progan.training.spec import ImageSpec, Spec, make_spec
+from progan.training.state import require_growable
 
 
-def try_largest(plan: Plan, packed: PackedSet, device: torch.device, ranks: Ranks = ALONE) -> str:
+def try_largest(spec: Spec, packed: PackedSet, device: torch.device, ranks: Ranks = ALONE) -> str:
     """Make two iterations at the largest level that the run reaches, and forget them.
 
     Args:
@@ -54,17 +54,17 @@ def try_largest(plan: Plan, packed: PackedSet, device: torch.device, ranks: Rank
         ConfigError: if memory does not hold a single minibatch-stddev group of that level.
     """
     said: list[str] = []
-    level = plan.schedule.phases[-1].level
+    level = spec.schedule.phases[-1].level
     # The fade needs the most: it computes two levels.
-    phase = next(phase for phase in plan.schedule.phases if phase.level == level)
+    phase = next(phase for phase in spec.schedule.phases if phase.level == level)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    updates = Updates(plan, packed, device, said.append, ranks)
+    updates = Updates(spec, packed, device, said.append, ranks)
     # The second time Adam's moments are there; both are the first of the phase, where penalties are due.
     for _ in range(2):
-        updates.state.images_seen = plan.schedule.entry(phase)
-        updates.iterate(plan.schedule.at(updates.state.images_seen))
-    size = format_resolution(plan.spec.resolution(level))
+        updates.state.images_seen = spec.schedule.entry(phase)
+        updates.iterate(spec.schedule.at(updates.state.images_seen))
+    size = format_resolution(spec.image.resolution(level))
     found = f"memory check: level {level} ({size}) fits"
     if device.type == "cuda":
         found += f", at most {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB in use"
@@ -88,7 +88,7 @@ class Prepared:
         device: Where it will compute.
     """
 
-    plan: Plan
+    spec: Spec
     packed: PackedSet
     folder: RunFolder
     dataset: Dataset
@@ -240,7 +240,7 @@ def _checked(
     config: Config, packed: PackedSet, folder: RunFolder, dataset: Dataset, device: torch.device
 ) -> Prepared:
     """Check what needs both configuration and pictures."""
-    spec = ImageSpec(
+    image = ImageSpec(
         packed.channels, packed.base_shape, packed.max_level, packed.label_names, packed.label_form
     )
     part = config.data.part
@@ -250,7 +250,7 @@ def _checked(
             f"{dataset.source}: none of its {packed.count} pictures is in the {part} part of the split "
             f"({config.data.split}); prepare it with a larger share, or set --data.part"
         )
-    phases = Schedule(config, spec.max_level, pictures).phases
+    phases = Schedule(config, image.max_level, pictures).phases
     largest = max(per_level(config.schedule.batch_size, phase.level) for phase in phases)
     if pictures < largest:
         raise DataError(
@@ -259,11 +259,12 @@ def _checked(
         )
     if config.monitor.duality_gap:
         require_parts(config, packed, largest)
-    plan = make_plan(config, spec, pictures)
-    if plan.schedule.total == 0:
+    require_growable(config, image)
+    spec = make_spec(config, image, pictures)
+    if spec.schedule.total == 0:
         raise ConfigError("the schedule is 0 images long; give schedule.total_kimg, or phases, a length")
-    _require_checkpoint_fits(folder, plan, packed)
-    return Prepared(plan, packed, folder, dataset, device)
+    _require_checkpoint_fits(folder, spec, packed)
+    return Prepared(spec, packed, folder, dataset, device)
 
 
 def _from_anywhere(config: Config) -> Config:
@@ -311,7 +312,7 @@ def _require_no_label_file(source: str | Path, config: Config) -> None:
         )
 
 
-def _require_checkpoint_fits(folder: RunFolder, plan: Plan, packed: PackedSet) -> None:
+def _require_checkpoint_fits(folder: RunFolder, spec: Spec, packed: PackedSet) -> None:
     """Refuse other pictures than a run's, and a schedule that would take it back in its growth."""
     record, _ = checkpoint.newest_record(folder.checkpoints)
     if record is None:
@@ -321,8 +322,8 @@ def _require_checkpoint_fits(folder: RunFolder, plan: Plan, packed: PackedSet) -
             f"{folder.path} was trained on other pictures than {packed.path} now holds; "
             f"restore that set, or begin a new run with another --out"
         )
-    point, total = plan.schedule.at(record.images_seen), plan.schedule.total
-    if record.images_seen >= total + point.batch_size * plan.config.loss.d_steps:
+    point, total = spec.schedule.at(record.images_seen), spec.schedule.total
+    if record.images_seen >= total + point.batch_size * spec.config.loss.d_steps:
         raise ConfigError(
             f"{folder.path} has seen {record.images_seen:,} images, more than the {total:,} of this "
             f"schedule; give a longer --schedule.total-kimg"

@@ -226,11 +226,11 @@ class _Found:
 
     def state(self, config: Config, packed: PackedSet, device: torch.device) -> TrainState:
         """Return the state it holds; `packed` decides the shapes."""
-        spec = ImageSpec(
+        image = ImageSpec(
             packed.channels, packed.base_shape, packed.max_level, packed.label_names, packed.label_form
         )
         try:
-            state = TrainState.create(config, spec, device)
+            state = TrainState.create(config, image, device)
             state.load_tensors(self.tensors)
         except (KeyError, ValueError, RuntimeError) as error:
             raise DataError(

@@ -16,7 +16,6 @@ from progan.distributed.ranks import ALONE, Ranks
 from progan.errors import CheckpointError, ConfigError, DataError, DivergenceError, Interrupted
 from progan.generation.grids import write_grid
 from progan.models import weights
-from progan.performance.estimate import Plan
 from progan.runs import checkpoint, divergence
 from progan.runs.checkpointing import Saver
 from progan.runs.divergence import Alarm, Circumstances
@@ -30,6 +29,7 @@ from progan.system.signals import StopRequest
 from progan.training.iteration import Updates
 from progan.training.precision import needs_loss_scaling
 from progan.training.schedule import Point
+from progan.training.spec import Spec
 
 
 class Trainer:
@@ -49,22 +49,22 @@ class Trainer:
 
     def __init__(
         self,
-        plan: Plan,
+        spec: Spec,
         packed: PackedSet,
         folder: RunFolder,
         device: torch.device,
         reporter: Reporter,
         ranks: Ranks = ALONE,
     ) -> None:
-        config = plan.config
+        config = spec.config
         self._ranks = ranks
-        self.plan, self.packed, self.folder, self.reporter = plan, packed, folder, reporter
-        self.config, self.schedule, self.device = config, plan.schedule, device
+        self.spec, self.packed, self.folder, self.reporter = spec, packed, folder, reporter
+        self.config, self.schedule, self.device = config, spec.schedule, device
         measure = make_monitor(config, packed, device, ranks)
         self.gap = make_gap_watch(config, packed, device, ranks, reporter)
-        self.updates = Updates(plan, packed, device, reporter.say, ranks)
+        self.updates = Updates(spec, packed, device, reporter.say, ranks)
         self.state = self.updates.state
-        self._rows, columns = grid_shape(*config.run.grid, plan.spec.resolution(plan.spec.max_level))
+        self._rows, columns = grid_shape(*config.run.grid, spec.image.resolution(spec.image.max_level))
         self.grid = SampleGrid(self._rows, columns, seed=config.run.seed, G=self.state.G)
         self._stop = StopRequest()
         self._watches: list[Callable[[], dict[str, float]]] = []
@@ -130,7 +130,7 @@ class Trainer:
         if state.images_seen >= self.schedule.total:
             self.reporter.say(f"{self.folder.path} is complete at {state.images_seen:,} images")
             return
-        self.reporter.begin(self.plan, state.images_seen)
+        self.reporter.begin(self.spec, state.images_seen)
         with self._saver.writer, ExitStack() as ending:
             ending.callback(self.updates.batches.rest)
             while True:

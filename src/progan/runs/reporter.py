@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from progan.performance.estimate import Plan
 from progan.preparation.pack import PrepareReport
 from progan.runs.logs import Stats
 from progan.training.schedule import Point
+from progan.training.spec import Spec
 
 
 class Reporter:
@@ -17,7 +17,7 @@ class Reporter:
     def prepared(self, report: PrepareReport) -> None:
         """The packed set was made."""
 
-    def begin(self, plan: Plan, images_seen: int) -> None:
+    def begin(self, spec: Spec, images_seen: int) -> None:
         """Training starts, or goes on, at this clock."""
 
     def advance(self, point: Point, images_seen: int) -> None:

@@ -97,15 +97,15 @@ def _run(
 ) -> Path:
     """Check a run, on each of its processes, and train it to its end."""
     prepared = ranks.in_turn(checked, facts)
-    plan, packed, folder, device = prepared.plan, prepared.packed, prepared.folder, prepared.device
-    ranks.limit(plan.config.run.timeout_minutes)
-    with folder.lock() if ranks.first else nullcontext(), settings(plan.config.run, device):
+    spec, packed, folder, device = prepared.spec, prepared.packed, prepared.folder, prepared.device
+    ranks.limit(spec.config.run.timeout_minutes)
+    with folder.lock() if ranks.first else nullcontext(), settings(spec.config.run, device):
         if memory_check:
-            reporter.say(try_largest(plan, packed, device, ranks))
-        trainer = Trainer(plan, packed, folder, device, reporter, ranks)
+            reporter.say(try_largest(spec, packed, device, ranks))
+        trainer = Trainer(spec, packed, folder, device, reporter, ranks)
         trainer.resume()
         if ranks.first:
-            folder.begin(plan.config, prepared.dataset)
+            folder.begin(spec.config, prepared.dataset)
         try:
             trainer.run(stop)
         except (DivergenceError, Interrupted) as error:
@@ -121,7 +121,7 @@ def facts(prepared: Prepared) -> dict[str, str]:
 
     The device is left out, and the number of threads: machines may differ there.
     """
-    config = flatten(prepared.plan.config.model_dump(mode="json"))
+    config = flatten(prepared.spec.config.model_dump(mode="json"))
     own = ("run.device", "run.threads")
     return {
         "progan": __version__,

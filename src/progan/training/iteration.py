@@ -13,13 +13,13 @@ from progan.data.packed import PackedSet
 from progan.distributed.ranks import ALONE, Ranks
 from progan.models import morph
 from progan.models.generator import LABEL_EXAMPLES
-from progan.performance.estimate import Plan
 from progan.system.randomness import random_generator
 from progan.training.acceleration import Acceleration, Functions
 from progan.training.augment import DRAWS
 from progan.training.objective import Conditions, Terms
 from progan.training.optimizer import Optimizer, average_decay, update_average
 from progan.training.schedule import Point
+from progan.training.spec import Spec
 from progan.training.state import TrainState
 from progan.training.step import PartSizes, discriminator_step, generator_step
 
@@ -43,19 +43,19 @@ class Updates:
 
     def __init__(
         self,
-        plan: Plan,
+        spec: Spec,
         packed: PackedSet,
         device: torch.device,
         say: Callable[[str], None],
         ranks: Ranks = ALONE,
     ) -> None:
-        config = plan.config
+        config = spec.config
         self._ranks = ranks
-        self.plan = plan
-        self._config, self._schedule, self._device = config, plan.schedule, device
+        self.spec = spec
+        self._config, self._schedule, self._device = config, spec.schedule, device
         self._say = say
         self._parts = PartSizes(config, say)
-        self.state = TrainState.create(config, plan.spec, device, label_examples(packed, config))
+        self.state = TrainState.create(config, spec.image, device, label_examples(packed, config))
         networks = (self.state.G, self.state.D)
         self._acceleration = Acceleration(networks, config, device, say)
         self.functions = Functions()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from progan.config import LabelForm, level_resolution
+from progan.config import Config, LabelForm, level_resolution
+from progan.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,34 @@ class ImageSpec:
             "label_names": self.label_names,
             "label_form": self.label_form,
         }
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a run trains, and when: all that an iteration needs to know beside its state.
+
+    Attributes:
+        config: Resolved configuration.
+        image: Shapes and labels.
+        schedule: Phases and points.
+        pictures: Pictures that are trained on.
+    """
+
+    config: Config
+    image: ImageSpec
+    schedule: Schedule
+    pictures: int
+
+
+def make_spec(config: Config, image: ImageSpec, pictures: int) -> Spec:
+    """Return what a run of a configuration trains.
+
+    Args:
+        config: Resolved configuration.
+        image: Shapes and labels.
+        pictures: Pictures that are trained on.
+
+    Raises:
+        ConfigError: if the schedule cannot be made, for example because a phase has no length.
+    """
+    return Spec(config, image, Schedule(config, image.max_level, pictures), pictures)

@@ -9,22 +9,42 @@ import torch
 from torch import Tensor
 
 from progan.config import Config
+from progan.errors import ConfigError
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
+from progan.models.morph import require_morphable
 from progan.training.adaptive_augment import Augmenter
 from progan.training.optimizer import Optimizer
 from progan.training.precision import needs_loss_scaling
 from progan.training.spec import ImageSpec
 
 
-def build_networks(config: Config, spec: ImageSpec) -> tuple[Generator, Discriminator]:
+def build_networks(config: Config, image: ImageSpec) -> tuple[Generator, Discriminator]:
     """Return G and D with fresh weights on the current default device."""
     growth = "morph" if config.schedule.growth == "morph" else "fade"
-    arguments, model = {**spec.network_arguments(), "growth": growth}, config.model
+    arguments, model = {**image.network_arguments(), "growth": growth}, config.model
     return (
         Generator(**arguments, **model.generator.model_dump()),
         Discriminator(**arguments, conditioning=model.conditioning, **model.discriminator.model_dump()),
     )
+
+
+def require_growable(config: Config, image: ImageSpec) -> None:
+    """Check that each level can grow out of the one below where networks are morphed; nothing is allocated.
+
+    Raises:
+        ConfigError: if one cannot.
+    """
+    if config.schedule.growth != "morph":
+        return
+    with torch.device("meta"):
+        networks = build_networks(config, image)
+    for network in networks:
+        for level in range(config.schedule.start_level + 1, network.max_level + 1):
+            try:
+                require_morphable(network, level)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
 
 
 @dataclass
@@ -51,7 +71,7 @@ class TrainState:
 
     @classmethod
     def create(
-        cls, config: Config, spec: ImageSpec, device: torch.device, label_examples: Tensor | None = None
+        cls, config: Config, image: ImageSpec, device: torch.device, label_examples: Tensor | None = None
     ) -> TrainState:
         """Return the state at clock 0; the weights depend on the seed alone, not on the device.
 
@@ -64,7 +84,7 @@ class TrainState:
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
-            G, D = build_networks(config, spec)
+            G, D = build_networks(config, image)
         if label_examples is not None:
             G.label_examples.copy_(label_examples)
         G, D = G.place(device), D.place(device)

@@ -68,7 +68,7 @@ def _count_row(report: Report, one: Measured) -> list[str]:
     each = [part.operations / n / 1e9 for part in (cost.d, cost.penalty, cost.g, work)]
     return [
         str(one.phase.level),
-        format_resolution(report.spec.resolution(one.phase.level)),
+        format_resolution(report.image.resolution(one.phase.level)),
         one.phase.kind,
         str(n),
         *map(_number, each),
@@ -83,7 +83,7 @@ def _count_row(report: Report, one: Measured) -> list[str]:
 def _print_level(console: Console, report: Report, found: list[Measured]) -> None:
     """Print what was measured of one level."""
     level = found[0].phase.level
-    size = format_resolution(report.spec.resolution(level))
+    size = format_resolution(report.image.resolution(level))
     rows = [[one.phase.kind, one.variant, *_cells(report, one)] for one in found]
     _print_rows(
         console, f"level {level}: {size}, {found[0].cost.images} images an iteration", HEAD, rows, 2, 6

@@ -14,11 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from progan.config import format_resolution
-from progan.performance.estimate import Plan
+from progan.performance.estimate import Estimate
 from progan.preparation.pack import PrepareReport
 from progan.runs.logs import Stats
 from progan.runs.reporter import Reporter
 from progan.training.schedule import Phase, Point
+from progan.training.spec import Spec
 
 if TYPE_CHECKING:
     pass
@@ -46,7 +47,8 @@ class TerminalReporter(Reporter):
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._plan: Plan | None = None
+        self._spec: Spec | None = None
+        self._estimate: Estimate | None = None
         self._phase: Phase | None = None
         self._speed = Speed()
 
@@ -61,16 +63,17 @@ class TerminalReporter(Reporter):
         for line in report.lines():
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def begin(self, plan: Plan, images_seen: int) -> None:
+    def begin(self, spec: Spec, images_seen: int) -> None:
         """Say what is about to be trained."""
         self._remove("preparing")
-        self._plan = plan
+        self._spec = spec
         self._speed = Speed()
-        self._speed.add(images_seen, plan.work(images_seen))
-        top = format_resolution(plan.spec.resolution(plan.spec.max_level))
+        self._estimate = Estimate(spec)
+        self._speed.add(images_seen, self._estimate.work(images_seen))
+        top = format_resolution(spec.image.resolution(spec.image.max_level))
         self._console.print(
-            f"training on {plan.pictures:,} pictures{_labels(plan)}, up to {top}, "
-            f"{plan.schedule.total / 1000:,g} kimg in {len(plan.schedule.phases)} phases",
+            f"training on {spec.pictures:,} pictures{_labels(spec)}, up to {top}, "
+            f"{spec.schedule.total / 1000:,g} kimg in {len(spec.schedule.phases)} phases",
             highlight=False,
         )
         head = f"{'kimg':>9}  {'size':>9}  {'phase':<14}{'D loss':>9}{'G loss':>9}{'images/s':>10}{'left':>9}"
@@ -78,16 +81,16 @@ class TerminalReporter(Reporter):
 
     def advance(self, point: Point, images_seen: int) -> None:
         """Move both bars."""
-        if self._plan is None or not self._console.is_terminal:
+        if self._spec is None or not self._console.is_terminal:
             return
-        plan, phase = self._plan, point.phase
+        spec, phase = self._spec, point.phase
         if phase != self._phase:
             self._remove("phase")
             self._phase = phase
-        total = plan.schedule.total
+        total = spec.schedule.total
         rate, left = self._speed.rate(), self._left(images_seen)
         self._bar("all", "all phases", images_seen, total, f"{rate:,.0f} images/s, {left} left")
-        size = format_resolution(plan.spec.resolution(phase.level))
+        size = format_resolution(spec.image.resolution(phase.level))
         note = f"alpha {point.alpha:.2f}" if point.growing else f"batch {point.batch_size}"
         length = max(1, phase.end - phase.start)
         self._bar("phase", f"{size} {phase.kind}", images_seen - phase.start, length, note)
@@ -95,8 +98,8 @@ class TerminalReporter(Reporter):
     def tick(self, stats: Stats) -> None:
         """Print one line and take the time."""
         seen = int(stats["images_seen"])
-        if self._plan is not None:
-            self._speed.add(seen, self._plan.work(seen))
+        if self._estimate is not None:
+            self._speed.add(seen, self._estimate.work(seen))
         phase = str(stats["phase"])
         if phase != "stabilise":
             phase += f" {float(stats['alpha']):.2f}"
@@ -127,8 +130,8 @@ class TerminalReporter(Reporter):
 
     def _left(self, images_seen: int) -> str:
         """Return the remaining time as text."""
-        assert self._plan is not None
-        seconds = self._speed.seconds(self._plan.work(images_seen))
+        assert self._estimate is not None
+        seconds = self._speed.seconds(self._estimate.work(images_seen))
         return "" if seconds is None else format_seconds(seconds)
 
     def _bar(self, key: str, description: str, done: int, total: int, note: str) -> None:
@@ -172,12 +175,12 @@ class Speed:
         return work_left * (t1 - t0) / max(w0 - w1, 1e-9)
 
 
-def print_plan(console: Console, plan: Plan, device: str, folder: Path) -> None:
+def print_plan(console: Console, spec: Spec, device: str, folder: Path) -> None:
     """Print what a run would do: a row a phase, and the totals.
 
     Args:
         console: Where to print.
-        plan: The run.
+        spec: The run.
         device: Where it would compute.
         folder: Where it would be written.
     """
@@ -192,31 +195,32 @@ def print_plan(console: Console, plan: Plan, device: str, folder: Path) -> None:
     table.add_column("size", no_wrap=True)
     for name in ("kimg", "batch", "learning rate", "G / D params", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
-    for phase in plan.schedule.phases:
-        point, cost = plan.schedule.at(phase.start + 1), plan.costs[phase.level]
+    estimate = Estimate(spec)
+    for phase in spec.schedule.phases:
+        point, cost = spec.schedule.at(phase.start + 1), estimate.levels[phase.level]
         table.add_row(
             f"{phase.index + 1} {phase.kind}",
-            format_resolution(plan.spec.resolution(phase.level)),
+            format_resolution(spec.image.resolution(phase.level)),
             f"{(phase.end - phase.start) / 1000:,g}",
             str(point.batch_size),
             f"{point.g_lr:g}" if point.g_lr == point.d_lr else f"{point.g_lr:g} / {point.d_lr:g}",
             f"{cost.g_parameters / 1e6:.1f} / {cost.d_parameters / 1e6:.1f} M",
-            format_bytes(plan.memory(phase)),
+            format_bytes(estimate.memory(phase)),
         )
     console.print(table)
     console.print(
-        f"{plan.pictures:,} pictures{_labels(plan)}; {plan.schedule.total:,} images in all, "
-        f"{plan.operations():.3g} floating-point operations; device {device}; "
+        f"{spec.pictures:,} pictures{_labels(spec)}; {spec.schedule.total:,} images in all, "
+        f"{estimate.operations():.3g} floating-point operations; device {device}; "
         f"memory is estimated for weights, moments and activations",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def _labels(plan: Plan) -> str:
+def _labels(spec: Spec) -> str:
     """Say what the labels are, if there are any."""
-    what = "numbers a label" if plan.spec.label_form == "vector" else "classes"
-    return f", {len(plan.spec.label_names)} {what}" if plan.spec.label_names else ""
+    what = "numbers a label" if spec.image.label_form == "vector" else "classes"
+    return f", {len(spec.image.label_names)} {what}" if spec.image.label_names else ""
 
 
 def _number(value: float | str | None) -> str:
