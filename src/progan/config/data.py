@@ -8,7 +8,6 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from progan.config.fields import Branch, Positive, Resolution, Share, Split
-from progan.config.systems import seen
 
 LabelForm = Literal["class", "classes", "vector"]
 Augmentation = Literal["color", "translation", "cutout"]
@@ -18,46 +17,29 @@ class PictureOptions(Branch):
     """How pictures become a packed set."""
 
     resolution: Resolution | None = Field(
-        None,
-        description="Size to train at, 128 or 96x144; default: what the pictures support.",
-        json_schema_extra=seen("Theano", "pro_gan", "nashory", "pengge"),
+        None, description="Size to train at, 128 or 96x144; default: what the pictures support."
     )
     max_resolution: int = Field(
-        1024,
-        ge=4,
-        description="Largest side that is chosen when no resolution is given.",
-        json_schema_extra=seen(),
+        1024, ge=4, description="Largest side that is chosen when no resolution is given."
     )
     channels: int | None = Field(
-        None,
-        ge=1,
-        le=4,
-        description="1 gray, 2 gray+alpha, 3 RGB, 4 RGBA; default: from the data.",
-        json_schema_extra=seen("pro_gan", "nashory"),
+        None, ge=1, le=4, description="1 gray, 2 gray+alpha, 3 RGB, 4 RGBA; default: from the data."
     )
     fit: Literal["crop", "pad", "stretch"] = Field(
-        "crop",
-        description="How a picture of another aspect is fitted: centre crop, pad, or stretch.",
-        json_schema_extra=seen("GAN Zoo", "Flax"),
+        "crop", description="How a picture of another aspect is fitted: centre crop, pad, or stretch."
     )
     labels: str = Field(
-        "none",
-        description="'none', 'folders' (sub-folders are classes), or a CSV file of labels.",
-        json_schema_extra=seen("TF1", "Theano", "pro_gan", "GAN Zoo"),
+        "none", description="'none', 'folders' (sub-folders are classes), or a CSV file of labels."
     )
     label_form: LabelForm = Field(
         "class",
         description="What a label file holds for each picture: one class, several classes (columns of 0 "
         "and 1), or a vector (columns of numbers).",
-        json_schema_extra=seen("GAN Zoo"),
     )
-    limit: int | None = Field(
-        None, ge=1, description="Use at most this many pictures.", json_schema_extra=seen("Theano")
-    )
+    limit: int | None = Field(None, ge=1, description="Use at most this many pictures.")
     split: Split = Field(
         "1,0,0",
         description="Shares of train, validation and test, such as 0.8,0.1,0.1, by a hash of the name.",
-        json_schema_extra=seen("Morph"),
     )
 
     @property
@@ -80,32 +62,21 @@ class DataOptions(PictureOptions):
     """How pictures become a packed set, and how batches are taken from it."""
 
     part: Literal["train", "validation", "test", "all"] = Field(
-        "train", description="Part of the split that is trained on.", json_schema_extra=seen()
+        "train", description="Part of the split that is trained on."
     )
     order: Literal["shuffle", "sequential"] = Field(
-        "shuffle",
-        description="Order of the pictures: another one each time round, or as they are stored.",
-        json_schema_extra=seen("TF1"),
+        "shuffle", description="Order of the pictures: another one each time round, or as they are stored."
     )
-    mirror: bool = Field(
-        False,
-        description="Flip half of the training images left to right.",
-        json_schema_extra=seen("TF1", "Theano", "pro_gan", "BMSG", "Flax", "Morph"),
-    )
+    mirror: bool = Field(False, description="Flip half of the training images left to right.")
     in_memory: bool = Field(
-        False,
-        description="Read a level of the packed set into memory when its training begins.",
-        json_schema_extra=seen(),
+        False, description="Read a level of the packed set into memory when its training begins."
     )
     on_device: Literal["auto", "always", "never"] = Field(
         "auto",
         description="Keep a level on the device that trains on it; 'auto' does so on CUDA, if it takes at "
         "most an eighth of the memory.",
-        json_schema_extra=seen(),
     )
-    cache: Path | None = Field(
-        None, description="Where the packed set goes; default: beside the source.", json_schema_extra=seen()
-    )
+    cache: Path | None = Field(None, description="Where the packed set goes; default: beside the source.")
 
 
 class AugmentOptions(Branch):
@@ -115,29 +86,18 @@ class AugmentOptions(Branch):
     """
 
     policy: tuple[Augmentation, ...] = Field(
-        (),
-        description="Any of color, translation and cutout; if none is given, nothing is augmented.",
-        json_schema_extra=seen("DiffAugment", "ADA"),
+        (), description="Any of color, translation and cutout; if none is given, nothing is augmented."
     )
     probability: Share | None = Field(
         None,
         description="Probability of each augmentation of an image; default: 1, or 0 where adaptive begins.",
-        json_schema_extra=seen("ADA", "R3GAN"),
     )
     adaptive: bool = Field(
-        False,
-        description="Adjust the probability, to hold the share of positive D(real) at the target.",
-        json_schema_extra=seen("ADA"),
+        False, description="Adjust the probability, to hold the share of positive D(real) at the target."
     )
-    target: Share = Field(
-        0.8,
-        description="Share of real images with positive scores that is held.",
-        json_schema_extra=seen("ADA"),
-    )
+    target: Share = Field(0.8, description="Share of real images with positive scores that is held.")
     adapt_kimg: Positive = Field(
-        500.0,
-        description="How fast: images for the probability to go from 0 to 1, in kimg.",
-        json_schema_extra=seen("ADA"),
+        500.0, description="How fast: images for the probability to go from 0 to 1, in kimg."
     )
 
     @property

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel
 
 from progan.config.model import DiscriminatorOptions, GeneratorOptions, ModelOptions, NetworkOptions
 from progan.config.recipes import DEFAULT_RECIPE, recipe_about, recipe_names
 from progan.config.schema import in_words, option_schema
-from progan.config.systems import SEEN, SYSTEMS
 from progan.config.tree import Options
 
 OPTIONS_HEAD = """\
@@ -54,10 +56,22 @@ figures of others; none of them was measured with progan.
 """
 
 
+@cache
+def older_systems() -> dict[str, dict[str, Any]]:
+    """Return what `seen_in.yaml` says of the older systems of the field.
+
+    Returns:
+        `systems`: short name -> what it is; `options`: heading of a table -> option -> systems that had it.
+    """
+    text = resources.files("progan.config").joinpath("seen_in.yaml").read_text(encoding="utf-8")
+    known: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    return known
+
+
 def options_page() -> str:
     """Return the table of every option as Markdown."""
-    systems = "\n".join(f"- {name}: {what}" for name, what in SYSTEMS.items())
-    tables = [_table(title, model, names) for title, model, names in _branches()]
+    systems = "\n".join(f"- {name}: {what}" for name, what in older_systems()["systems"].items())
+    tables = [_table(title, model, names) for title, model, names in option_tables()]
     return "\n".join([OPTIONS_HEAD, systems, "", *tables])
 
 
@@ -73,8 +87,8 @@ def recipes_page() -> str:
     return "\n".join(lines)
 
 
-def _branches() -> Iterator[tuple[str, type[BaseModel], list[str]]]:
-    """Yield every branch: its title, its model, and the names of its options in order."""
+def option_tables() -> Iterator[tuple[str, type[BaseModel], list[str]]]:
+    """Yield every table of options: its heading, its model, and the names of its options in order."""
     shared = list(NetworkOptions.model_fields)
     for title, field in Options.model_fields.items():
         model = field.annotation
@@ -93,9 +107,10 @@ def _table(title: str, model: type[BaseModel], names: Iterable[str]) -> str:
     """Return the section of a branch."""
     rows = [f"## {title}", "", _cell(str(model.__doc__)), ""]
     rows += ["| option | meaning | default | values | seen in |", "| --- | --- | --- | --- | --- |"]
+    had = older_systems()["options"].get(title, {})
     for name in names:
         schema = option_schema(model, name)
-        systems = ", ".join(schema[SEEN]) or "-"
+        systems = ", ".join(had.get(name, ())) or "-"
         cells = [f"`{name}`", schema["description"], _default(schema["default"]), in_words(schema), systems]
         rows.append(f"| {' | '.join(map(_cell, cells))} |")
     return "\n".join([*rows, ""])

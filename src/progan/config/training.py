@@ -16,7 +16,6 @@ from progan.config.fields import (
     Positive,
     Share,
 )
-from progan.config.systems import seen
 
 Adversarial = Literal["wgan", "least_squares", "logistic", "hinge", "relativistic"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
@@ -38,74 +37,38 @@ class ScheduleOptions(Branch):
         "fade",
         description="'fade' blends each new level in; 'morph' computes it from the trained ones, the "
         "function unchanged, and blends its activations in; 'none' trains at full size from the start.",
-        json_schema_extra=seen("TF1", "Theano", "Morph"),
     )
-    start_level: int = Field(
-        0,
-        ge=0,
-        description="Level that training begins with (0 = base shape).",
-        json_schema_extra=seen("TF1", "pro_gan"),
-    )
-    stabilise_kimg: PerLevelLength = Field(
-        (600.0,),
-        description="Training at each level after its fade.",
-        json_schema_extra=seen("TF1", "Theano", "nashory", "pengge"),
-    )
-    fade_kimg: PerLevelLength = Field(
-        (600.0,),
-        description="Fading each level in; entry 0 is not used.",
-        json_schema_extra=seen("TF1", "Theano", "nashory", "pengge"),
-    )
+    start_level: int = Field(0, ge=0, description="Level that training begins with (0 = base shape).")
+    stabilise_kimg: PerLevelLength = Field((600.0,), description="Training at each level after its fade.")
+    fade_kimg: PerLevelLength = Field((600.0,), description="Fading each level in; entry 0 is not used.")
     stabilise_epochs: PerLevelLength | None = Field(
-        None,
-        description="If given, instead of stabilise_kimg: how often all pictures are shown.",
-        json_schema_extra=seen("pro_gan", "TF2"),
+        None, description="If given, instead of stabilise_kimg: how often all pictures are shown."
     )
     fade_epochs: PerLevelLength | None = Field(
-        None,
-        description="If given, instead of fade_kimg: how often all pictures are shown.",
-        json_schema_extra=seen("pro_gan", "TF2"),
+        None, description="If given, instead of fade_kimg: how often all pictures are shown."
     )
     stage_kimg: PerLevelLength | None = Field(
-        None,
-        description="If given, instead of both: fade and training of each level together.",
-        json_schema_extra=seen("GAN Zoo", "rosinality", "TF2", "Flax"),
+        None, description="If given, instead of both: fade and training of each level together."
     )
-    fade_fraction: Share = Field(
-        0.5,
-        description="Share of each stage_kimg in which alpha rises.",
-        json_schema_extra=seen("pro_gan", "rosinality", "TF2", "Flax"),
-    )
+    fade_fraction: Share = Field(0.5, description="Share of each stage_kimg in which alpha rises.")
     morph_kimg: PerLevelLength = Field(
         (20.0,),
         description="With growth morph: blending the activations and norms of each new level in; entry 0 is "
         "not used.",
-        json_schema_extra=seen("Morph"),
     )
     fade_delay: int = Field(
         0,
         ge=0,
         description="Iterations at the start of a fade or morph during which alpha stays 0; they lengthen "
         "it, but not a stage.",
-        json_schema_extra=seen("Flax"),
     )
     alpha: Literal["linear", "smooth"] = Field(
-        "linear",
-        description="How alpha rises: evenly, or slowly at both ends (3 a^2 - 2 a^3).",
-        json_schema_extra=seen("GAN Zoo"),
+        "linear", description="How alpha rises: evenly, or slowly at both ends (3 a^2 - 2 a^3)."
     )
     total_kimg: NonNegative | None = Field(
-        None,
-        description="Whole length; default: all phases. Longer goes on at the last level.",
-        json_schema_extra=seen("TF1", "Theano"),
+        None, description="Whole length; default: all phases. Longer goes on at the last level."
     )
-    batch_size: PerLevelCount = Field(
-        (16,),
-        description="Images in a batch, from the fade of a level on.",
-        json_schema_extra=seen(
-            "TF1", "Theano", "pro_gan", "nashory", "GAN Zoo", "TF2", "Flax", "pengge", "s4tf"
-        ),
-    )
+    batch_size: PerLevelCount = Field((16,), description="Images in a batch, from the fade of a level on.")
 
     @model_validator(mode="after")
     def _check(self) -> ScheduleOptions:
@@ -129,62 +92,37 @@ class LossOptions(Branch):
         "wgan",
         description="'wgan' (section 2), 'least_squares' with noisy targets, 'logistic' (non-saturating), "
         "'hinge', or 'relativistic' (pairs of real and fake, as R3GAN).",
-        json_schema_extra=seen("pro_gan", "BMSG", "nashory", "GAN Zoo", "pengge", "s4tf", "R3GAN"),
     )
     gp_lambda: NonNegative | None = Field(
         None,
         description="Weight of the gradient penalty between reals and fakes; default: 10 with wgan and "
         "hinge.",
-        json_schema_extra=seen("TF1", "GAN Zoo", "Morph"),
     )
-    gp_target: Positive = Field(
-        1.0,
-        description="Gradient norm that is not penalised (gamma).",
-        json_schema_extra=seen("TF1", "Theano"),
-    )
+    gp_target: Positive = Field(1.0, description="Gradient norm that is not penalised (gamma).")
     gp_sides: Literal["two", "one"] = Field(
-        "two",
-        description="Penalise norms on both sides of the target, or larger ones only.",
-        json_schema_extra=seen(),
+        "two", description="Penalise norms on both sides of the target, or larger ones only."
     )
     r1_gamma: NonNegative | None = Field(
-        None,
-        description="Weight of |grad D(real)|^2 / 2; default: 10 with logistic, 1 with relativistic.",
-        json_schema_extra=seen("GAN Zoo", "ADA", "R3GAN"),
+        None, description="Weight of |grad D(real)|^2 / 2; default: 10 with logistic, 1 with relativistic."
     )
     r2_gamma: NonNegative | None = Field(
-        None,
-        description="Weight of |grad D(fake)|^2 / 2; default: 1 with relativistic.",
-        json_schema_extra=seen("R3GAN"),
+        None, description="Weight of |grad D(fake)|^2 / 2; default: 1 with relativistic."
     )
     penalty_interval: int = Field(
-        1,
-        ge=1,
-        description="Compute the penalties at every k-th update of D only, k times as strong.",
-        json_schema_extra=seen("ADA"),
+        1, ge=1, description="Compute the penalties at every k-th update of D only, k times as strong."
     )
     drift: NonNegative | None = Field(
-        None,
-        description="Weight of D(real)^2, with wgan only; default there: 0.001.",
-        json_schema_extra=seen("TF1", "Theano", "pro_gan", "GAN Zoo", "Morph"),
+        None, description="Weight of D(real)^2, with wgan only; default there: 0.001."
     )
     target_noise: NonNegative | None = Field(
         None,
         description="Deviation of the noise on the targets 1 and 0 of least_squares; default there: 0.3.",
-        json_schema_extra=seen(),
     )
     target_noise_per: Literal["batch", "sample"] = Field(
-        "batch", description="Draw that noise once for a batch, or for each sample.", json_schema_extra=seen()
+        "batch", description="Draw that noise once for a batch, or for each sample."
     )
-    label_weight: NonNegative = Field(
-        1.0, description="Weight of the label loss (AC-GAN).", json_schema_extra=seen("TF1", "GAN Zoo")
-    )
-    d_steps: int = Field(
-        1,
-        ge=1,
-        description="Updates of D for each update of G.",
-        json_schema_extra=seen("TF1", "Theano", "pro_gan", "Morph"),
-    )
+    label_weight: NonNegative = Field(1.0, description="Weight of the label loss (AC-GAN).")
+    d_steps: int = Field(1, ge=1, description="Updates of D for each update of G.")
 
 
 class Loss(LossOptions):
@@ -232,64 +170,27 @@ class Loss(LossOptions):
 class OptimizerOptions(Branch):
     """Adam in the original's form (epsilon outside the bias correction), and the averaged generator."""
 
-    name: Literal["adam", "adamw"] = Field(
-        "adam", description="Adam, or with decoupled weight decay.", json_schema_extra=seen("nashory")
-    )
-    g_lr: PerLevelRate = Field(
-        (0.001,),
-        description="Learning rate of G per level.",
-        json_schema_extra=seen("TF1", "Theano", "pro_gan", "nashory", "Flax"),
-    )
-    d_lr: PerLevelRate = Field(
-        (0.001,),
-        description="Learning rate of D per level.",
-        json_schema_extra=seen("TF1", "Theano", "pro_gan", "nashory", "Flax"),
-    )
-    beta1: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Adam's decay of the first moment.",
-        json_schema_extra=seen("TF1", "nashory"),
-    )
-    beta2: float = Field(
-        0.99,
-        ge=0,
-        lt=1,
-        description="Adam's decay of the second moment.",
-        json_schema_extra=seen("TF1", "Theano", "nashory", "R3GAN"),
-    )
-    eps: Positive = Field(1e-8, description="Adam's epsilon.", json_schema_extra=seen("TF1"))
-    weight_decay: NonNegative = Field(
-        0.0, description="Weight decay of adamw, times the learning rate.", json_schema_extra=seen()
-    )
+    name: Literal["adam", "adamw"] = Field("adam", description="Adam, or with decoupled weight decay.")
+    g_lr: PerLevelRate = Field((0.001,), description="Learning rate of G per level.")
+    d_lr: PerLevelRate = Field((0.001,), description="Learning rate of D per level.")
+    beta1: float = Field(0.0, ge=0, lt=1, description="Adam's decay of the first moment.")
+    beta2: float = Field(0.99, ge=0, lt=1, description="Adam's decay of the second moment.")
+    eps: Positive = Field(1e-8, description="Adam's epsilon.")
+    weight_decay: NonNegative = Field(0.0, description="Weight decay of adamw, times the learning rate.")
     clip_norm: Positive | None = Field(
-        None,
-        description="Largest norm of all gradients of a network together; default: no limit.",
-        json_schema_extra=seen(),
+        None, description="Largest norm of all gradients of a network together; default: no limit."
     )
     reset: Literal["never", "level", "phase"] = Field(
-        "phase",
-        description="Forget Adam's moments never, at each new level, or also when a fade ends.",
-        json_schema_extra=seen("TF1", "pro_gan", "nashory", "GAN Zoo", "rosinality", "TF2", "Flax", "Morph"),
+        "phase", description="Forget Adam's moments never, at each new level, or also when a fade ends."
     )
-    ema_decay: float = Field(
-        0.999,
-        ge=0,
-        lt=1,
-        description="Decay of the averaged generator per D step.",
-        json_schema_extra=seen("TF1", "Theano", "pro_gan", "BMSG", "GAN Zoo"),
-    )
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged generator per D step.")
     ema_half_life_kimg: Positive | None = Field(
-        None,
-        description="If given, instead of ema_decay: images after which a weight counts half, in kimg.",
-        json_schema_extra=seen("ADA", "R3GAN"),
+        None, description="If given, instead of ema_decay: images after which a weight counts half, in kimg."
     )
     ema_warmup: Positive | None = Field(
         None,
         description="If given, the half-life is at most this share of the images seen, so that an early "
         "average follows quickly.",
-        json_schema_extra=seen("ADA"),
     )
 
     @model_validator(mode="after")
@@ -310,105 +211,63 @@ def _in_words(value: object) -> object:
 class RunOptions(Branch):
     """How a run is carried out: seed, device, precision, memory, and what is written when."""
 
-    seed: int = Field(
-        0,
-        ge=0,
-        lt=2**63,
-        description="Decides every random choice of the run.",
-        json_schema_extra=seen("TF1", "Theano", "nashory"),
-    )
-    device: str = Field(
-        "auto",
-        description="'auto' (CUDA, then MPS, then CPU), 'cpu', 'cuda:1', ...",
-        json_schema_extra=seen(),
-    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Decides every random choice of the run.")
+    device: str = Field("auto", description="'auto' (CUDA, then MPS, then CPU), 'cpu', 'cuda:1', ...")
     precision: Precision = Field(
         "tf32",
         description="'float32'; 'tf32' (float32, with TF32 products where CUDA has them); 'bfloat16' or "
         "'float16' products with float32 weights; or 'auto': bfloat16 where the device is made for it, else "
         "tf32.",
-        json_schema_extra=seen("TF1", "Flax"),
     )
     compile: Annotated[Literal["auto", "always", "never"], BeforeValidator(_in_words)] = Field(
         "auto",
         description="Compile the updates with torch.compile; 'auto' does so on CUDA, in phases that are long "
         "enough to regain the time it takes.",
-        json_schema_extra=seen(),
     )
     cuda_graphs: bool = Field(
         True,
         description="On CUDA, record each kind of update once and replay it, so that starting its operations "
         "costs nothing.",
-        json_schema_extra=seen(),
     )
     deterministic: bool = Field(
-        False,
-        description="Only operations that give the same bits each time, on CUDA too; slower there.",
-        json_schema_extra=seen(),
+        False, description="Only operations that give the same bits each time, on CUDA too; slower there."
     )
-    threads: int | None = Field(
-        None, ge=1, description="CPU threads; default: PyTorch's choice.", json_schema_extra=seen()
-    )
+    threads: int | None = Field(None, ge=1, description="CPU threads; default: PyTorch's choice.")
     micro_batch: PerLevelCount | None = Field(
-        None,
-        description="Largest part of a batch that is computed at once, per level (saves memory).",
-        json_schema_extra=seen(),
+        None, description="Largest part of a batch that is computed at once, per level (saves memory)."
     )
     memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None,
-        description="Share of the GPU's memory to use at most; default: no limit.",
-        json_schema_extra=seen(),
+        None, description="Share of the GPU's memory to use at most; default: no limit."
     )
     timeout_minutes: Positive = Field(
-        60.0,
-        description="With several processes: end the run when none of them has moved for so long.",
-        json_schema_extra=seen(),
+        60.0, description="With several processes: end the run when none of them has moved for so long."
     )
-    log_kimg: PerLevelRate = Field(
-        (10.0,), description="Interval of log points, per level.", json_schema_extra=seen("TF1")
-    )
+    log_kimg: PerLevelRate = Field((10.0,), description="Interval of log points, per level.")
     snapshot_kimg: PerLevelRate | None = Field(
-        None,
-        description="Interval of sample grids, per level; default: at each log point.",
-        json_schema_extra=seen("TF1", "pro_gan", "nashory"),
+        None, description="Interval of sample grids, per level; default: at each log point."
     )
     checkpoint_kimg: PerLevelRate | None = Field(
-        None,
-        description="Interval of checkpoints, per level, besides checkpoint_minutes; default: none.",
-        json_schema_extra=seen("TF1", "pro_gan", "nashory"),
+        None, description="Interval of checkpoints, per level, besides checkpoint_minutes; default: none."
     )
-    checkpoint_minutes: NonNegative = Field(
-        10.0, description="Time between checkpoints.", json_schema_extra=seen()
-    )
-    keep_checkpoints: int = Field(
-        3, ge=1, description="How many of the newest checkpoints are kept.", json_schema_extra=seen()
-    )
-    grid: tuple[Count, Count] = Field(
-        (6, 10), description="Rows and columns of the sample grids.", json_schema_extra=seen("TF1")
-    )
+    checkpoint_minutes: NonNegative = Field(10.0, description="Time between checkpoints.")
+    keep_checkpoints: int = Field(3, ge=1, description="How many of the newest checkpoints are kept.")
+    grid: tuple[Count, Count] = Field((6, 10), description="Rows and columns of the sample grids.")
     stop_after: Literal["end", "level", "phase"] = Field(
         "end",
         description="Stop at the end of the schedule, of each level, or of each phase; the same command "
         "goes on with the next one.",
-        json_schema_extra=seen(),
     )
     on_divergence: Literal["stop", "rollback"] = Field(
         "stop",
         description="At NaN, infinity or an alarm that stops: end the run, or go back to the last checkpoint "
         "and on with other batches.",
-        json_schema_extra=seen(),
     )
-    max_rollbacks: int = Field(
-        3, ge=0, description="How often a run may go back in all.", json_schema_extra=seen()
-    )
+    max_rollbacks: int = Field(3, ge=0, description="How often a run may go back in all.")
     rollback_lr: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0,
-        description="What both learning rates are multiplied by at each going back.",
-        json_schema_extra=seen(),
+        1.0, description="What both learning rates are multiplied by at each going back."
     )
     on_alarm: Literal["warn", "stop"] = Field(
         "warn",
         description="When gradients explode, scores run away or pictures lose their variation: say so, or "
         "treat it as a divergence.",
-        json_schema_extra=seen(),
     )
