@@ -123,7 +123,7 @@ ELSEWHERE: dict[str, str] = {
     "data.limit": "test_pack.py::test_folder_labels_limit_and_split",
     "data.split": "test_run_options.py::test_the_part_that_is_trained_on",
     "data.in_memory": "test_batches.py::test_a_level_in_memory_gives_the_same_batches",
-    "data.on_device": "test_prefetch.py::test_pictures_on_the_device_make_the_same_batches",
+    "data.on_device": "test_background.py::test_pictures_on_the_device_make_the_same_batches",
     "data.cache": "test_run_options.py::test_the_part_that_is_trained_on",
     "model.base_shape": "test_pack.py::test_resolution_is_what_nine_tenths_have",
     "schedule.total_kimg": "test_run.py::test_a_longer_total_ends_where_one_long_run_ends",

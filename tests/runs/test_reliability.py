@@ -33,7 +33,7 @@ from progan.runs.reporter import Reporter
 from progan.runs.run_folder import RunFolder
 from progan.runs.sample_grid import SampleGrid
 from progan.system import tensor_file
-from progan.system.background_writer import BackgroundWriter
+from progan.system.background import BackgroundWriter
 from progan.training import iteration, step
 from progan.training.optimizer import Optimizer
 from progan.training.schedule import Point

@@ -48,7 +48,7 @@ def interrupted(*, quiet: bool = False) -> NoReturn:
     Args:
         quiet: Say nothing; of several processes, which all get it, the first says it.
     """
-    from progan.system.background_writer import BackgroundWriter
+    from progan.system.background import BackgroundWriter
 
     try:
         if quiet:

@@ -20,7 +20,7 @@ from progan.config import Config
 from progan.data.device_cache import ResidentLevel, resident_level
 from progan.data.packed import PackedSet
 from progan.data.pixels import fade_reals, ready, send, to_float
-from progan.system.prefetch import Ahead
+from progan.system.background import Ahead
 from progan.system.randomness import random_generator
 
 

@@ -8,7 +8,6 @@ import io
 import os
 import zipfile
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from progan.data.pixels import to_image
+from progan.system.background import behind
 from progan.system.files import atomic_path, is_leftover, storage_errors
 
 END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -96,7 +96,7 @@ def save_folder(batches: Batches, folder: Path, start: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(_THREADS) as pool:
         begun = _in_threads(pool, write, batches, start)
-        _behind(begun, lambda futures: [future.result() for future in futures])
+        behind(begun, lambda futures: [future.result() for future in futures])
 
 
 def save_zip(batches: Batches, path: Path) -> None:
@@ -123,7 +123,7 @@ def save_zip(batches: Batches, path: Path) -> None:
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
         ThreadPoolExecutor(_THREADS) as pool,
     ):
-        _behind(_in_threads(pool, encode, batches, 0), append)
+        behind(_in_threads(pool, encode, batches, 0), append)
 
 
 def save_npy(batches: Batches, path: Path, shape: tuple[int, int, int, int]) -> None:
@@ -153,7 +153,7 @@ def save_npy(batches: Batches, path: Path, shape: tuple[int, int, int, int]) -> 
             file.write(np.ascontiguousarray(batch).data)
             count += len(batch)
 
-        _behind(batches, write)
+        behind(batches, write)
         if count != shape[0]:
             raise ValueError(f"{count} pictures were made, not {shape[0]}")
 
@@ -180,24 +180,6 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         pass  # another user's
     return True
-
-
-def _behind(items: Iterable[T], write: Callable[[T], object]) -> None:
-    """Call `write` for one item after the other in a thread of its own, while the next items are made.
-
-    An item is asked for only when at most one other is not yet written.
-    """
-    writer = ThreadPoolExecutor(1)
-    waiting: deque[Future[object]] = deque()
-    try:
-        for item in items:
-            waiting.append(writer.submit(write, item))
-            if len(waiting) == 2:
-                waiting.popleft().result()
-        while waiting:
-            waiting.popleft().result()
-    finally:
-        writer.shutdown(cancel_futures=True)
 
 
 def _in_threads(

@@ -18,7 +18,7 @@ from progan.runs import checkpoint
 from progan.runs.checkpoint import Record
 from progan.runs.run_folder import RunFolder
 from progan.system import tensor_file
-from progan.system.background_writer import BackgroundWriter
+from progan.system.background import BackgroundWriter
 from progan.training.state import TrainState
 from progan.version import __version__
 

@@ -20,7 +20,7 @@ from progan.data.device_cache import ResidentLevel, resident_level
 from progan.data.packed import PackedSet
 from progan.errors import DataError
 from progan.preparation.builtin_sets import synthetic
-from progan.system.prefetch import Ahead
+from progan.system.background import Ahead
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
