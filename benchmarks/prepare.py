@@ -24,7 +24,7 @@ PREPARE = """
 import sys
 from pathlib import Path
 from progan.config import DataOptions
-from progan.preparation.pack import prepare
+from progan.preparation.source import prepare
 source, destination, resolution, workers = sys.argv[1:]
 report = prepare(Path(source), Path(destination), DataOptions(resolution=resolution), workers=int(workers))
 print(*report.lines(), sep="\\n")

@@ -15,7 +15,7 @@ _HOMES = {
     "load_config": "progan.config",
     "recipe_names": "progan.config.recipes",
     "PackedSet": "progan.data.packed",
-    "prepare": "progan.preparation.pack",
+    "prepare": "progan.preparation.source",
     "Generator": "progan.models.generator",
     "Discriminator": "progan.models.discriminator",
     "load": "progan.models.loading",
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from progan.models.generator import Generator
     from progan.models.loading import load
     from progan.models.weights import save
-    from progan.preparation.pack import prepare
+    from progan.preparation.source import prepare
     from progan.runs.run import resume, train
 
 

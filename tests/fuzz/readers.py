@@ -33,8 +33,10 @@ from progan.models import weights
 from progan.models.loading import load_network
 from progan.preparation.builtin_sets import synthetic
 from progan.preparation.decoding import UnusablePictureError, decode, scan
+from progan.preparation.formats.folder import Folder
+from progan.preparation.formats.pictures import Pictures
+from progan.preparation.formats.registry import open_pictures
 from progan.preparation.label_files import read_label_file, read_label_table
-from progan.preparation.sources import FolderSource, Source, open_source
 from progan.runs import checkpoint
 from progan.runs.run_folder import RunFolder
 from progan.system import tensor_file
@@ -275,7 +277,7 @@ def repair_png(data: bytes) -> bytes:
     return bytes(changed)
 
 
-def look(source: Source) -> None:
+def look(source: Pictures) -> None:
     """List a source and decode what is in it, as preparing does; refusals become DataError."""
     listing, refusal = source.listing(), None
     listing.digest()
@@ -326,17 +328,17 @@ def picture_readers(folder: Path) -> list[Reader]:
         Reader(
             "picture",
             of_seeds(seeds, repair_png),
-            as_file(folder / "pictures" / "x.png", lambda path: look(FolderSource(path.parent))),
+            as_file(folder / "pictures" / "x.png", lambda path: look(Folder(path.parent))),
         ),
         Reader(
             "targa picture",
             of_seeds([data for data in seeds if data.endswith(b"TRUEVISION-XFILE.\x00")]),
-            as_file(folder / "targa" / "x.tga", lambda path: look(FolderSource(path.parent))),
+            as_file(folder / "targa" / "x.tga", lambda path: look(Folder(path.parent))),
         ),
         Reader(
             "zip",
             either(of_bytes, of_directory, of_entries),
-            as_file(folder / "x.zip", lambda path: look(open_source(path))),
+            as_file(folder / "x.zip", lambda path: look(open_pictures(path))),
         ),
     ]
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from found_sets import find_or_prepare
 from progan.config import DataOptions
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError, DataError, DependencyError
 from progan.preparation.builtin_sets import glyphs, synthetic
 from progan.preparation.drawing import draw_glyph, find_fonts
-from progan.preparation.pack import find_or_prepare
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 
 from pngs import write_bomb, write_png
 from progan.preparation.decoding import Header, UnusablePictureError, decode, scan
-from progan.preparation.sources import FolderSource
+from progan.preparation.formats.folder import Folder
 
 CORNER = np.zeros((20, 40, 3), dtype=np.uint8)
 CORNER[:10, :20] = (255, 0, 0)
@@ -20,11 +20,11 @@ RAMP = (np.arange(800, dtype=np.uint16) * 81).reshape(20, 40)
 
 
 def pixels(folder: Path, name: str, channels: int = 3) -> NDArray[np.uint8]:
-    return np.asarray(decode(FolderSource(folder), name, channels))
+    return np.asarray(decode(Folder(folder), name, channels))
 
 
 def header(folder: Path, name: str) -> Header:
-    result = scan(FolderSource(folder), name)
+    result = scan(Folder(folder), name)
     assert isinstance(result, Header), result
     return result
 
@@ -32,7 +32,7 @@ def header(folder: Path, name: str) -> Header:
 def why_not(folder: Path, name: str) -> str:
     """The reason, which scanning and decoding, or decoding alone, give."""
     with pytest.raises(UnusablePictureError) as caught:
-        decode(FolderSource(folder), name, 3)
+        decode(Folder(folder), name, 3)
     return str(caught.value)
 
 
@@ -111,7 +111,7 @@ def test_deep_colour_is_scaled(tmp_path: Path, name: str, channels: int) -> None
 def test_deep_colour_in_separate_planes_is_refused(tmp_path: Path) -> None:
     planes = DEEP_RGB.transpose(2, 0, 1)
     tifffile.imwrite(tmp_path / "deep.tif", planes, photometric="rgb", planarconfig="separate")
-    assert "separate colour planes" in str(scan(FolderSource(tmp_path), "deep.tif"))
+    assert "separate colour planes" in str(scan(Folder(tmp_path), "deep.tif"))
     assert "separate colour planes" in why_not(tmp_path, "deep.tif")
     shallow = (planes >> 8).astype(np.uint8)
     tifffile.imwrite(tmp_path / "shallow.tif", shallow, photometric="rgb", planarconfig="separate")
@@ -193,7 +193,7 @@ def test_content_counts_not_the_suffix(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").rename(tmp_path / "x.png")
     assert pixels(tmp_path, "x.png")[5, 5, 0] > 240
     (tmp_path / "text.png").write_text("no picture")
-    assert scan(FolderSource(tmp_path), "text.png") == "not a picture in a known format"
+    assert scan(Folder(tmp_path), "text.png") == "not a picture in a known format"
     assert why_not(tmp_path, "text.png") == "not a picture in a known format"
 
 
@@ -221,7 +221,7 @@ def test_decompression_bombs_are_skipped(
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     write_bomb(tmp_path / "x.png", side)
-    assert "million pixels" in str(scan(FolderSource(tmp_path), "x.png"))
+    assert "million pixels" in str(scan(Folder(tmp_path), "x.png"))
     assert "million pixels" in why_not(tmp_path, "x.png")
     assert limit == Image.MAX_IMAGE_PIXELS
 
@@ -236,16 +236,16 @@ def test_jpeg_of_endless_scans_is_skipped(tmp_path: Path) -> None:
     for scans, trailer in ((50, b""), (50, b"\xff\xda" * 1000), (1000, b"")):
         file.write_bytes(whole[:last] + whole[last:-2] * scans + whole[-2:] + trailer)
         if scans < 100:
-            assert decode(FolderSource(tmp_path), file.name, 3).size == (64, 64)
+            assert decode(Folder(tmp_path), file.name, 3).size == (64, 64)
         else:
             assert why_not(tmp_path, file.name) == "a JPEG of more than 100 scans"
 
 
 def test_unreadable_files_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_source: FolderSource, _name: str) -> None:
+    def refuse(_source: Folder, _name: str) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(FolderSource, "open", refuse)
+    monkeypatch.setattr(Folder, "open", refuse)
     assert why_not(tmp_path, "x.png") == "cannot be read: Permission denied"
     monkeypatch.undo()
     assert "No such file" in why_not(tmp_path, "vanished.png")

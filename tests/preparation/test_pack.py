@@ -21,14 +21,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
+from found_sets import find_or_prepare
 from pngs import write_bomb
 from progan.config import DataOptions, LabelForm
 from progan.data.packed import PackedSet, partial_path
 from progan.errors import ConfigError, DataError, StorageError
 from progan.preparation import packed_writer
 from progan.preparation.decoding import Header, scan
-from progan.preparation.pack import CRASHED, find_or_prepare, prepare
+from progan.preparation.pack import CRASHED
 from progan.preparation.pack_plan import choose_channels, choose_resolution
+from progan.preparation.source import prepare
 from progan.system.worker_pool import run_chunks
 
 SMALL = DataOptions(resolution="16")
@@ -456,7 +458,7 @@ def test_a_killed_process_loses_little(tmp_path: Path) -> None:
     prepare(folder, tmp_path / "whole", SMALL, workers=1)
     script = (
         "import sys, time; from pathlib import Path; from progan.config import DataOptions\n"
-        "from progan.preparation import packed_writer; from progan.preparation.pack import prepare\n"
+        "from progan.preparation import packed_writer; from progan.preparation.source import prepare\n"
         "packed_writer.SYNC_SECONDS = 0\n"
         "prepare(Path(sys.argv[1]), Path(sys.argv[2]), DataOptions(resolution='16'), workers=2,\n"
         "        progress=lambda done, total: (print(done, flush=True), time.sleep(0.3 if done > 64 else 0)))"

@@ -13,7 +13,8 @@ from PIL import Image
 
 from progan.errors import DataError
 from progan.preparation.decoding import scan
-from progan.preparation.sources import describe_ignored, open_source
+from progan.preparation.formats.pictures import describe_ignored
+from progan.preparation.formats.registry import open_pictures
 
 
 def save(path: Path, side: int = 8) -> Path:
@@ -23,11 +24,11 @@ def save(path: Path, side: int = 8) -> Path:
 
 
 def names(path: Path) -> list[str]:
-    return [item.name for item in open_source(path).listing().candidates]
+    return [item.name for item in open_pictures(path).listing().candidates]
 
 
 def reasons(path: Path) -> dict[str, str]:
-    return dict(open_source(path).listing().skipped)
+    return dict(open_pictures(path).listing().skipped)
 
 
 def make_zip(path: Path, entries: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
@@ -49,7 +50,7 @@ def test_hidden_and_other_files_are_no_pictures(tmp_path: Path) -> None:
     save(tmp_path / ".thumbnails" / "1.png")
     for name in ("notes.txt", "labels.csv", "meta.json", "README", "more.txt"):
         (tmp_path / name).write_text("text")
-    listing = open_source(tmp_path).listing()
+    listing = open_pictures(tmp_path).listing()
     assert [item.name for item in listing.candidates] == ["1.png"]
     assert listing.skipped == []
     assert describe_ignored(listing.ignored).startswith("2 .txt, ")
@@ -112,7 +113,7 @@ def test_special_files_are_not_opened(tmp_path: Path) -> None:
 
 def test_names_that_are_not_unicode_work(tmp_path: Path) -> None:
     save(tmp_path / "1.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.png"))
-    source = open_source(tmp_path)
+    source = open_pictures(tmp_path)
     listing = source.listing()
     assert not isinstance(scan(source, listing.candidates[0].name), str)
     assert listing.digest()
@@ -141,7 +142,7 @@ def test_archive_is_listed_like_the_folder_it_was_made_of(tmp_path: Path) -> Non
         tmp_path / "set.zip",
         {"b/1.png": data, "a\\2.png": data, "x.txt": b"x", "__MACOSX/b/._1.png": b"x", "b/.h.png": data},
     )
-    source = open_source(path)
+    source = open_pictures(path)
     assert names(path) == ["a/2.png", "b/1.png"]
     assert reasons(path) == {}
     copied = pickle.loads(pickle.dumps(source))
@@ -174,7 +175,7 @@ def test_archives_that_are_bombs_as_a_whole_are_refused(
     entries = {f"{i}.png": bytes(1 << 20) for i in range(9)}
     path = make_zip(tmp_path / "set.zip", entries, zipfile.ZIP_DEFLATED)
     assert len(names(path)) == 9
-    monkeypatch.setattr("progan.preparation.sources.SMALL_TOTAL_BYTES", 8 << 20)
+    monkeypatch.setattr("progan.preparation.formats.zip_archive.SMALL_TOTAL_BYTES", 8 << 20)
     with pytest.raises(DataError, match=r"suspicious compression: \d+ bytes would become 9437184"):
         names(path)
     # What is stored as it is, is none.
@@ -211,25 +212,25 @@ def test_damaged_entry_is_a_reason(tmp_path: Path) -> None:
     data = save(tmp_path / "1.png").read_bytes()
     path = make_zip(tmp_path / "set.zip", {"1.png": data})
     path.write_bytes(path.read_bytes().replace(data[20:40], bytes(20), 1))
-    assert "damaged in the archive" in str(scan(open_source(path), "1.png"))
+    assert "damaged in the archive" in str(scan(open_pictures(path), "1.png"))
 
 
 def test_what_is_no_source_is_an_error_in_words(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such file.*give a folder"):
-        open_source(tmp_path / "nothing")
+        open_pictures(tmp_path / "nothing")
     (tmp_path / "a.tar").write_bytes(b"x" * 100)
     with pytest.raises(DataError, match="neither a folder nor"):
-        open_source(tmp_path / "a.tar")
+        open_pictures(tmp_path / "a.tar")
     (tmp_path / "a.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"damaged \.zip"):
-        open_source(tmp_path / "a.zip")
+        open_pictures(tmp_path / "a.zip")
 
 
 def test_digest_tells_changed_files(tmp_path: Path) -> None:
     file = save(tmp_path / "1.png")
-    first = open_source(tmp_path).listing().digest()
-    assert open_source(tmp_path).listing().digest() == first
+    first = open_pictures(tmp_path).listing().digest()
+    assert open_pictures(tmp_path).listing().digest() == first
     os.utime(file, ns=(1, 1))
-    second = open_source(tmp_path).listing().digest()
+    second = open_pictures(tmp_path).listing().digest()
     save(tmp_path / "2.png")
-    assert len({first, second, open_source(tmp_path).listing().digest()}) == 3
+    assert len({first, second, open_pictures(tmp_path).listing().digest()}) == 3

@@ -39,7 +39,7 @@ def prepare(
         Processes; default: all cores.
     """
     from progan.cli.terminal.training import TerminalReporter
-    from progan.preparation.pack import prepare as prepare_set
+    from progan.preparation.source import prepare as prepare_set
     from progan.system.signals import stop_on_signals
 
     options = options or PictureOptions()

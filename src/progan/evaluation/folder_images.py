@@ -18,7 +18,8 @@ from progan.data.pixels import Images
 from progan.errors import DataError
 from progan.evaluation.image_set import ImageSet, describe_shape
 from progan.preparation.decoding import Header, UnusablePictureError, decode, scan
-from progan.preparation.sources import Listing, Source, describe_ignored, open_source
+from progan.preparation.formats.pictures import Listing, Pictures, describe_ignored
+from progan.preparation.formats.registry import open_pictures
 from progan.system.worker_pool import run_chunks, usable_cores
 
 FEW = 256
@@ -30,7 +31,7 @@ CRASHED = "it ends the process that decodes it"
 class _How(NamedTuple):
     """What a worker needs to know to decode a picture."""
 
-    source: Source
+    source: Pictures
     channels: int
 
 
@@ -47,7 +48,7 @@ class PictureImages(ImageSet):
     """
 
     def __init__(self, path: Path) -> None:
-        self._source = open_source(path)
+        self._source = open_pictures(path)
         listing = self._source.listing()
         _require_usable(path, listing)
         self._names = [item.name for item in listing.candidates]
@@ -56,11 +57,11 @@ class PictureImages(ImageSet):
         super().__init__(str(path), shape, len(self._names), identity, {"path": str(path)})
 
     def read(self, indices: NDArray[np.int64]) -> Images:
-        """See `ImageSet`."""
+        """Return images [len(indices), C, H, W], decoded in this process."""
         return np.stack([self._checked(self._names[i], _decode(self._how, self._names[i])) for i in indices])
 
     def batches(self, indices: NDArray[np.int64]) -> Iterator[Images]:
-        """See `ImageSet`; many pictures are decoded by several processes."""
+        """Yield images [n, C, H, W] in the order of `indices`; many are decoded by several processes."""
         names, size = [self._names[i] for i in indices], self.batch_size
         chunks = [names[i : i + size] for i in range(0, len(names), size)]
         with closing(run_chunks(_decode, self._how, chunks, _workers(len(names)), CRASHED)) as results:

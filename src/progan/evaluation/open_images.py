@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from progan.config import format_resolution
-from progan.data.packed import PackedSet, is_packed
+from progan.data.packed import PackedSet
 from progan.errors import ConfigError, DataError
 from progan.evaluation.folder_images import PictureImages
 from progan.evaluation.generated_images import GeneratedImages
@@ -21,9 +21,10 @@ from progan.generation.label_arguments import Label
 from progan.generation.sampling import level_of
 from progan.models.generator import Generator
 from progan.models.weights import GENERATOR_FILE, HUB_FILE
+from progan.preparation.source import PackedSource, open_source
 
 Place: TypeAlias = ImageSet | Generator | PackedSet | NDArray[Any] | Iterable[NDArray[Any]] | str | Path
-"""What can be measured: see `open_images`."""
+"""What can be measured, a set of images or what leads to one."""
 
 
 def open_images(
@@ -91,7 +92,7 @@ def _open(
             path = Path(place)
             if is_generator(path):
                 return GeneratedImages.open(path, device=device, seed=seed, label=label, size=size)
-            if is_packed(path):
+            if isinstance(open_source(path), PackedSource):
                 return PackedImages(PackedSet.open(path), part=part, size=size)
             if path.suffix.lower() == ".npy" and not path.is_dir():
                 return ArrayImages.open(path)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from progan.preparation.sources import Source
+from progan.preparation.formats.pictures import Pictures
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit against decompression bombs (a quarter of a GiB in RGB)."""
@@ -53,7 +53,7 @@ class Header(NamedTuple):
     animated: bool
 
 
-def scan(source: Source, name: str) -> Header | str:
+def scan(source: Pictures, name: str) -> Header | str:
     """Read the header of a picture; return the reason as text if it cannot be used."""
     try:
         with _decoding(source, name) as image:
@@ -65,7 +65,7 @@ def scan(source: Source, name: str) -> Header | str:
         return str(error)
 
 
-def decode(source: Source, name: str, channels: int) -> Image.Image:
+def decode(source: Pictures, name: str, channels: int) -> Image.Image:
     """Decode a picture, the first frame if it has several.
 
     Args:
@@ -89,7 +89,7 @@ def decode(source: Source, name: str, channels: int) -> Image.Image:
 
 
 @contextmanager
-def _decoding(source: Source, name: str) -> Iterator[ImageFile.ImageFile]:
+def _decoding(source: Pictures, name: str) -> Iterator[ImageFile.ImageFile]:
     """Open a picture with Pillow's guards on, and turn whatever goes wrong into UnusablePictureError."""
     truncated = ImageFile.LOAD_TRUNCATED_IMAGES
     try:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from progan.config import level_resolution
 from progan.preparation.decoding import UnusablePictureError, decode
-from progan.preparation.sources import Source
+from progan.preparation.formats.pictures import Pictures
 
 Fit = Literal["crop", "pad", "stretch"]
 Box = tuple[float, float, float, float]
@@ -20,7 +20,7 @@ Box = tuple[float, float, float, float]
 class FitTask(NamedTuple):
     """What is done to every picture of a set."""
 
-    source: Source
+    source: Pictures
     base_shape: tuple[int, int]
     max_level: int
     channels: int
@@ -109,7 +109,7 @@ def pyramid(top: NDArray[np.uint8], max_level: int) -> list[NDArray[np.uint8]]:
     """Return the levels 0..max_level of a picture, the last being the picture itself.
 
     Each level is the 2x2 box mean of the one above, in float32; only what is stored is rounded, so that
-    rounding does not add up. Source: `add_image` of the original dataset_tool.py.
+    rounding does not add up. Pictures: `add_image` of the original dataset_tool.py.
 
     Args:
         top: [C, H, W] uint8 with H and W divisible by 2^max_level.

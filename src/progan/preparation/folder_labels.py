@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from progan.errors import DataError
-from progan.preparation.sources import encode_name
+from progan.preparation.formats.pictures import encode_name
 
 SHOWN = 3
 """How many names an error message lists before it only counts."""

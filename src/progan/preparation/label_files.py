@@ -50,8 +50,8 @@ def labels_from_file(path: Path, names: Iterable[str]) -> dict[str, str]:
         names: Every picture file of the source, usable or not.
 
     Raises:
-        DataError: as in `read_label_file`; or if the file names pictures that are not there, or fewer than
-            two classes.
+        DataError: if the file cannot be read, names pictures that are not there, labels one twice, or has
+            fewer than two classes.
     """
     labels = read_label_file(path)
     found = dict(zip(_found(path, labels, names), labels.values(), strict=True))
@@ -64,11 +64,11 @@ def table_from_file(path: Path, form: TableForm, names: Iterable[str]) -> LabelT
 
     Args:
         path: The file.
-        form: As in `read_label_table`.
+        form: 'classes' for cells of 0 and 1, 'vector' for any numbers.
         names: Every picture file of the source, usable or not.
 
     Raises:
-        DataError: as in `read_label_table`; or if the file names pictures that are not there.
+        DataError: if the file cannot be read, or names pictures that are not there.
     """
     table = read_label_table(path, form)
     return replace(table, names=tuple(_found(path, table.names, names)))

@@ -11,20 +11,20 @@ import json
 import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
 
 from progan.config import DataOptions, LabelForm, PictureOptions, level_resolution
 from progan.data.packed import PackedSet, format_version, is_packed
-from progan.errors import ConfigError, DataError, StorageError
-from progan.preparation.builtin_sets import is_builtin, make_builtin
+from progan.errors import DataError, StorageError
 from progan.preparation.decoding import Header, scan
 from progan.preparation.fitting import FitTask, Fitted, fit_picture
-from progan.preparation.pack_plan import Plan, label_file_path, make_plan, no_pictures
+from progan.preparation.formats.pictures import Listing, Pictures
+from progan.preparation.labelling import label_file_path
+from progan.preparation.pack_plan import Plan, make_plan, no_pictures
 from progan.preparation.packed_writer import (
     Writer,
     check_destination,
@@ -32,12 +32,8 @@ from progan.preparation.packed_writer import (
     clear_partial,
     partial_folder,
 )
-from progan.preparation.report import PrepareReport
-from progan.preparation.sources import Listing, Source, open_source
 from progan.system.files import parse_json, storage_errors, write_text
 from progan.system.worker_pool import run_chunks, usable_cores
-
-__all__ = ["PrepareReport", "find_or_prepare", "prepare"]
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -54,18 +50,27 @@ class _State(BaseModel):
     upscaled: int = 0
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What one call was asked to do."""
+class Request(NamedTuple):
+    """What is asked of a preparation.
 
-    source: Source
-    listing: Listing
+    Attributes:
+        options: Resolution, channels, fit, labels, limit and split.
+        base_shape: (height, width) of level 0; None: from the resolution, or 4x4.
+        workers: Processes; None: all cores. With 1, everything happens in this process.
+        progress: Called with (pictures done, pictures in all); 0 are done while headers are read.
+        stop: Asked after each chunk; if it returns True, KeyboardInterrupt is raised.
+    """
+
     options: PictureOptions
-    base_shape: tuple[int, int] | None
-    workers: int | None
-    progress: Callable[[int, int], None] | None
-    stop: Callable[[], bool] | None
-    key: str
+    base_shape: tuple[int, int] | None = None
+    workers: int | None = None
+    progress: Callable[[int, int], None] | None = None
+    stop: Callable[[], bool] | None = None
+
+    @property
+    def cache(self) -> Path | None:
+        """Where packed sets go, if that was said."""
+        return self.options.cache if isinstance(self.options, DataOptions) else None
 
     def tell(self, done: int, total: int) -> None:
         """Pass on how far the work is."""
@@ -87,113 +92,42 @@ class _Work:
                     raise KeyboardInterrupt
 
 
-def prepare(
-    source: Path,
-    destination: Path,
-    options: PictureOptions = PictureOptions(),  # noqa: B008 - frozen
-    *,
-    base_shape: tuple[int, int] | None = None,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> PrepareReport:
-    """Make a packed set of the pictures in a folder or .zip file.
+class _Work(NamedTuple):
+    """Pictures, what they are, and what is asked to be made of them."""
 
-    If an earlier call with the same pictures and options was interrupted, it continues; if it was finished,
-    nothing is done.
+    pictures: Pictures
+    listing: Listing
+    asked: Request
+    key: str
+
+
+def find_or_pack(
+    pictures: Pictures, asked: Request, places: Callable[[str], list[Path]]
+) -> tuple[PackedSet, bool]:
+    """Return the packed set of some pictures, and whether this call made it (or went on making it).
 
     Args:
-        source: The folder or .zip file.
-        destination: The folder to make. It appears when it is complete; until then there is
-            `<destination>.partial`.
-        options: Resolution, channels, fit, labels, limit and split.
-        base_shape: (height, width) of level 0; default: from the resolution, or 4x4.
-        workers: Processes; default: all cores. 1 works in this process.
-        progress: Called with (pictures done, pictures in all); 0 are done while headers are read.
-        stop: Asked after each chunk; if it returns True, KeyboardInterrupt is raised.
+        pictures: What to pack.
+        asked: How.
+        places: From the key of pictures and options: where the set may be, the preferred place first. A set
+            is made in the first that can be written.
 
     Raises:
-        DataError: if the source, a label file or the destination cannot be used.
+        DataError: if the pictures, a label file or the place cannot be used.
         ConfigError: if the resolution does not belong to the base shape.
         StorageError: if writing failed; what is done is kept.
-        KeyboardInterrupt: on `stop`; what is done is kept.
+        KeyboardInterrupt: as asked; what is done is kept.
     """
-    opened = open_source(Path(source))
-    listing = opened.listing()
+    listing = pictures.listing()
     if not listing.candidates:
-        raise no_pictures(opened.path, listing, listing.skipped)
-    key = _key(opened, listing, options, base_shape)
-    work = _Work(opened, listing, options, base_shape, workers, progress, stop, key)
-    return PrepareReport.of(_make(work, Path(destination)))
-
-
-def find_or_prepare(
-    source: str | Path,
-    options: DataOptions = DataOptions(),  # noqa: B008 - frozen
-    *,
-    base_shape: tuple[int, int] | None = None,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> tuple[PackedSet, PrepareReport | None]:
-    """Return the packed set of a source, preparing it into a cache only if it is not there yet.
-
-    The cache is `options.cache`, or the folder `<name>.progan` beside the source, or, where that cannot be
-    written, `~/.cache/progan`. Changed pictures or options make a new set; the old one stays.
-
-    Args:
-        source: A folder, a .zip file, a packed set (which is opened as it is), or `builtin:glyphs` or
-            `builtin:synthetic`.
-        options: As in `prepare`.
-        base_shape: As in `prepare`.
-        workers: As in `prepare`.
-        progress: As in `prepare`.
-        stop: As in `prepare`.
-
-    Returns:
-        The set, and the report if it was made by this call.
-
-    Raises:
-        The errors of `prepare`; ConfigError for another label form with a built-in set, and DependencyError
-            for `builtin:glyphs` without its extra.
-    """
-    if is_builtin(source):
-        if options.label_form != "class":
-            raise ConfigError(
-                f"data.label_form {options.label_form}: the pictures of {source} have one class each"
-            )
-        packed = make_builtin(str(source), options, base_shape, _home_cache(), progress=progress, stop=stop)
-        return packed, None
-    path = Path(source)
-    if is_packed(path):
-        return PackedSet.open(path), None
-    opened = open_source(path)
-    listing = opened.listing()
-    if not listing.candidates:
-        raise no_pictures(path, listing, listing.skipped)
-    key = _key(opened, listing, options, base_shape)
-    places = _cache_places(path.resolve(), options.cache, key)
-    for place in places:
+        raise no_pictures(pictures.path, listing, listing.skipped)
+    key = _key(pictures, listing, asked)
+    possible = places(key)
+    for place in possible:
         if is_packed(place):
-            return PackedSet.open(place), None
-    place = next((one for one in places if _can_make(one.parent)), places[0])
-    work = _Work(opened, listing, options, base_shape, workers, progress, stop, key)
-    packed = _make(work, place)
-    return packed, PrepareReport.of(packed)
-
-
-def _cache_places(source: Path, cache: Path | None, key: str) -> list[Path]:
-    """Return where the set of a source may be, the preferred place first."""
-    name = source.name or "root"
-    if cache is not None:
-        return [cache / f"{name}-{key}"]
-    return [source.with_name(f"{name}.progan") / key, _home_cache() / f"{name}-{key}"]
-
-
-def _home_cache() -> Path:
-    """Return the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "progan"
+            return _require_key(PackedSet.open(place), key), False
+    place = next((one for one in possible if _can_make(one.parent)), possible[0])
+    return _make(_Work(pictures, listing, asked, key), place), True
 
 
 def _can_make(folder: Path) -> bool:
@@ -203,38 +137,40 @@ def _can_make(folder: Path) -> bool:
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
-def _key(
-    source: Source, listing: Listing, options: PictureOptions, base_shape: tuple[int, int] | None
-) -> str:
+def _key(pictures: Pictures, listing: Listing, asked: Request) -> str:
     """Return a hash over the files of a source and the options that decide what is made of them."""
+    options = asked.options
     matters: dict[str, Any] = options.model_dump(mode="json", include=set(PictureOptions.model_fields))
     if options.resolution is not None:
         del matters["max_resolution"]
     form: LabelForm = "class" if options.labels == "none" else options.label_form
     if form == "class":
         del matters["label_form"]  # so that sets are found again that were made before there were others
-    label_file = label_file_path(source, options)
+    label_file = label_file_path(pictures, options)
     if label_file is not None:
         try:
             matters["labels"] = hashlib.sha256(label_file.read_bytes()).hexdigest()
         except OSError as error:
             raise DataError(f"label file {label_file}: cannot be read ({error.strerror})") from None
-    matters |= {"version": format_version(form), "base_shape": base_shape, "files": listing.digest()}
+    matters |= {"version": format_version(form), "base_shape": asked.base_shape, "files": listing.digest()}
     return hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _make(work: _Work, destination: Path) -> PackedSet:
-    """Return the set at `destination`, making it or going on with it."""
-    if not is_packed(destination):
-        check_destination(destination)
-        with partial_folder(destination) as folder:
-            # Another process may have finished it while this one waited for the folder.
-            if not is_packed(destination):
-                return _continue(work, destination, folder)
-    packed = PackedSet.open(destination)
-    if packed.manifest.key != work.key:
+    """Make the set at `destination`, or go on with it."""
+    check_destination(destination)
+    with partial_folder(destination) as folder:
+        # Another process may have finished it while this one waited for the folder.
+        if not is_packed(destination):
+            return _continue(work, destination, folder)
+    return _require_key(PackedSet.open(destination), work.key)
+
+
+def _require_key(packed: PackedSet, key: str) -> PackedSet:
+    """Return the set if it is of the pictures and options that `key` stands for."""
+    if packed.manifest.key != key:
         raise DataError(
-            f"{destination}: holds a packed set of other pictures or other options; "
+            f"{packed.path}: holds a packed set of other pictures or other options; "
             "delete it or choose another destination"
         )
     return packed
@@ -267,31 +203,33 @@ def _plan(work: _Work) -> Plan:
     """Read the headers of all candidates and decide."""
     names = [item.name for item in work.listing.candidates]
     headers: list[Header | str] = []
-    work.tell(0, len(names))
-    with closing(work.run(scan, work.source, names, CHUNK)) as chunks:
+    work.asked.tell(0, len(names))
+    with closing(work.asked.run(scan, work.pictures, names, CHUNK)) as chunks:
         for chunk in chunks:
             headers.extend(chunk)
-            work.tell(0, len(names))
-    return make_plan(work.source, work.listing, headers, work.options, work.base_shape, work.key)
+            work.asked.tell(0, len(names))
+    return make_plan(
+        work.pictures, work.listing, headers, work.asked.options, work.asked.base_shape, work.key
+    )
 
 
 def _pack(work: _Work, plan: Plan, state: _State, destination: Path) -> PackedSet:
     """Decode, fit and store what is not yet done, then finish the set."""
     layout, total = plan.layout, len(plan.names)
-    task = FitTask(work.source, layout.base_shape, layout.max_level, layout.channels, plan.fit)
+    task = FitTask(work.pictures, layout.base_shape, layout.max_level, layout.channels, plan.fit)
     height, width = level_resolution(layout.base_shape, layout.max_level)
     size = max(1, min(CHUNK, CHUNK_BYTES // (layout.channels * height * width)))
     try:
         keep = state.done - len(state.failed)
         with storage_errors(destination), closing(Writer(destination, layout, keep)) as writer:
-            work.tell(state.done, total)
+            work.asked.tell(state.done, total)
             try:
-                with closing(work.run(fit_picture, task, plan.names[state.done :], size)) as chunks:
+                with closing(work.asked.run(fit_picture, task, plan.names[state.done :], size)) as chunks:
                     for results in chunks:
                         state = _store(writer, results, state)
                         if writer.sync_due():
                             _save(writer, state)
-                        work.tell(state.done, total)
+                        work.asked.tell(state.done, total)
             finally:
                 # On a full disk this fails as well, and then what was saved last counts.
                 with suppress(OSError, StorageError):
@@ -329,19 +267,19 @@ def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet
     failed = [(plan.names[i], reason) for i, reason in sorted(state.failed.items())]
     skipped = sorted([*plan.skipped, *failed])
     if not used:
-        raise no_pictures(work.source.path, work.listing, skipped)
+        raise no_pictures(work.pictures.path, work.listing, skipped)
     names = [plan.names[i] for i in used]
     return writer.finish(
         names,
         None if plan.labels is None else plan.labels[used],
-        work.options.shares,
+        work.asked.options.shares,
         skipped,
         label_kind=plan.label_kind,
         label_form=plan.label_form,
         label_names=tuple(plan.label_names),
         fit=plan.fit,
-        limit=work.options.limit,
-        source=work.source.path.name,
+        limit=work.asked.options.limit,
+        source=work.pictures.path.name,
         key=plan.key,
         found=plan.found,
         skipped_files=len(skipped),

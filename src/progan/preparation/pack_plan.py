@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from progan.config import LabelForm, PictureOptions, level_resolution, parse_resolution, split_resolution
@@ -15,10 +13,10 @@ from progan.data.packed import Labels
 from progan.errors import DataError
 from progan.preparation.decoding import Header
 from progan.preparation.fitting import Fit, needs_upscaling
-from progan.preparation.folder_labels import SHOWN, apply_limit, class_order, labels_from_folders
-from progan.preparation.label_files import labels_from_file, table_from_file
+from progan.preparation.folder_labels import SHOWN, apply_limit
+from progan.preparation.formats.pictures import Listing, Pictures, describe_ignored
+from progan.preparation.labelling import find_labels
 from progan.preparation.packed_writer import PLANNED_LABELS, Layout, save_array
-from progan.preparation.sources import Listing, Source, ZipSource, describe_ignored
 from progan.system.files import parse_json, write_text
 from progan.system.npy_files import load_array
 
@@ -68,44 +66,8 @@ class Plan(BaseModel):
         return plan.model_copy(update={"labels": labels}) if len(labels) == len(plan.names) else None
 
 
-@dataclass(frozen=True)
-class _Labelling:
-    """Labels of the pictures that have one.
-
-    Attributes:
-        kind: 'folders' or 'file'.
-        form: What a label is.
-        names: Names of the classes or entries.
-        rows: Where the label of a picture is in `values`.
-        values: As `PackedSet` stores them.
-    """
-
-    kind: str
-    form: LabelForm
-    names: tuple[str, ...]
-    rows: dict[str, int]
-    values: Labels
-
-
-def label_file_path(source: Source, options: PictureOptions) -> Path | None:
-    """Return the label file, looked for from the current folder and in the source; None if there is none.
-
-    Raises:
-        DataError: if `options.labels` is neither 'none' nor 'folders' nor a file.
-    """
-    if options.labels in {"none", "folders"}:
-        return None
-    for path in (Path(options.labels), source.path / options.labels):
-        if path.is_file():
-            return path
-    raise DataError(
-        f"labels {options.labels!r}: no such file; give 'none', 'folders', or a CSV file of "
-        f"{'name,label' if options.label_form == 'class' else 'name,COLUMN,...'}"
-    )
-
-
 def make_plan(
-    source: Source,
+    pictures: Pictures,
     listing: Listing,
     headers: Sequence[Header | str],
     options: PictureOptions,
@@ -115,7 +77,7 @@ def make_plan(
     """Decide what the set will be.
 
     Args:
-        source: The source.
+        pictures: The source.
         listing: What it holds.
         headers: For each candidate of the listing its header, or why it cannot be used.
         options: The user's choices.
@@ -134,8 +96,8 @@ def make_plan(
         else:
             usable[candidate.name] = header
     if not usable:
-        raise no_pictures(source.path, listing, skipped)
-    labels = _labels(source, listing, list(usable), options)
+        raise no_pictures(pictures.path, listing, skipped)
+    labels = find_labels(pictures, listing, list(usable), options)
     if labels is not None:
         skipped.extend((name, "no label") for name in usable if name not in labels.rows)
         usable = {name: header for name, header in usable.items() if name in labels.rows}
@@ -159,32 +121,6 @@ def make_plan(
         animated=[name for name in names if usable[name].animated],
         skipped=skipped,
     )
-
-
-def _labels(
-    source: Source, listing: Listing, usable: Sequence[str], options: PictureOptions
-) -> _Labelling | None:
-    """Read the labels of the usable pictures; None without labels."""
-    file = label_file_path(source, options)
-    if file is None:
-        if options.labels == "none":
-            return None
-        return _classes("folders", labels_from_folders(usable, in_archive=isinstance(source, ZipSource)))
-    known = [item.name for item in listing.candidates] + [name for name, _ in listing.skipped]
-    if options.label_form == "class":
-        labels = labels_from_file(file, known)
-        return _classes("file", {name: labels[name] for name in usable if name in labels})
-    table = table_from_file(file, options.label_form, known)
-    rows = {name: i for i, name in enumerate(table.names)}
-    return _Labelling("file", options.label_form, table.columns, rows, table.values)
-
-
-def _classes(kind: str, labels: dict[str, str]) -> _Labelling:
-    """Number the classes of pictures."""
-    classes = class_order(labels.values())
-    number = {label: i for i, label in enumerate(classes)}
-    values = np.array([number[label] for label in labels.values()], dtype=np.int64)
-    return _Labelling(kind, "class", classes, {name: i for i, name in enumerate(labels)}, values)
 
 
 def no_pictures(path: Path, listing: Listing, skipped: Sequence[tuple[str, str]]) -> DataError:

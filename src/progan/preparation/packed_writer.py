@@ -8,14 +8,14 @@ import io
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
@@ -235,42 +235,28 @@ def check_space(folder: Path, layout: Layout, pictures: int) -> None:
 
 @contextmanager
 def partial_folder(destination: Path) -> Iterator[Path]:
-    """Make `<destination>.partial` and hold it for this process alone.
+    """Make `<destination>.partial` and hold it for this process alone, until the process ends at the latest.
 
     Raises:
         DataError: if another process is writing the same set.
         StorageError: if the folder cannot be made.
     """
     folder = partial_path(destination)
-    lock_file = folder.with_name(folder.name + ".lock")
+    lock = FileLock(folder.with_name(folder.name + ".lock"))
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = lock_file.open("a+b")
-    with lock:
-        if not _try_lock(lock):
-            raise DataError(f"{destination}: another process is preparing it; wait until it is done")
         try:
-            yield folder
-        finally:
-            with suppress(OSError):
-                if not any(folder.iterdir()):
-                    folder.rmdir()
-            with suppress(OSError):
-                lock_file.unlink()
-
-
-def _try_lock(lock: IO[bytes]) -> bool:
-    """Take a lock that the system gives back when the process ends, however it ends."""
+            lock.acquire(blocking=False)
+        except Timeout:
+            busy = f"{destination}: another process is preparing it; wait until it is done"
+            raise DataError(busy) from None
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # A file that its last holder has deleted meanwhile locks nothing.
-        return os.path.samestat(os.fstat(lock.fileno()), Path(lock.name).stat())
-    except OSError:
-        return False
+        yield folder
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # if it is empty
+        with suppress(OSError):
+            Path(
+                lock.lock_file
+            ).unlink()  # before it is given back, so that a waiting process sees it is gone
+        lock.release()

@@ -19,12 +19,12 @@ from progan.config import (
     make_config,
     per_level,
 )
-from progan.data.packed import PackedSet, is_packed
+from progan.data.packed import PackedSet
 from progan.distributed.ranks import ALONE, Ranks
 from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError
 from progan.evaluation.duality_gap import require_parts
-from progan.preparation.builtin_sets import is_builtin
-from progan.preparation.pack import find_or_prepare
+from progan.preparation.pack import Request
+from progan.preparation.source import Source, open_source
 from progan.runs import checkpoint
 from progan.runs.reporter import Reporter
 from progan.runs.resolve import resolve, restrict
@@ -122,16 +122,15 @@ def check(
     device = ranks.device(choose_device(config.run.device, ranks.local_rank))
     config = settle(config, device)
     check_settings(config.run, device)
-    folder = RunFolder(out or default_folder(source, file or recipe))
+    opened = open_source(source)
+    folder = RunFolder(out or Path("runs") / f"{opened.name}-{Path(file or recipe).stem}")
     if folder.is_foreign():
         raise ConfigError(f"{folder.path} exists and is no run folder; choose another --out")
     require_writable(folder.path)
     if folder.exists():
         require_same(folder, folder.config(), config, unless=DECIDED_BY_PICTURES)
-    _require_labels(source, config)
-    _require_split(source, config)
-    whole = _prepare(source, config, reporter, stop, ranks)
-    _require_no_label_file(source, config)
+    opened.require(config)
+    whole = _prepare(opened, config, reporter, stop, ranks)
     packed = restrict(whole, config)
     if whole.label_size and not packed.label_size:
         reporter.say(f"the labels of {packed.path} are not used (data.labels none)")
@@ -143,7 +142,7 @@ def check(
                 f"the pictures of {source} have changed since {folder.path} was begun; go on with the old "
                 f"ones: progan train --resume {folder.path}; or train on the new ones with another --out"
             )
-    return _checked(config, packed, folder, _dataset(source, packed), device)
+    return _checked(config, packed, folder, _dataset(opened.place, packed), device)
 
 
 def check_resume(
@@ -168,7 +167,7 @@ def check_resume(
         packed = PackedSet.open(dataset.packed)
     except DataError as gone:
         try:
-            packed = _prepare(dataset.source, config, reporter, stop, ranks)
+            packed = _prepare(open_source(dataset.source), config, reporter, stop, ranks)
         except DataError as error:
             raise DataError(
                 f"{folder.path}: its packed set cannot be used ({gone}), nor be made again ({error}); "
@@ -183,14 +182,6 @@ def check_resume(
     return _checked(config, packed, folder, _dataset(dataset.source, packed), device)
 
 
-def default_folder(source: str | Path, recipe: str | Path) -> Path:
-    """Return `runs/<source>-<recipe>`; a configuration file takes the place of the recipe."""
-    place = Path(str(source).removeprefix("builtin:"))
-    name = place.name or place.resolve().name  # "." has no name of its own
-    name = name[:-4] if name.lower().endswith(".zip") else name
-    return Path("runs") / f"{name}-{Path(recipe).stem}"
-
-
 def require_writable(path: Path) -> None:
     """Check that a folder can be written, or made.
 
@@ -203,7 +194,7 @@ def require_writable(path: Path) -> None:
 
 
 def _prepare(
-    source: str | Path, config: Config, reporter: Reporter, stop: StopRequest, ranks: Ranks
+    source: Source, config: Config, reporter: Reporter, stop: StopRequest, ranks: Ranks
 ) -> PackedSet:
     """Find or make the packed set, telling the reporter."""
 
@@ -212,12 +203,8 @@ def _prepare(
         reporter.preparing(done, total)
 
     try:
-        packed, report = find_or_prepare(
-            source,
-            config.data,
-            base_shape=config.model.base_shape,
-            progress=progress,
-            stop=lambda: bool(stop),
+        packed, report = source.find(
+            Request(config.data, config.model.base_shape, progress=progress, stop=lambda: bool(stop))
         )
     except KeyboardInterrupt:
         if stop.signal_number is None:
@@ -230,10 +217,9 @@ def _prepare(
     return packed
 
 
-def _dataset(source: str | Path, packed: PackedSet) -> Dataset:
+def _dataset(place: str, packed: PackedSet) -> Dataset:
     """Note where the pictures are, independently of the current folder."""
-    place = source if is_builtin(source) else Path(source).resolve()
-    return Dataset(str(place), str(packed.path.resolve()), packed.fingerprint)
+    return Dataset(place, str(packed.path.resolve()), packed.fingerprint)
 
 
 def _checked(
@@ -275,41 +261,6 @@ def _from_anywhere(config: Config) -> Config:
     return config.model_copy(
         update={"data": config.data.model_copy(update={"labels": str(Path(labels).resolve())})}
     )
-
-
-def _require_labels(source: str | Path, config: Config) -> None:
-    """Refuse conditioning on labels that preparing the pictures will not give."""
-    asked, packed = config.model.conditioning, not is_builtin(source) and is_packed(Path(source))
-    if is_builtin(source) and config.data.labels not in ("none", "folders"):
-        raise ConfigError(
-            f"data.labels {config.data.labels}: {source} has classes of its own; set data.labels to "
-            f"'folders' for them, or to 'none'"
-        )
-    if asked in ("ac_gan", "projection") and config.data.labels == "none" and not packed:
-        raise ConfigError(
-            f"model.conditioning {asked} needs labels: set data.labels to 'folders' or a label file, or "
-            f"leave the conditioning out"
-        )
-
-
-def _require_split(source: str | Path, config: Config) -> None:
-    """Refuse to prepare pictures without the parts that the duality gap is measured on."""
-    packed = not is_builtin(source) and is_packed(Path(source))
-    if config.monitor.duality_gap and not packed and 0 in config.data.shares[1:]:
-        raise ConfigError(
-            f"monitor.duality_gap needs a validation and a test part, and data.split {config.data.split} "
-            f"leaves none: add --data.split 0.8,0.1,0.1"
-        )
-
-
-def _require_no_label_file(source: str | Path, config: Config) -> None:
-    """Refuse a label file for pictures that are packed already: labels are read when they are prepared."""
-    packed = not is_builtin(source) and is_packed(Path(source))
-    if packed and config.data.labels not in ("none", "folders", "file"):
-        raise ConfigError(
-            f"data.labels {config.data.labels}: {source} is packed already, and labels are read when "
-            f"pictures are prepared; leave the option out, or prepare the pictures again"
-        )
 
 
 def _require_checkpoint_fits(folder: RunFolder, spec: Spec, packed: PackedSet) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from progan.preparation.pack import PrepareReport
+from progan.preparation.report import PrepareReport
 from progan.runs.logs import Stats
 from progan.training.schedule import Point
 from progan.training.spec import Spec

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from progan.config import format_resolution
 from progan.performance.estimate import Estimate
-from progan.preparation.pack import PrepareReport
+from progan.preparation.report import PrepareReport
 from progan.runs.logs import Stats
 from progan.runs.reporter import Reporter
 from progan.training.schedule import Phase, Point

@@ -1,0 +1,1 @@
+"""Readers of pictures, a module for each form in which they are kept."""

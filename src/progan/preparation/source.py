@@ -1,0 +1,170 @@
+"""What a user names as a source, asked once: a built-in set, a packed set, or pictures to pack."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from progan.config import Config, PictureOptions
+from progan.data.packed import PackedSet, is_packed
+from progan.errors import ConfigError
+from progan.preparation.builtin_sets import PREFIX, make_builtin
+from progan.preparation.formats.registry import open_pictures
+from progan.preparation.pack import Request, find_or_pack
+from progan.preparation.report import PrepareReport
+
+OWN_LABELS = ("none", "folders", "file")
+"""What `data.labels` may say of labels that a set has already."""
+
+
+class Source(ABC):
+    """A source of pictures.
+
+    Attributes:
+        place: Where it is, told the same from every folder.
+        name: What a run or a cache is called after it.
+    """
+
+    place: str
+    name: str
+
+    @abstractmethod
+    def find(self, asked: Request) -> tuple[PackedSet, PrepareReport | None]:
+        """Return the packed set, made if it is not there yet, and the report if this call made it."""
+
+    def require(self, config: Config) -> None:
+        """Refuse a configuration that asks for what packing will not give.
+
+        Raises:
+            ConfigError: saying what, and which options to change.
+        """
+        if config.model.conditioning in ("ac_gan", "projection") and config.data.labels == "none":
+            raise ConfigError(
+                f"model.conditioning {config.model.conditioning} needs labels: set data.labels to 'folders' "
+                f"or a label file, or leave the conditioning out"
+            )
+        if config.monitor.duality_gap and 0 in config.data.shares[1:]:
+            raise ConfigError(
+                f"monitor.duality_gap needs a validation and a test part, and data.split {config.data.split} "
+                f"leaves none: add --data.split 0.8,0.1,0.1"
+            )
+
+
+class BuiltinSource(Source):
+    """A set that is drawn, `builtin:glyphs` or `builtin:synthetic`; it has classes of its own."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.name = Path(place.removeprefix(PREFIX)).name
+
+    def find(self, asked: Request) -> tuple[PackedSet, None]:
+        """Draw the set into the cache; nothing is reported, for nothing can have gone wrong."""
+        form = asked.options.label_form
+        if form != "class":
+            raise ConfigError(f"data.label_form {form}: the pictures of {self.place} have one class each")
+        return make_builtin(self.place, asked, asked.cache or home_cache()), None
+
+    def require(self, config: Config) -> None:
+        """Refuse a label file, besides what every source refuses."""
+        if config.data.labels not in ("none", "folders"):
+            raise ConfigError(
+                f"data.labels {config.data.labels}: {self.place} has classes of its own; set data.labels to "
+                f"'folders' for them, or to 'none'"
+            )
+        super().require(config)
+
+
+class PathSource(Source):
+    """A folder or archive of pictures, which is packed into a cache.
+
+    The cache is `data.cache`, or the folder `<name>.progan` beside the pictures, or, where that cannot be
+    written, `~/.cache/progan`. Changed pictures or options make a new set; the old one stays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.place = str(path.resolve())
+        name = path.name or Path(self.place).name  # "." has no name of its own
+        self.name = name[:-4] if name.lower().endswith(".zip") else name
+
+    def find(self, asked: Request) -> tuple[PackedSet, PrepareReport | None]:
+        """Look for the set where it may be; else pack the pictures."""
+        places = partial(self._places, asked.cache)
+        packed, made = find_or_pack(open_pictures(self.path), asked, places)
+        return packed, PrepareReport.of(packed) if made else None
+
+    def _places(self, cache: Path | None, key: str) -> list[Path]:
+        source = Path(self.place)
+        name = source.name or "root"
+        if cache is not None:
+            return [cache / f"{name}-{key}"]
+        return [source.with_name(f"{name}.progan") / key, home_cache() / f"{name}-{key}"]
+
+
+class PackedSource(PathSource):
+    """A packed set, used as it is: with the labels and the split that it has."""
+
+    def find(self, asked: Request) -> tuple[PackedSet, None]:  # noqa: ARG002 - nothing is left to ask
+        """Open the set."""
+        return PackedSet.open(self.path), None
+
+    def require(self, config: Config) -> None:
+        """Refuse a label file: labels are read when pictures are prepared."""
+        if config.data.labels not in OWN_LABELS:
+            raise ConfigError(
+                f"data.labels {config.data.labels}: {self.path} is packed already, and labels are read when "
+                f"pictures are prepared; leave the option out, or prepare the pictures again"
+            )
+
+
+def open_source(place: str | Path) -> Source:
+    """Return what `place` is: a built-in set, a packed set, or else pictures, which need not be there yet."""
+    if str(place).startswith(PREFIX):
+        return BuiltinSource(str(place))
+    path = Path(place)
+    return PackedSource(path) if is_packed(path) else PathSource(path)
+
+
+def prepare(
+    source: str | Path,
+    destination: str | Path,
+    options: PictureOptions = PictureOptions(),  # noqa: B008 - frozen
+    *,
+    base_shape: tuple[int, int] | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> PrepareReport:
+    """Make a packed set of the pictures in a folder or .zip file.
+
+    If an earlier call with the same pictures and options was interrupted, it continues; if it was finished,
+    nothing is done.
+
+    Args:
+        source: The folder or .zip file.
+        destination: The folder to make. It appears when it is complete; until then there is
+            `<destination>.partial`.
+        options: Resolution, channels, fit, labels, limit and split.
+        base_shape: (height, width) of level 0; default: from the resolution, or 4x4.
+        workers: Processes; default: all cores. 1 works in this process.
+        progress: Called with (pictures done, pictures in all); 0 are done while headers are read.
+        stop: Asked after each chunk; if it returns True, KeyboardInterrupt is raised.
+
+    Raises:
+        DataError: if the source, a label file or the destination cannot be used.
+        ConfigError: if the resolution does not belong to the base shape.
+        StorageError: if writing failed; what is done is kept.
+        KeyboardInterrupt: on `stop`; what is done is kept.
+    """
+    asked = Request(options, base_shape, workers, progress, stop)
+    packed, _ = find_or_pack(open_pictures(Path(source)), asked, lambda _key: [Path(destination)])
+    return PrepareReport.of(packed)
+
+
+def home_cache() -> Path:
+    """Return the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "progan"
