@@ -59,7 +59,10 @@ def close(ours: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
 def test_fused_up_is_unfused_up(n: int, i: int, o: int, h: int, w: int, k: int, seed: int) -> None:
     torch.manual_seed(seed)
     x, weight = randn(n, i, h, w).requires_grad_(), randn(o, i, k, k).requires_grad_()
-    results = [with_gradients(upscale2d_conv2d(x, weight, fused=fused), x, weight) for fused in (True, False)]
+    results = [
+        with_gradients(upscale2d_conv2d(x, weight, kernel=k, fused=fused), x, weight)
+        for fused in (True, False)
+    ]
     assert results[0][0].shape == (n, o, 2 * h, 2 * w)
     close(*results)
 
@@ -72,7 +75,8 @@ def test_fused_down_is_unfused_down(
     x, weight = randn(n, i, 2 * h, 2 * w).requires_grad_(), randn(o, i, k, k).requires_grad_()
     b = randn(o) if bias else None
     results = [
-        with_gradients(conv2d_downscale2d(x, weight, b, fused=fused), x, weight) for fused in (True, False)
+        with_gradients(conv2d_downscale2d(x, weight, b, kernel=k, fused=fused), x, weight)
+        for fused in (True, False)
     ]
     assert results[0][0].shape == (n, o, h, w)
     close(*results)
@@ -93,8 +97,8 @@ strides = given(
 def test_strided_down_is_tensorflows_same(n: int, i: int, o: int, h: int, w: int, k: int) -> None:
     x, weight, bias = randn(n, i, 2 * h, 2 * w), randn(o, i, k, k), randn(o)
     expected = same_convolution(x, weight)
-    torch.testing.assert_close(strided_down(x, weight), expected)
-    torch.testing.assert_close(strided_down(x, weight, bias), expected + bias.view(1, -1, 1, 1))
+    torch.testing.assert_close(strided_down(x, weight, kernel=k), expected)
+    torch.testing.assert_close(strided_down(x, weight, bias, kernel=k), expected + bias.view(1, -1, 1, 1))
 
 
 @settings(max_examples=20)
@@ -104,15 +108,15 @@ def test_strided_up_is_tensorflows_same(n: int, i: int, o: int, h: int, w: int, 
     x, weight, large = randn(n, i, h, w), randn(o, i, k, k), randn(n, o, 2 * h, 2 * w).requires_grad_()
     forward = same_convolution(large, weight.transpose(0, 1))
     (expected,) = torch.autograd.grad(forward, large, x)
-    torch.testing.assert_close(strided_up(x, weight), expected)
+    torch.testing.assert_close(strided_up(x, weight, kernel=k), expected)
 
 
 def test_alignment_in_numbers() -> None:
     """What TensorFlow gives for pictures and kernels of ones: the odd row and column are the last ones."""
     ones = torch.ones(1, 1, 3, 3)
     up = [[1, 1, 2, 1], [1, 1, 2, 1], [2, 2, 4, 2], [1, 1, 2, 1]]
-    assert strided_up(torch.ones(1, 1, 2, 2), ones)[0, 0].tolist() == up
-    assert strided_down(torch.ones(1, 1, 4, 4), ones)[0, 0].tolist() == [[9, 6], [6, 4]]
+    assert strided_up(torch.ones(1, 1, 2, 2), ones, kernel=3)[0, 0].tolist() == up
+    assert strided_down(torch.ones(1, 1, 4, 4), ones, kernel=3)[0, 0].tolist() == [[9, 6], [6, 4]]
 
 
 @given(few, few, st.integers(1, 4), st.integers(1, 4))

@@ -22,7 +22,7 @@ from progan.models.layers import (
     minibatch_stddev,
     strided_down,
 )
-from progan.models.network import filters, read_options
+from progan.models.network import filters, is_traced, read_options
 
 
 class DownBlock(nn.Module):
@@ -55,7 +55,8 @@ class DownBlock(nn.Module):
         out: Tensor
         match self.downscale:
             case "strided":
-                x = blend_in(self.activation, strided_down(x, first.scaled_weight(), first.bias), alpha)
+                x = strided_down(x, first.scaled_weight(), first.bias, kernel=first.kernel)
+                x = blend_in(self.activation, x, alpha)
                 out = self.activation(fresh(second, x))
             case "separate":
                 x = fresh(second, blend_in(self.activation, fresh(first, x), alpha))
@@ -66,7 +67,9 @@ class DownBlock(nn.Module):
                     out = fade(self.activation(downscale2d(x)), late, alpha)
             case "fused":
                 x, weight = blend_in(self.activation, fresh(first, x), alpha), second.scaled_weight()
-                out = self.activation(conv2d_downscale2d(x, weight, second.bias, fused=self.fused))
+                out = self.activation(
+                    conv2d_downscale2d(x, weight, second.bias, kernel=second.kernel, fused=self.fused)
+                )
         return out
 
 
@@ -167,7 +170,7 @@ class Discriminator(HubNetwork):
         """
         level, alpha = self.resolve_growth(level, alpha, x)
         expected = (self.channels, *self.resolution(level))
-        if tuple(x.shape[1:]) != expected:
+        if not is_traced() and tuple(x.shape[1:]) != expected:
             raise ValueError(f"images of level {level} must be {['N', *expected]}, not {list(x.shape)}")
         # At level 0 there is nothing to blend, whatever alpha is.
         fading, morphing = (alpha, None) if self.growth == "fade" else (None, alpha if level else None)
@@ -183,7 +186,7 @@ class Discriminator(HubNetwork):
             return out[:, 0], out[:, 1:]
         # score = psi(phi(x)) + y^T V phi(x); the rows of dense1 are psi and V. Miyato and Koyama 2018, eq. 5,
         # but that each label has a bias, too, as each output of the layer.
-        given = self.require_labels(labels, len(x)).to(out.dtype)
+        given = self.require_labels(labels, x).to(out.dtype)
         return out[:, 0] + (out[:, 1:] * given).sum(dim=1), out[:, :0]
 
     def _features(self, level: int, x: Tensor, morphing: Tensor | None = None) -> Tensor:
@@ -195,8 +198,8 @@ class Discriminator(HubNetwork):
         if self.options.stddev_group:
             x = minibatch_stddev(x, self.options.stddev_group, self.options.stddev_features, sets)
         x = self.activation(fresh(self.conv, x))
-        # reshape, not view: the features may be channels_last, and the original flattens NCHW.
-        x = self.activation(fresh(self.dense0, x.reshape(len(x), -1)))
+        # Channel-major, as the original flattens; the features may be channels_last in memory.
+        x = self.activation(fresh(self.dense0, x.flatten(1)))
         out: Tensor = self.dense1(x)
         return out
 

@@ -25,7 +25,7 @@ from progan.models.layers import (
     upscale2d_conv2d,
 )
 from progan.models.leaky_pixel_norm import LeakyPixelNorm
-from progan.models.network import filters, read_options
+from progan.models.network import filters, is_traced, read_options
 
 LABEL_EXAMPLES = 64
 """Rows of labels of the training set that a generator keeps, unless its labels are single classes."""
@@ -56,11 +56,13 @@ class UpBlock(nn.Module):
 
         With alpha, a 0-d tensor, activations and norms are blended in: at 0 the block is linear.
         """
-        weight, bias = self.conv0_up.scaled_weight(), self.conv0_up.bias
+        weight, bias, kernel = self.conv0_up.scaled_weight(), self.conv0_up.bias, self.conv0_up.kernel
         if self.strided:
-            x = add_bias(strided_up(x, weight), bias)  # the sum is dense in memory again, which a crop is not
+            x = add_bias(
+                strided_up(x, weight, kernel=kernel), bias
+            )  # the sum is dense in memory again, which a crop is not
         else:
-            x = upscale2d_conv2d(x, weight, bias, fused=self.fused)
+            x = upscale2d_conv2d(x, weight, bias, kernel=kernel, fused=self.fused)
         x = blend_in(self.after, x, alpha)
         return blend_in(self.after, fresh(self.conv1, x), alpha)
 
@@ -180,19 +182,18 @@ class Generator(HubNetwork):
 
     def _join(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """Check the inputs and return [N, latent_size + label_size], pixel-normalised."""
-        if z.ndim != 2 or z.shape[1] != self.latent_size:
+        if not is_traced() and (z.ndim != 2 or z.shape[1] != self.latent_size):
             raise ValueError(f"z must be [N, {self.latent_size}], not {list(z.shape)}")
         if self.label_size:
-            z = torch.cat([z, self.require_labels(labels, len(z)).to(z.dtype)], dim=1)
+            z = torch.cat([z, self.require_labels(labels, z).to(z.dtype)], dim=1)
         elif labels is not None and labels.numel():
             raise ValueError("this generator takes no labels")
         return pixel_norm(z, self.options.pixel_norm_eps) if self.options.normalize_latents else z
 
     def _base(self, x: Tensor) -> Tensor:
         """Map [N, latent + label] to the features of level 0: [N, filters, h0, w0]."""
-        x = fresh(self.dense, x).view(
-            len(x), -1, *self.base_shape
-        )  # channel-major, as the original's reshape
+        # Channel-major, as the original's reshape. No size of the batch is named: a trace would keep it.
+        x = torch.unflatten(fresh(self.dense, x), 1, (-1, *self.base_shape))
         x = self.after(add_bias(x, self.dense_bias))
         out: Tensor = self.after(fresh(self.conv, x))
         return out

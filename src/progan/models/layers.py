@@ -143,18 +143,22 @@ def fresh(layer: nn.Module, x: Tensor) -> Tensor:
 def fused_kernel(weight: Tensor, divisor: int = 1) -> Tensor:
     """Sum four copies of a k x k kernel, shifted by 0 or 1 in each axis: [O, I, k, k] -> [.., k+1, k+1].
 
-    That is a sum over windows of 2x2 with a zero around the kernel, which pooling does at once.
+    That is four times the mean over windows of 2x2 with a zero around the kernel, which pooling does at once.
+    (Its own divisor is not used: exporters to ONNX leave it out.)
 
     Args:
         weight: [O, I, k, k].
-        divisor: What the sums are divided by.
+        divisor: What the sums are divided by, a power of two: then nothing is rounded but the sums.
 
     Source: `upscale2d_conv2d` and `conv2d_downscale2d` of the original networks.py.
     """
-    return F.avg_pool2d(weight, 2, stride=1, padding=1, divisor_override=divisor)
+    weight = weight if divisor == 4 else weight * (4 / divisor)
+    return F.avg_pool2d(weight, 2, stride=1, padding=1)
 
 
-def upscale2d_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, fused: bool) -> Tensor:
+def upscale2d_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, kernel: int, fused: bool
+) -> Tensor:
     """Upscale by two, convolve with a k x k kernel (scaled already), add the bias.
 
     The fused form is the same function at (k+1)^2 instead of 4 k^2 multiplications an input pixel (16, not
@@ -165,31 +169,35 @@ def upscale2d_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, f
         x: [N, I, H, W].
         weight: [O, I, k, k].
         bias: [O] or None.
+        kernel: k, odd; not read from the weight, because sizes are tensors where PyTorch traces.
         fused: How to compute it; the result differs by rounding only.
 
     Returns:
         [N, O, 2H, 2W].
     """
-    padding = int(weight.shape[-1]) // 2  # older versions of PyTorch trace sizes as tensors
+    padding = kernel // 2
     if not fused:
         return F.conv2d(upscale2d(x), weight, bias, padding=padding)
-    kernel = fused_kernel(weight.flip(2, 3)).transpose(0, 1)  # [I, O, k+1, k+1]
-    return F.conv_transpose2d(x, kernel, bias, stride=2, padding=padding)
+    summed = fused_kernel(weight.flip(2, 3)).transpose(0, 1)  # [I, O, k+1, k+1]
+    return F.conv_transpose2d(x, summed, bias, stride=2, padding=padding)
 
 
-def conv2d_downscale2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, fused: bool) -> Tensor:
+def conv2d_downscale2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, kernel: int, fused: bool
+) -> Tensor:
     """Convolve with a k x k kernel (scaled already), halve by box means, add the bias.
 
     Args:
         x: [N, I, H, W], H and W even.
         weight: [O, I, k, k].
         bias: [O] or None.
+        kernel: k, odd; not read from the weight, because sizes are tensors where PyTorch traces.
         fused: How to compute it; the result differs by rounding only.
 
     Returns:
         [N, O, H/2, W/2].
     """
-    padding = int(weight.shape[-1]) // 2  # older versions of PyTorch trace sizes as tensors
+    padding = kernel // 2
     if fused:
         return convolve(x, fused_kernel(weight, divisor=4), bias, stride=2, padding=padding)
     return add_bias(downscale2d(convolve(x, weight, padding=padding)), bias)
@@ -204,35 +212,37 @@ def strided_padding(kernel: int) -> tuple[int, int]:
     return together // 2, together - together // 2
 
 
-def strided_up(x: Tensor, weight: Tensor) -> Tensor:
+def strided_up(x: Tensor, weight: Tensor, *, kernel: int) -> Tensor:
     """Double the size by a transposed convolution of stride 2, aligned as Keras' Conv2DTranspose 'same'.
 
     Args:
         x: [N, I, H, W].
         weight: [O, I, k, k] (scaled already).
+        kernel: k.
 
     Returns:
         [N, O, 2H, 2W]: the whole output, which is k - 2 longer, cropped as `strided_padding` pads.
     """
     height, width = x.shape[2:]
-    before, _ = strided_padding(weight.shape[-1])
-    missing = max(2 - weight.shape[-1], 0)  # a 1x1 kernel never reaches the last row and column
+    before, _ = strided_padding(kernel)
+    missing = max(2 - kernel, 0)  # a 1x1 kernel never reaches the last row and column
     y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2, padding=before, output_padding=missing)
     return y[..., : 2 * height, : 2 * width]
 
 
-def strided_down(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def strided_down(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, kernel: int) -> Tensor:
     """Halve the size by a convolution of stride 2, aligned as TensorFlow's 'same'.
 
     Args:
         x: [N, I, H, W], H and W even.
         weight: [O, I, k, k] (scaled already).
         bias: [O] or None.
+        kernel: k.
 
     Returns:
         [N, O, H/2, W/2].
     """
-    padding = strided_padding(weight.shape[-1])
+    padding = strided_padding(kernel)
     return convolve(F.pad(x, padding * 2), weight, bias, stride=2)
 
 
@@ -294,11 +304,11 @@ class EqualizedConv2d(EqualizedLayer):
         self, inputs: int, outputs: int, kernel: int, options: NetworkOptions, *, gain: float | None = None
     ) -> None:
         super().__init__((outputs, inputs, kernel, kernel), options, gain=gain)
-        self.padding = kernel // 2
+        self.kernel = kernel
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in, H, W] to [N, out, H, W]."""
-        return convolve(x, self.scaled_weight(), self.bias, padding=self.padding)
+        return convolve(x, self.scaled_weight(), self.bias, padding=self.kernel // 2)
 
 
 class EqualizedLinear(EqualizedLayer):

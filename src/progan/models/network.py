@@ -125,17 +125,18 @@ class Network(nn.Module):
             return level, alpha
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha {alpha}: expected 0..1")
-        return level, torch.tensor(alpha, dtype=like.dtype, device=like.device)
+        return level, torch.full((), alpha, dtype=like.dtype, device=like.device)
 
-    def require_labels(self, labels: Tensor | None, n: int) -> Tensor:
-        """Return the labels of a batch of n.
+    def require_labels(self, labels: Tensor | None, batch: Tensor) -> Tensor:
+        """Return the labels that belong to a batch [N, ...].
 
         Raises:
-            ValueError: if there are none, or they are not [n, label_size].
+            ValueError: if there are none, or they are not [N, label_size].
         """
-        if labels is None or tuple(labels.shape) != (n, self.label_size):
+        wanted = (batch.shape[0], self.label_size)
+        if labels is None or not (is_traced() or tuple(labels.shape) == wanted):
             given = "none" if labels is None else list(labels.shape)
-            raise ValueError(f"labels must be [{n}, {self.label_size}], not {given}")
+            raise ValueError(f"labels must be {list(wanted)}, not {given}")
         return labels
 
     def use_fused(self, fused: bool) -> Self:
@@ -163,6 +164,11 @@ class Network(nn.Module):
             "label_names": list(self.label_names),
             "growth": self.growth,
         }
+
+
+def is_traced() -> bool:
+    """Return whether `torch.jit.trace` is recording: sizes are tensors then, which no check may look at."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]
 
 
 def read_options(kind: type[OptionsT], given: Mapping[str, Any]) -> OptionsT:
