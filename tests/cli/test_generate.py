@@ -378,7 +378,7 @@ def test_an_interrupted_folder_is_completed(tmp_path: Path) -> None:
     G, folder = make(), tmp_path / "x"
     calls: list[tuple[int, int]] = []
 
-    def stop(done: int, total: int) -> None:
+    def stop(_what: str, done: int, total: int) -> None:
         calls.append((done, total))
         if done == 4:
             raise KeyboardInterrupt
@@ -392,7 +392,7 @@ def test_an_interrupted_folder_is_completed(tmp_path: Path) -> None:
     (folder / "000001.png").write_bytes((folder / "000001.png").read_bytes()[:-20])
 
     calls.clear()
-    save_samples(G, folder, 10, batch_size=2, progress=lambda *state: calls.append(state))
+    save_samples(G, folder, 10, batch_size=2, progress=lambda _, *state: calls.append(state))
     assert calls[0] == (1, 10)
     assert calls[-1] == (10, 10)
     assert count_whole(folder) == len(list(folder.glob("*.png"))) == 10

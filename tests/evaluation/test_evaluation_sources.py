@@ -313,7 +313,7 @@ class TestKept:
     def test_they_are_those_of_generate_and_go_away(self, tmp_path: Path) -> None:
         images = GeneratedImages(tiny())
         calls: list[tuple[int, int]] = []
-        with images.kept(self.N, tmp_path / "new", lambda *state: calls.append(state)) as kept:
+        with images.kept(self.N, tmp_path / "new", lambda _what, *state: calls.append(state)) as kept:
             assert len(list((tmp_path / "new").glob(".samples-*.u8"))) == 1
             np.testing.assert_array_equal(everything(kept), np.concatenate(list(generate(tiny(), self.N))))
             assert kept.identity == images.identity
@@ -323,7 +323,7 @@ class TestKept:
     def test_an_interrupted_work_goes_on(self, tmp_path: Path) -> None:
         images = GeneratedImages(tiny())
 
-        def stop(done: int, _total: int) -> None:
+        def stop(_what: str, done: int, _total: int) -> None:
             if done == 256:
                 raise KeyboardInterrupt
 
@@ -336,14 +336,14 @@ class TestKept:
         calls: list[int] = []
 
         def interrupted() -> None:
-            with images.kept(self.N, tmp_path, lambda done, _: calls.append(done)):
+            with images.kept(self.N, tmp_path, lambda _what, done, _total: calls.append(done)):
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             interrupted()
         assert calls == [256, 300]
         calls.clear()
-        with images.kept(self.N, tmp_path, lambda done, _: calls.append(done)) as kept:
+        with images.kept(self.N, tmp_path, lambda _what, done, _total: calls.append(done)) as kept:
             np.testing.assert_array_equal(everything(kept), np.concatenate(list(generate(tiny(), self.N))))
         assert calls == [300]
         assert list(tmp_path.iterdir()) == []

@@ -84,12 +84,12 @@ def test_a_walk_is_the_filter_of_the_original() -> None:
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "L"), (3, "RGB"), (4, "RGB")])
 def test_gif(tmp_path: Path, channels: int, mode: str) -> None:
-    calls: list[tuple[int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     out = interpolate(
         make(channels), tmp_path / "new" / "x.gif", seconds=0.5, fps=30, grid=(1, 2),
         progress=lambda *state: calls.append(state),
     )  # fmt: skip
-    assert calls == [(i, 15) for i in range(16)]
+    assert calls == [("rendering", i, 15) for i in range(16)]
     with Image.open(out) as gif:
         assert gif.size == (512, 256)
         assert gif.info["loop"] == 0

@@ -219,11 +219,11 @@ def test_inception_is_called_as_stylegan2_ada_does(published: PublishedFile) -> 
 
 
 def test_a_download_is_kept_and_found_again(published: PublishedFile, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    place = find_published(published, download=True, progress=lambda done, total: told.append((done, total)))
+    told: list[tuple[str, int, int]] = []
+    place = find_published(published, download=True, progress=lambda *state: told.append(state))
     size = place.stat().st_size
     assert place == cache_folder() / INCEPTION.name == tmp_path / "cache" / "progan" / INCEPTION.name
-    assert told[-1] == (size, size)
+    assert told[-1] == ("downloading the extractor", size, size)
     (tmp_path / "web.pt").unlink()
     assert find_published(published, download=True) == find_published(published) == place
     assert [file.name for file in place.parent.iterdir()] == [INCEPTION.name]

@@ -82,7 +82,7 @@ def test_paths_are_those_of_their_indices_whatever_was_asked_before(order: list[
 def test_both_ends_of_a_path_have_its_label_and_are_a_step_apart() -> None:
     labels = torch.arange(7.0)[:, None]
     seen: list[Tensor] = []
-    told: list[tuple[int, int]] = []
+    told: list[tuple[str, int, int]] = []
 
     def render(z: Tensor, some: Tensor | None) -> Tensor:
         assert some is not None
@@ -104,7 +104,7 @@ def test_both_ends_of_a_path_have_its_label_and_are_a_step_apart() -> None:
         progress=lambda *done: told.append(done),
     )
     assert torch.equal(torch.cat(seen), labels)
-    assert told == [(3, 7), (6, 7), (7, 7)]
+    assert told == [("ppl_zfull_pixels_-1..1", done, 7) for done in (0, 3, 6, 7)]
 
 
 def test_the_face_alone_is_seen_if_asked() -> None:

@@ -121,7 +121,7 @@ def test_drawing_tells_how_far_it_is_and_can_be_stopped(tmp_path: Path) -> None:
     for source in ("builtin:glyphs", "builtin:synthetic"):
         seen: list[tuple[int, int]] = []
 
-        def tell(done: int, total: int, seen: list[tuple[int, int]] = seen) -> None:
+        def tell(_what: str, done: int, total: int, seen: list[tuple[int, int]] = seen) -> None:
             seen.append((done, total))
 
         def stop(seen: list[tuple[int, int]] = seen) -> bool:

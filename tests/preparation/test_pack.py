@@ -151,11 +151,11 @@ def test_names_that_are_not_unicode_are_prepared_and_continued(tmp_path: Path) -
             folder,
             tmp_path / "set",
             SMALL,
-            progress=lambda done, _: seen.append(done),
+            progress=lambda _what, done, _total: seen.append(done),
             stop=lambda: max(seen) > 0,
         )
     seen.clear()
-    prepare(folder, tmp_path / "set", SMALL, progress=lambda done, _: seen.append(done))
+    prepare(folder, tmp_path / "set", SMALL, progress=lambda _what, done, _total: seen.append(done))
     assert seen[0] == 64
     assert PackedSet.open(tmp_path / "set").names()[-1] == "\udcff.png"
     assert set(skipped(tmp_path / "set")) == {r"\udcfe.heic"}
@@ -321,7 +321,7 @@ def stop_after_a_chunk(folder: Path, destination: Path, options: DataOptions) ->
     with pytest.raises(KeyboardInterrupt):
         prepare(
             folder, destination, options, workers=1,
-            progress=lambda done, _: seen.append(done), stop=lambda: max(seen) > 0,
+            progress=lambda _what, done, _total: seen.append(done), stop=lambda: max(seen) > 0,
         )  # fmt: skip
 
 
@@ -334,7 +334,7 @@ def test_a_stopped_set_keeps_its_table(tmp_path: Path) -> None:
     prepare(folder, tmp_path / "whole", options, workers=1)
     stop_after_a_chunk(folder, tmp_path / "set", options)
     seen: list[int] = []
-    prepare(folder, tmp_path / "set", options, progress=lambda done, _: seen.append(done))
+    prepare(folder, tmp_path / "set", options, progress=lambda _what, done, _total: seen.append(done))
     assert seen[0] == 64
     assert content(tmp_path / "set") == content(tmp_path / "whole")
     np.testing.assert_array_equal(
@@ -442,7 +442,7 @@ def test_stopping_and_going_on_ends_in_the_same_bytes(tmp_path: Path, workers: i
                 tmp_path / "set",
                 SMALL,
                 workers=workers,
-                progress=lambda done, total: seen.append((done, total)),
+                progress=lambda _what, done, total: seen.append((done, total)),
                 stop=lambda: seen[-1][0] > 0 and len(seen) % 3 == 0,
             )
         except KeyboardInterrupt:
@@ -461,7 +461,7 @@ def test_a_killed_process_loses_little(tmp_path: Path) -> None:
         "from progan.preparation import packed_writer; from progan.preparation.source import prepare\n"
         "packed_writer.SYNC_SECONDS = 0\n"
         "prepare(Path(sys.argv[1]), Path(sys.argv[2]), DataOptions(resolution='16'), workers=2,\n"
-        "        progress=lambda done, total: (print(done, flush=True), time.sleep(0.3 if done > 64 else 0)))"
+        "        progress=lambda _, done, _n: (print(done, flush=True), time.sleep(0.3 if done > 64 else 0)))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     child = subprocess.Popen(
@@ -479,7 +479,7 @@ def test_a_killed_process_loses_little(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not finished"):
         PackedSet.open(tmp_path / "set")
     seen: list[int] = []
-    prepare(folder, tmp_path / "set", SMALL, progress=lambda done, _total: seen.append(done))
+    prepare(folder, tmp_path / "set", SMALL, progress=lambda _what, done, _total: seen.append(done))
     assert seen[0] >= 128
     assert content(tmp_path / "set") == content(tmp_path / "whole")
 
@@ -514,7 +514,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Monk
         prepare(folder, tmp_path / "set", SMALL)
     monkeypatch.undo()
     seen: list[int] = []
-    prepare(folder, tmp_path / "set", SMALL, progress=lambda done, _total: seen.append(done))
+    prepare(folder, tmp_path / "set", SMALL, progress=lambda _what, done, _total: seen.append(done))
     assert seen[0] == 64
     assert content(tmp_path / "set") == content(tmp_path / "whole")
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, Token
 from rich.console import Console
 
-from progan.cli.terminal.console import say
+from progan.cli.terminal.console import say, stages, training_console
 from progan.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from progan.models.generator import Generator
-from progan.cli.terminal.console import training_console
 
 
 def _whole(_: type, tokens: Sequence[Token]) -> int:
@@ -73,7 +69,7 @@ def generate(
 
         G, chosen = ranks.in_turn(loaded, lambda found: {"the generator": digest(found[0])})
         try:
-            with _progress("generating") as progress:
+            with stages() as progress:
                 made = save_samples(
                     G, out, n, seed=seed, label=label, level=chosen, batch_size=batch_size,
                     progress=progress, ranks=ranks,
@@ -128,7 +124,7 @@ def interpolate(
 
     G = _load(path, device)
     level = level_of(G, level, resolution)
-    with _progress("rendering") as progress:
+    with stages() as progress:
         made = write_video(
             G, out, seconds=seconds, fps=fps, grid=grid, seed=seed, label=label, level=level,
             progress=progress,
@@ -142,12 +138,3 @@ def _load(path: Path, device: str) -> Generator:
     from progan.system.device import choose_device
 
     return load(path, choose_device(device))
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar while the block runs; yields the function that moves it by (done, total)."""
-    from progan.cli.terminal.console import stages
-
-    with stages() as show:
-        yield lambda done, total: show(what, done, total)

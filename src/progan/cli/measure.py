@@ -382,7 +382,7 @@ def _write_neighbours(ranks: Ranks, found: _Opened, deal: Deal) -> None:
     with interruptible(ranks, None) as progress:
         together, nearest = neighbour_rows(
             found.images, reals, found.extractor.features, deal=deal,
-            progress=lambda done, total: progress("neighbours", done, total),
+            progress=progress,
         )  # fmt: skip
     save_grid(together, path, columns=1 + nearest.indices.shape[1])
     say(Console(), f"samples (first column) and their nearest reals: {path}")

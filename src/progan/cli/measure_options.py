@@ -103,9 +103,7 @@ class Measuring:
     def load(self, ranks: Ranks, device: torch.device) -> Inception:
         """Load the extractor, and let the other processes know how far it is."""
         with interruptible(ranks, None) as progress:
-            return self.network().load(
-                device, lambda done, total: progress("downloading the extractor", done, total)
-            )
+            return self.network().load(device, progress)
 
 
 @Parameter(name="*")

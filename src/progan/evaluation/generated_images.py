@@ -22,20 +22,19 @@ from progan.distributed.work_sharing import Deal, Work, alone, in_parts
 from progan.evaluation.image_set import ArrayImages, ImageSet
 from progan.generation.label_arguments import Label, label_vector, written_label
 from progan.generation.sampling import (
-    Progress,
     batch_size_for,
     digest,
     label_vectors,
     latents,
     level_of,
     render,
-    reported,
     whole,
 )
 from progan.models.generator import Generator
 from progan.models.loading import load
 from progan.models.weights import find_weights
 from progan.system.files import storage_errors
+from progan.system.progress import Progress, reported, unheard
 
 KEPT_MOST = 32 * 2**30
 """Bytes of samples that are kept on disk while they are measured; more are made again for each metric."""
@@ -139,7 +138,7 @@ class GeneratedImages(ImageSet):
             yield np.concatenate(list(islice(made, len(batch))))
 
     @contextmanager
-    def kept(self, n: int, folder: Path | None, progress: Progress | None = None) -> Iterator[ImageSet]:
+    def kept(self, n: int, folder: Path | None, progress: Progress = unheard) -> Iterator[ImageSet]:
         """Make the samples 0 to n - 1 once and give them from disk within the block.
 
         If the block ends in an exception (or the process is killed), what was made stays in `folder`, and the
@@ -150,7 +149,7 @@ class GeneratedImages(ImageSet):
         Args:
             n: How many.
             folder: Where the file `.samples-<fingerprint>.u8` goes; None for a temporary one.
-            progress: Called with (done, n).
+            progress: Told how many are made.
         """
         need = n * int(np.prod(self.shape))
         with contextlib.ExitStack() as stack:
@@ -177,7 +176,7 @@ class GeneratedImages(ImageSet):
             yield ArrayImages(_mapped(file, (n, *self.shape)), self.name, self.identity)
             file.unlink()
 
-    def _fill(self, file: Path, n: int, progress: Progress | None) -> None:
+    def _fill(self, file: Path, n: int, progress: Progress) -> None:
         """Append to a file of samples until it holds n."""
         each, size = int(np.prod(self.shape)), batch_size_for(self.G, self.level)
         with storage_errors(file):
@@ -187,7 +186,7 @@ class GeneratedImages(ImageSet):
             with file.open("ab") as stream:
                 stream.truncate(done * each)
                 made = self.deal(self.work, in_parts(np.arange(done, n), size))
-                for batch in reported(made, n, progress, done=done, size=len):
+                for batch in reported(made, progress, "generating", n, done=done):
                     stream.write(np.ascontiguousarray(batch).data)
 
 

@@ -28,9 +28,7 @@ from progan.metrics.metric import Metric
 from progan.metrics.path_length import Labels, PathLength, Render
 from progan.metrics.registry import DEFAULT, Extractors, make_metrics
 from progan.metrics.swd.distance import SlicedWassersteinMetric
-
-Stages = Callable[[str, int, int], None]
-"""Called with (what is being done, done, total) at the beginning and after each batch."""
+from progan.system.progress import Progress, reported, unheard
 
 USUAL = 16_384
 """Images that are measured unless told otherwise (section 5 of the paper), if there are as many."""
@@ -39,7 +37,7 @@ Chosen = Sequence["str | Metric | PathLength"]
 """Metrics, or their short names."""
 
 
-class Options(TypedDict, total=False):
+class MeasureOptions(TypedDict, total=False):
     """The options of `evaluate`."""
 
     n: int | None
@@ -53,7 +51,7 @@ class Options(TypedDict, total=False):
     extractor: Extractors | None
     out: Path | None
     force: bool
-    progress: Stages | None
+    progress: Progress
 
 
 def evaluate(
@@ -72,7 +70,7 @@ def evaluate(
     extractor: Extractors | None = None,
     out: Path | None = None,
     force: bool = False,
-    progress: Stages | None = None,
+    progress: Progress = unheard,
 ) -> list[Result]:
     """Measure a generator against real images.
 
@@ -92,7 +90,7 @@ def evaluate(
         extractor: Of metrics on features.
         out: File of results: what is in it is not computed again, what is computed is appended at once.
         force: Compute and append again what is in the file.
-        progress: See `Stages`.
+        progress: Told what is being done and how far it is, at the beginning and after each batch.
 
     Returns:
         A result for each metric, in order.
@@ -109,16 +107,15 @@ def evaluate(
         reals, size=_size(images), part=part, mirror=mirror, seed=seed + 1, device=device, most=most
     )  # fmt: skip
     n, num_reals = _counts(images, opened, n, num_reals)
-    stage = None if progress is None else _named(progress, "downloading the extractor")
     names = [metric for metric in metrics if isinstance(metric, str)]
-    made = iter(make_metrics(names, seed=seed, device=device, extractor=extractor, n=n, progress=stage))
+    made = iter(make_metrics(names, seed=seed, device=device, extractor=extractor, n=n, progress=progress))
     chosen = [next(made) if isinstance(metric, str) else metric for metric in metrics]
     return measure(
         images, opened, chosen, n=n, num_reals=num_reals, seed=seed, out=out, force=force, progress=progress
     )
 
 
-def compare(a: Place, b: Place, metrics: Chosen = DEFAULT, **options: Unpack[Options]) -> list[Result]:
+def compare(a: Place, b: Place, metrics: Chosen = DEFAULT, **options: Unpack[MeasureOptions]) -> list[Result]:
     """Measure the set b against the set a, which takes the part of the reals; options as in `evaluate`."""
     return evaluate(b, a, metrics, **options)
 
@@ -133,11 +130,11 @@ def measure(
     seed: int = 0,
     out: Path | None = None,
     force: bool = False,
-    progress: Stages | None = None,
+    progress: Progress = unheard,
 ) -> list[Result]:
     """Measure an open set of images; `evaluate` explains the arguments."""
     _require_different(metrics)
-    wanted = [_Wanted.of(metric, images, reals, n, num_reals, seed) for metric in metrics]
+    wanted = [_Measurement.of(metric, images, reals, n, num_reals, seed) for metric in metrics]
     results = {each.metric.name: None if force else find_result(out, each.blank) for each in wanted}
     missing = [each for each in wanted if results[each.metric.name] is None]
     for each in missing:
@@ -148,8 +145,7 @@ def measure(
     with contextlib.ExitStack() as stack:
         stored = images
         if isinstance(images, GeneratedImages) and any(isinstance(each.metric, Metric) for each in missing):
-            stage = None if progress is None else _named(progress, "generating")
-            stored = stack.enter_context(images.kept(n, None if out is None else out.parent, stage))
+            stored = stack.enter_context(images.kept(n, None if out is None else out.parent, progress))
         for group in _groups(missing):
             for each, result in zip(group, _measured(group, images, stored, reals, progress), strict=True):
                 each.forget()  # gigabytes, which are for the next
@@ -160,7 +156,7 @@ def measure(
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Measurement:
     """A metric, and the result that it is to have, still without numbers."""
 
     metric: Metric | PathLength
@@ -175,7 +171,7 @@ class _Wanted:
         n: int,
         num_reals: int | None,
         seed: int,
-    ) -> _Wanted:
+    ) -> _Measurement:
         if isinstance(metric, PathLength):
             reals, n = None, metric.samples
         count = None if reals is None else count_reals(metric, reals, n, num_reals)
@@ -231,27 +227,27 @@ class _Wanted:
 
 
 def _measured(
-    group: Sequence[_Wanted],
+    group: Sequence[_Measurement],
     images: ImageSet,
     stored: ImageSet,
     reals: ImageSet | None,
-    progress: Stages | None,
+    progress: Progress,
 ) -> Iterator[Result]:
     """Measure metrics that are fed together, and yield their results."""
     start = time.monotonic()
     first, metric = group[0].blank, group[0].metric
     if isinstance(metric, PathLength):
         assert isinstance(images, GeneratedImages)
-        numbers = measure_path(metric, images, None if progress is None else _named(progress, metric.name))
+        numbers = measure_path(metric, images, progress)
         yield replace(first, numbers=numbers, seconds=time.monotonic() - start)
         return
     metrics = [each.metric for each in group if isinstance(each.metric, Metric)]
     what = ", ".join(metric.name for metric in metrics)
     if reals is not None and first.num_reals:
-        stage = None if progress is None else _named(progress, f"{what}: reals")
-        feed(reals, first.num_reals, first.seed, [metric.add_reals for metric in metrics], stage)
-    stage = None if progress is None else _named(progress, f"{what}: images")
-    feed(stored, first.num_images, first.seed, [metric.add_fakes for metric in metrics], stage)
+        takers = [metric.add_reals for metric in metrics]
+        feed(reals, first.num_reals, first.seed, takers, progress, f"{what}: reals")
+    takers = [metric.add_fakes for metric in metrics]
+    feed(stored, first.num_images, first.seed, takers, progress, f"{what}: images")
     fed = time.monotonic() - start
     for each, metric in zip(group, metrics, strict=True):
         start = time.monotonic()
@@ -264,18 +260,13 @@ def feed(
     n: int,
     seed: int,
     takers: Sequence[Callable[[np.ndarray], None]],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress,
+    what: str,
 ) -> None:
     """Give n images of a set, as `choose` orders them, to each of several functions, a batch at a time."""
-    done = 0
-    if progress is not None:
-        progress(done, n)
-    for batch in images.batches(choose(images, n, seed)):
+    for batch in reported(images.batches(choose(images, n, seed)), progress, what, n):
         for take in takers:
             take(batch)
-        done += len(batch)
-        if progress is not None:
-            progress(done, n)
 
 
 def compute(metric: Metric) -> tuple[dict[str, float], tuple[str, ...]]:
@@ -287,9 +278,7 @@ def compute(metric: Metric) -> tuple[dict[str, float], tuple[str, ...]]:
     return numbers, tuple(note for note in notes if note.startswith(metric.name))
 
 
-def measure_path(
-    metric: PathLength, images: GeneratedImages, progress: Callable[[int, int], None] | None = None
-) -> dict[str, float]:
+def measure_path(metric: PathLength, images: GeneratedImages, progress: Progress) -> dict[str, float]:
     """Return the path length of a generator, at the level and with the labels of a set of its samples."""
     name = _name_of_path(metric, images)
     return metric.measure(
@@ -330,9 +319,9 @@ def _path_of(images: GeneratedImages) -> tuple[Render, int, Labels]:
     return render, G.latent_size, labels
 
 
-def _groups(wanted: Sequence[_Wanted]) -> list[list[_Wanted]]:
+def _groups(wanted: Sequence[_Measurement]) -> list[list[_Measurement]]:
     """Put together what is fed together: metrics on one extractor, which remembers a batch's features."""
-    groups: dict[int, list[_Wanted]] = {}
+    groups: dict[int, list[_Measurement]] = {}
     for each in wanted:
         shared = each.metric.extractor if isinstance(each.metric, FeatureMetric) else each.metric
         groups.setdefault(id(shared), []).append(each)
@@ -376,7 +365,3 @@ def _require_different(metrics: Sequence[Metric | PathLength]) -> None:
 
 def _size(images: ImageSet) -> tuple[int, int]:
     return images.shape[1], images.shape[2]
-
-
-def _named(progress: Stages, what: str) -> Callable[[int, int], None]:
-    return lambda done, total: progress(what, done, total)

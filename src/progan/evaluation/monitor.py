@@ -17,8 +17,7 @@ from progan.metrics.metric import Metric
 from progan.metrics.path_length import PathLength
 from progan.metrics.registry import ExtractorFile, Extractors, check_names, make_metrics, needs_extractor
 from progan.models.generator import Generator
-
-Progress = Callable[[int, int], None]
+from progan.system.progress import Progress
 
 
 class Monitor:
@@ -96,7 +95,7 @@ class Monitor:
         numbers: dict[str, float] = {}
         try:
             if fed:
-                feed(images, self.n, self._seed, [metric.add_fakes for metric in fed], progress)
+                feed(images, self.n, self._seed, [metric.add_fakes for metric in fed], progress, "images")
             for metric in self._metrics:
                 if isinstance(metric, PathLength):
                     numbers |= measure_path(metric, images, progress)
@@ -116,7 +115,14 @@ class Monitor:
             reals = MirroredImages(reals, self._seed + 1)
         for metric in self._metrics:
             if isinstance(metric, Metric):
-                feed(reals, count_reals(metric, reals, self.n), self._seed, [metric.add_reals], progress)
+                feed(
+                    reals,
+                    count_reals(metric, reals, self.n),
+                    self._seed,
+                    [metric.add_reals],
+                    progress,
+                    "reals",
+                )
         self._level = G.level
 
     def _made(self) -> list[Metric | PathLength]:
@@ -151,7 +157,7 @@ class _GivenUp(Exception):  # noqa: N818 - it never leaves this module
 def _until(stop: Callable[[], bool]) -> Progress:
     """Return what is called after each batch, and gives up once it is asked to."""
 
-    def progress(_done: int, _total: int) -> None:
+    def progress(_what: str, _done: int, _total: int) -> None:
         if stop():
             raise _GivenUp
 

@@ -13,9 +13,9 @@ from progan.data.pixels import Images
 from progan.distributed.work_sharing import Deal, Work, alone, in_parts
 from progan.errors import DataError
 from progan.evaluation.image_set import ImageSet, describe_shape
-from progan.generation.sampling import Progress, reported
 from progan.metrics.extractor import Extractor
 from progan.metrics.neighbours import Neighbours, distances_to, nearest
+from progan.system.progress import Progress, reported, unheard
 
 ROWS, NEAREST = 8, 7
 """Samples of a picture, and reals beside each."""
@@ -46,7 +46,7 @@ def neighbour_rows(
     *,
     rows: int = ROWS,
     k: int = NEAREST,
-    progress: Progress | None = None,
+    progress: Progress = unheard,
     deal: Deal = alone,
 ) -> tuple[Images, Neighbours]:
     """Find the nearest reals of the first samples of a set.
@@ -57,7 +57,7 @@ def neighbour_rows(
         extractor: In whose features they are near.
         rows: How many samples.
         k: How many reals for each, nearest first.
-        progress: Called with (reals done, reals).
+        progress: Told how many reals are done.
         deal: Who compares the reals with the samples; the result does not depend on it.
 
     Returns:
@@ -75,7 +75,7 @@ def neighbour_rows(
     else:
         work = neighbour_work(images, reals, extractor, rows=rows)
         distances = deal(work, in_parts(all_reals, reals.batch_size))
-    found = nearest(reported(distances, reals.count, progress, size=len), rows, k)
+    found = nearest(reported(distances, progress, "neighbours", reals.count), rows, k)
     near = reals.read(found.indices.reshape(-1)).reshape(rows, k, *reals.shape)
     together = np.concatenate([samples[:, None], near], axis=1)  # [rows, k + 1, C, H, W]
     return together.reshape(-1, *images.shape), found

@@ -7,7 +7,7 @@ import json
 import operator
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import SupportsIndex, TypeVar, cast
+from typing import SupportsIndex, cast
 
 import numpy as np
 import torch
@@ -21,10 +21,6 @@ from progan.errors import ConfigError, DataError
 from progan.generation.label_arguments import Label, label_vector
 from progan.metrics.exact_compute import exact_float32
 from progan.models.generator import Generator
-
-T = TypeVar("T")
-Progress = Callable[[int, int], None]
-"""Called with (done, total) at the beginning and whenever something more is done."""
 
 _LATENTS, _LABELS = 0, 1
 """Keys that keep the two kinds of random numbers of one seed apart."""
@@ -265,27 +261,6 @@ def whole(name: str, number: SupportsIndex, least: int = 0) -> int:
     if value < least:
         raise ConfigError(f"{name} {value}: expected at least {least}")
     return value
-
-
-def reported(
-    items: Iterator[T], total: int, progress: Progress | None, *, done: int = 0, size: Callable[[T], int]
-) -> Iterator[T]:
-    """Pass items on, and report each as soon as the next is asked for.
-
-    Args:
-        items: For example batches.
-        total: How much there will be.
-        progress: Called with (done, total); None reports nothing.
-        done: How much there was before.
-        size: How much an item is.
-    """
-    if progress is not None:
-        progress(done, total)
-    for item in items:
-        yield item
-        done += size(item)
-        if progress is not None:
-            progress(done, total)
 
 
 def _batches(

@@ -24,10 +24,11 @@ from progan.generation.image_files import (
     save_zip,
 )
 from progan.generation.label_arguments import Label, written_label
-from progan.generation.sampling import Progress, digest, level_of, reported, whole
+from progan.generation.sampling import digest, level_of, whole
 from progan.generation.together import generate_together
 from progan.models.generator import Generator
 from progan.system.files import parse_json, write_text
+from progan.system.progress import Progress, reported, unheard
 
 MANIFEST = "samples.json"
 _FILES = (".npy", ".zip", ".png")
@@ -43,7 +44,7 @@ def save_samples(
     label: Label | None = None,
     level: int | None = None,
     batch_size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = unheard,
     ranks: Ranks = ALONE,
 ) -> Path:
     """Make `n` samples and write them, never holding more than a few batches (but for a `.png` grid).
@@ -56,7 +57,7 @@ def save_samples(
             extends it. Its `samples.json` says what it holds, so that no other samples are mixed in.
         n: Number of samples, at least 1.
         seed, label, level, batch_size: As in `generate`.
-        progress: Called with (done, n).
+        progress: Told how many are made.
         ranks: The processes that make them together, each with its own G; the first writes.
 
     Returns:
@@ -84,7 +85,7 @@ def save_samples(
     if not ranks.first:
         deque(batches, maxlen=0)
         return out
-    batches = reported(batches, n, progress, done=done, size=len)
+    batches = reported(batches, progress, "generating", n, done=done)
     remove_leftovers_of(out / MANIFEST if form == "folder" else out)
     if form == ".npy":
         save_npy(batches, out, (n, G.channels, *G.resolution(level)))

@@ -22,17 +22,16 @@ from progan.generation.grids import check_picture_channels
 from progan.generation.image_files import remove_leftovers_of
 from progan.generation.label_arguments import Label
 from progan.generation.sampling import (
-    Progress,
     batch_size_for,
     label_vectors,
     latents,
     level_of,
     render,
-    reported,
     whole,
 )
 from progan.models.generator import Generator
 from progan.system.files import atomic_path
+from progan.system.progress import Progress, reported, unheard
 
 MIN_SIDE = 256
 """Small images are enlarged until the smaller side of the video has at least this many pixels."""
@@ -93,7 +92,7 @@ def interpolate(
     seed: int = 0,
     label: Label | None = None,
     level: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = unheard,
 ) -> Path:
     """Write a video of a closed walk through latent space; it can be played in a loop.
 
@@ -110,7 +109,7 @@ def interpolate(
         label: As in `label_vectors`; None (if the generator has labels) draws one for each cell, which
             keeps it.
         level: As in `level_of`.
-        progress: Called with (frames done, frames) at the beginning and after each frame.
+        progress: Told how many frames are made, at the beginning and after each.
 
     Returns:
         `out` as a path.
@@ -130,7 +129,8 @@ def interpolate(
     labels = label_vectors(G, label, seed, 0, cells)
     smoothing = min(1.0, seconds / 10)
     z = walk(count, cells, G.latent_size, seed=seed, smoothing_seconds=smoothing, fps=fps)
-    frames = reported(_frames(G, z, labels, level, grid[1], _factor(size)), count, progress, size=lambda _: 1)
+    made = _frames(G, z, labels, level, grid[1], _factor(size))
+    frames = reported(made, progress, "rendering", count, size=lambda _: 1)
     remove_leftovers_of(out)
     with atomic_path(out) as temporary:
         if out.suffix.lower() == ".mp4":

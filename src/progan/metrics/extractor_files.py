@@ -17,7 +17,7 @@ import re
 import urllib.request
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +29,7 @@ from torch import Tensor, nn
 from progan.errors import CheckpointError, DataError
 from progan.metrics.extractor import Extractor, Network
 from progan.system.files import atomic_path
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes so far, bytes in all, 0 if not known)."""
+from progan.system.progress import Progress, unheard
 
 CHUNK = 2**20
 """Bytes read at a time."""
@@ -81,7 +79,7 @@ def inception(
     download: bool = False,
     device: torch.device | None = None,
     batch: int = 64,
-    progress: Progress | None = None,
+    progress: Progress = unheard,
 ) -> Inception:
     """Load the Inception network of 2015; it resizes (to 299, bilinear) and scales images itself.
 
@@ -129,7 +127,7 @@ def find_published(
     path: Path | None = None,
     *,
     download: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = unheard,
 ) -> Path:
     """Return where a published file is, its checksum verified.
 
@@ -313,7 +311,7 @@ def _only_tensors() -> Iterator[None]:
             os.environ[variable] = before
 
 
-def _download(published: PublishedFile, place: Path, progress: Progress | None) -> None:
+def _download(published: PublishedFile, place: Path, progress: Progress) -> None:
     """Fetch a published file; it appears at `place` only whole and verified."""
     digest = hashlib.sha256()
     with atomic_path(place) as temporary, temporary.open("wb") as file:
@@ -323,7 +321,7 @@ def _download(published: PublishedFile, place: Path, progress: Progress | None) 
         _check_sum(digest.hexdigest(), published, f"What {published.url} gave is damaged or another file")
 
 
-def _chunks(published: PublishedFile, place: Path, progress: Progress | None) -> Iterator[bytes]:
+def _chunks(published: PublishedFile, place: Path, progress: Progress) -> Iterator[bytes]:
     """Yield the contents of a published file as they come."""
     try:
         with urllib.request.urlopen(published.url, timeout=TIMEOUT) as response:
@@ -331,8 +329,7 @@ def _chunks(published: PublishedFile, place: Path, progress: Progress | None) ->
             while chunk := response.read(CHUNK):
                 yield chunk
                 done += len(chunk)
-                if progress is not None:
-                    progress(done, total)
+                progress("downloading the extractor", done, total)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise CheckpointError(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from progan.errors import ConfigError, DataError
 from progan.metrics.extractor import Extractor
+from progan.system.progress import Progress, reported, unheard
 
 Render = Callable[[Tensor, Tensor | None], Tensor]
 """Latents [n, size] and labels [n, L] or None in -> images [n, C, H, W], floating point, -1 to 1."""
@@ -88,7 +89,7 @@ class PathLength:
         *,
         batch: int = 16,
         dtype: torch.dtype = torch.float32,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress = unheard,
         deal: Callable[[Speeds, Sequence[Paths]], Iterator[NDArray[np.float64]]] = map,
     ) -> dict[str, float]:
         """Measure a generator.
@@ -96,7 +97,7 @@ class PathLength:
         Args:
             render, latent_size, labels, dtype: As in `speeds`.
             batch: Paths that are computed together; decides memory and speed only.
-            progress: Called with (paths done, paths in all) after each batch.
+            progress: Told how many paths are done, at the beginning and after each batch.
             deal: Has batches of paths computed, wherever that is, and yields their speeds in order.
 
         Returns:
@@ -110,13 +111,8 @@ class PathLength:
             raise ConfigError("paths are computed in batches of at least 1")
         speeds = self.speeds(render, latent_size, labels, dtype=dtype)
         paths = np.arange(self.samples)
-        found: list[NDArray[np.float64]] = []
-        done = 0
-        for some in deal(speeds, [paths[first : first + batch] for first in range(0, len(paths), batch)]):
-            found.append(some)
-            done += len(some)
-            if progress is not None:
-                progress(done, self.samples)
+        made = deal(speeds, [paths[first : first + batch] for first in range(0, len(paths), batch)])
+        found = list(reported(made, progress, self.name, self.samples))
         return {self.name: trimmed_mean(np.concatenate(found))}
 
     def speeds(

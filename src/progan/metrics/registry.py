@@ -13,7 +13,6 @@ from progan.metrics.extractor import Extractor
 from progan.metrics.extractor_files import (
     INCEPTION,
     Inception,
-    Progress,
     extractor_from_file,
     file_sha256,
     inception,
@@ -24,6 +23,7 @@ from progan.metrics.ms_ssim import MsSsim
 from progan.metrics.path_length import PathLength
 from progan.metrics.precision_recall import PrecisionRecall
 from progan.metrics.swd.distance import SlicedWassersteinMetric
+from progan.system.progress import Progress, unheard
 
 METRICS = {
     "swd": "sliced Wasserstein distance",
@@ -55,7 +55,7 @@ class ExtractorFile:
     normalisation: str = "0..255"
     download: bool = False
 
-    def load(self, device: torch.device, progress: Progress | None = None) -> Inception:
+    def load(self, device: torch.device, progress: Progress = unheard) -> Inception:
         """Load it; of other networks than Inception the one output is used for everything.
 
         Raises:
@@ -87,7 +87,7 @@ def make_metrics(
     device: torch.device | None = None,
     extractor: Extractors | None = None,
     n: int = 50_000,
-    progress: Progress | None = None,
+    progress: Progress = unheard,
 ) -> list[Metric | PathLength]:
     """Make metrics by name; all of them share one extractor, which is loaded only if one of them needs it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,11 @@ from progan.performance.peak_rates import Rates, describe, measure_copy, measure
 from progan.performance.projection import Projection, Stage, project, stage_of
 from progan.performance.variants import choose_variants
 from progan.preparation.builtin_sets import synthetic
+from progan.system.progress import Progress, unheard
 from progan.training.precision import SMALL_TYPES, settings, settle
 from progan.training.schedule import Phase, Schedule
 from progan.training.spec import ImageSpec, make_spec
 from progan.training.state import require_growable
-
-Progress = Callable[[str, int, int], None]
-"""Told (what is being done, done, total)."""
 
 SET_BYTES = 2**26
 """Of the pictures' largest size the synthetic set holds as much, but 16 to 1024 pictures."""
@@ -163,7 +161,7 @@ def bench(
     variants: tuple[str, ...] = ("plain", "default"),
     rounds: int = 10,
     ceiling: Ceiling | None = None,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: Progress = unheard,
 ) -> Report:
     """Measure iterations on synthetic pictures; the variants take turns, so that noise hits all of them.
 
@@ -225,7 +223,7 @@ def _pictures(config: Config, image: ImageSpec, folder: Path, progress: Progress
     return synthetic(
         folder, count=count, resolution=size, channels=image.channels, base_shape=image.base_shape,
         labelled=bool(image.label_names), split=config.data.shares,
-        progress=lambda done, total: progress("drawing pictures", done, total),
+        progress=progress,
     )  # fmt: skip
 
 

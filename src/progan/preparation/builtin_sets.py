@@ -24,6 +24,7 @@ from progan.preparation.fitting import digest, pyramid
 from progan.preparation.pack import Request
 from progan.preparation.packed_writer import Layout, Writer, check_destination, clear_partial, partial_folder
 from progan.system.files import storage_errors
+from progan.system.progress import Progress, unheard
 
 PREFIX = "builtin:"
 DRAWING_VERSION = 1
@@ -44,7 +45,7 @@ class Drawing(TypedDict, total=False):
         base_shape: (height, width) of level 0; default: from the resolution.
         labelled: Store the classes.
         split: Shares of train, validation and test; default: all of it is train.
-        progress: Called with (pictures drawn, pictures in all) after each batch of 256.
+        progress: Told how many pictures are drawn, after each batch of 256.
         stop: Asked after each batch; if it returns True, KeyboardInterrupt is raised.
     """
 
@@ -55,7 +56,7 @@ class Drawing(TypedDict, total=False):
     base_shape: tuple[int, int] | None
     labelled: bool
     split: tuple[float, float, float]
-    progress: Callable[[int, int], None] | None
+    progress: Progress
     stop: Callable[[], bool] | None
 
 
@@ -158,7 +159,7 @@ def synthetic(destination: Path, **how: Unpack[Drawing]) -> PackedSet:
 
 def _complete(defaults: Drawing, how: Drawing) -> tuple[tuple[int, int], Drawing]:
     """Return (height, width) and all fields of a drawing."""
-    common = Drawing(seed=0, base_shape=None, split=(1.0, 0.0, 0.0), progress=None, stop=None)
+    common = Drawing(seed=0, base_shape=None, split=(1.0, 0.0, 0.0), progress=unheard, stop=None)
     complete: Drawing = {**common, **defaults, **how}
     resolution = complete["resolution"]
     return (resolution, resolution) if isinstance(resolution, int) else resolution, complete
@@ -187,8 +188,7 @@ def _write(destination: Path, drawn: _Drawn) -> PackedSet:
             with closing(Writer(destination, drawn.layout)) as writer:
                 for start in range(0, count, BATCH):
                     _draw_batch(writer, drawn, range(start, min(start + BATCH, count)))
-                    if progress is not None:
-                        progress(writer.count, count)
+                    progress("drawing pictures", writer.count, count)
                     if stop is not None and stop():
                         raise KeyboardInterrupt
                 return _finish(writer, drawn)

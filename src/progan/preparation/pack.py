@@ -33,6 +33,7 @@ from progan.preparation.packed_writer import (
     partial_folder,
 )
 from progan.system.files import parse_json, storage_errors, write_text
+from progan.system.progress import Progress, unheard
 from progan.system.worker_pool import run_chunks, usable_cores
 
 C = TypeVar("C")
@@ -57,14 +58,14 @@ class Request(NamedTuple):
         options: Resolution, channels, fit, labels, limit and split.
         base_shape: (height, width) of level 0; None: from the resolution, or 4x4.
         workers: Processes; None: all cores. With 1, everything happens in this process.
-        progress: Called with (pictures done, pictures in all); 0 are done while headers are read.
+        progress: Told how many pictures are done; 0 are while headers are read.
         stop: Asked after each chunk; if it returns True, KeyboardInterrupt is raised.
     """
 
     options: PictureOptions
     base_shape: tuple[int, int] | None = None
     workers: int | None = None
-    progress: Callable[[int, int], None] | None = None
+    progress: Progress = unheard
     stop: Callable[[], bool] | None = None
 
     @property
@@ -74,8 +75,7 @@ class Request(NamedTuple):
 
     def tell(self, done: int, total: int) -> None:
         """Pass on how far the work is."""
-        if self.progress is not None:
-            self.progress(done, total)
+        self.progress("preparing pictures", done, total)
 
     def run(
         self, function: Callable[[C, str], R | str], context: C, names: Sequence[str], size: int

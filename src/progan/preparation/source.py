@@ -15,6 +15,7 @@ from progan.preparation.builtin_sets import PREFIX, make_builtin
 from progan.preparation.formats.registry import open_pictures
 from progan.preparation.pack import Request, find_or_pack
 from progan.preparation.report import PrepareReport
+from progan.system.progress import Progress, unheard
 
 OWN_LABELS = ("none", "folders", "file")
 """What `data.labels` may say of labels that a set has already."""
@@ -135,7 +136,7 @@ def prepare(
     *,
     base_shape: tuple[int, int] | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = unheard,
     stop: Callable[[], bool] | None = None,
 ) -> PrepareReport:
     """Make a packed set of the pictures in a folder or .zip file.
@@ -150,7 +151,7 @@ def prepare(
         options: Resolution, channels, fit, labels, limit and split.
         base_shape: (height, width) of level 0; default: from the resolution, or 4x4.
         workers: Processes; default: all cores. 1 works in this process.
-        progress: Called with (pictures done, pictures in all); 0 are done while headers are read.
+        progress: Told how many pictures are done; 0 are while headers are read.
         stop: Asked after each chunk; if it returns True, KeyboardInterrupt is raised.
 
     Raises:

@@ -198,9 +198,9 @@ def _prepare(
 ) -> PackedSet:
     """Find or make the packed set, telling the reporter."""
 
-    def progress(done: int, total: int) -> None:
+    def progress(what: str, done: int, total: int) -> None:
         ranks.at(f"preparing pictures, {done:,} of {total:,}")
-        reporter.preparing(done, total)
+        reporter.preparing(what, done, total)
 
     try:
         packed, report = source.find(

@@ -11,7 +11,7 @@ from progan.training.spec import Spec
 class Reporter:
     """Hears everything and says nothing; a subclass overrides what it wants to show."""
 
-    def preparing(self, done: int, total: int) -> None:
+    def preparing(self, what: str, done: int, total: int) -> None:
         """So many pictures of the source are prepared."""
 
     def prepared(self, report: PrepareReport) -> None:

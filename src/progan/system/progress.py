@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Progress(Protocol):
@@ -20,3 +23,29 @@ class Progress(Protocol):
 
 def unheard(_what: str, _done: int, _total: int) -> None:
     """Tell nobody."""
+
+
+def reported(
+    items: Iterable[T],
+    progress: Progress,
+    what: str,
+    total: int,
+    *,
+    done: int = 0,
+    size: Callable[[Any], int] = len,
+) -> Iterator[T]:
+    """Pass items on, and tell of each as soon as the next is asked for.
+
+    Args:
+        items: For example batches.
+        progress: Told before the first item and after each.
+        what: What is being done.
+        total: How much there will be.
+        done: How much there was before.
+        size: How much an item is.
+    """
+    progress(what, done, total)
+    for item in items:
+        yield item
+        done += size(item)
+        progress(what, done, total)

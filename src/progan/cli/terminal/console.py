@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 from progan.errors import Interrupted
+from progan.system.progress import Progress
 from progan.system.safe_stdout import patient
 
 if TYPE_CHECKING:
     from progan.distributed.ranks import Ranks
-    from progan.evaluation.measure import Stages
 
 
 @contextmanager
-def stages() -> Iterator[Callable[[str, int, int], None]]:
+def stages() -> Iterator[Progress]:
     """Show a bar while the block runs; yields the function that moves it.
 
-    That takes (what is being done, done, total); a new name begins a new bar in the place of the old. Nothing
-    is shown where stderr is no terminal.
+    A new name of what is being done begins a new bar in the place of the old. Nothing is shown where stderr
+    is no terminal.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
 
         def show(what: str, done: int, total: int) -> None:
             if not bar.tasks or bar.tasks[-1].description != what:
@@ -46,7 +47,7 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def interruptible(ranks: Ranks, out: Path | None) -> Iterator[Stages]:
+def interruptible(ranks: Ranks, out: Path | None) -> Iterator[Progress]:
     """Show `stages`, to the other processes too, which wait meanwhile; and turn Ctrl-C into words.
 
     Args:

@@ -52,7 +52,7 @@ class TerminalReporter(Reporter):
         self._phase: Phase | None = None
         self._speed = Speed()
 
-    def preparing(self, done: int, total: int) -> None:
+    def preparing(self, _what: str, done: int, total: int) -> None:
         """Move the bar of the preparation."""
         note = f"{done:,} of {total:,} pictures" if done else f"reading {total:,} headers"
         self._bar("preparing", "preparing pictures", done, total, note)
