@@ -33,7 +33,7 @@ from progan.data.packed import PackedSet
 from progan.distributed.ranks import Ranks, join
 from progan.performance.estimate import Estimate
 from progan.preparation.builtin_sets import synthetic
-from progan.training.iteration import Updates
+from progan.training.iteration import Iteration
 from progan.training.spec import ImageSpec, make_spec
 
 NETWORKS = {
@@ -101,7 +101,7 @@ class Worker:
         spec = make_spec(
             config, ImageSpec(packed.channels, packed.base_shape, packed.max_level), packed.count
         )
-        self.ranks, self.updates = ranks, Updates(spec, packed, torch.device("cpu"), print, ranks)
+        self.ranks, self.updates = ranks, Iteration(spec, packed, torch.device("cpu"), print, ranks)
         point = spec.schedule.at(0)
         self.point = replace(point, phase=replace(point.phase, level=level))
         self.reducing = 0.0
@@ -119,7 +119,7 @@ class Worker:
         """Return the seconds of some iterations, those in adding up, with waiting, and those of the cores."""
         self.reducing, begun, work = 0.0, time.perf_counter(), time.process_time()
         for _ in range(ITERATIONS):
-            self.updates.iterate(self.point)
+            self.updates(self.point)
         return [time.perf_counter() - begun, self.reducing, time.process_time() - work]
 
     def flat(self) -> list[float]:

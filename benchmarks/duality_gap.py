@@ -34,7 +34,7 @@ from progan.errors import DivergenceError
 from progan.evaluation.duality_gap import DualityGap
 from progan.preparation.builtin_sets import synthetic
 from progan.runs.resolve import resolve
-from progan.training.iteration import Updates
+from progan.training.iteration import Iteration
 from progan.training.spec import ImageSpec, make_spec
 
 LOSSES: dict[str, dict[str, Any]] = {
@@ -95,7 +95,7 @@ class Game:
         config, image = resolve(make_config(tree), pictures), ImageSpec(1, pictures.base_shape, 1)
         device = torch.device("cpu")
         spec = make_spec(config, image, len(pictures.indices("train")))
-        self.updates = Updates(spec, pictures, device, print)
+        self.updates = Iteration(spec, pictures, device, print)
         self._gap = DualityGap(config, pictures, device)
 
     def begin_at(self, other: Game) -> None:
@@ -110,7 +110,7 @@ class Game:
         try:
             for kimg in clocks:
                 while state.images_seen < 1000 * kimg:
-                    updates.iterate(updates.spec.schedule.at(state.images_seen))
+                    updates(updates.spec.schedule.at(state.images_seen))
                 found = self._gap.measure(state)
                 assert found is not None
                 curve.points.append({"kimg": kimg, **{name: getattr(found, name) for name in NAMES}})

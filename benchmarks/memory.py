@@ -45,7 +45,7 @@ def measure(options: dict[str, Any], level: int, folder: Path) -> None:
     from progan.performance.iteration_cost import Costs
     from progan.preparation.builtin_sets import synthetic
     from progan.system.malloc import keep_freed_memory
-    from progan.training.iteration import Updates
+    from progan.training.iteration import Iteration
     from progan.training.precision import settings, settle
     from progan.training.spec import make_spec
 
@@ -61,10 +61,10 @@ def measure(options: dict[str, Any], level: int, folder: Path) -> None:
         small = torch.ones(1, 8, 16, 16, requires_grad=True)
         torch.autograd.backward(torch.conv2d(small, torch.ones(8, 8, 3, 3)).sum())  # loads what computes
         before = peak()
-        updates = Updates(spec, packed, device, print)
+        updates = Iteration(spec, packed, device, print)
         for _ in range(2):
             updates.state.images_seen = spec.schedule.entry(phase)
-            updates.iterate(spec.schedule.at(updates.state.images_seen))
+            updates(spec.schedule.at(updates.state.images_seen))
     print(json.dumps([counted, peak() - before]))
 
 

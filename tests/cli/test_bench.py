@@ -25,7 +25,7 @@ from progan.performance.iteration_cost import Ceiling
 from progan.performance.peak_rates import Sizes, measure_copy, measure_products
 from progan.performance.projection import Stage, nearest, project, stage_of
 from progan.performance.variants import VARIANTS, choose_variants
-from progan.training.iteration import Updates
+from progan.training.iteration import Iteration
 from progan.training.schedule import Phase, Point, Schedule
 from progan.training.spec import ImageSpec, make_spec
 from tiny import OPTIONS, words
@@ -138,7 +138,7 @@ def test_the_command_measures_and_writes_everything(
 def test_the_command_counts_without_measuring(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Updates, "iterate", lambda *_: pytest.fail("nothing is computed"))
+    monkeypatch.setattr(Iteration, "__call__", lambda *_: pytest.fail("nothing is computed"))
     monkeypatch.setenv("COLUMNS", "80")
     arguments = ["--count-only", "--ceiling", "989", "3350", "--memory", "8", "--resolution", "8"]
     code, out, _ = call(capsys, *arguments, *words(OPTIONS))
@@ -169,14 +169,14 @@ def test_mistakes_are_told(arguments: list[str], message: str, capsys: pytest.Ca
 def test_a_level_without_room_is_told_and_the_next_is_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    iterate: Callable[[Updates, Point], Any] = Updates.iterate
+    iterate: Callable[[Iteration, Point], Any] = Iteration.__call__
 
-    def fails(self: Updates, point: Point) -> Any:
+    def fails(self: Iteration, point: Point) -> Any:
         if point.fading:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         return iterate(self, point)
 
-    monkeypatch.setattr(Updates, "iterate", fails)
+    monkeypatch.setattr(Iteration, "__call__", fails)
     report = measured(configuration(), variants=("default",))
     seconds = {one.phase.name: one.seconds is None for one in report.measurements}
     assert seconds == {"stabilise level 0": False, "fade to level 1": True, "stabilise level 1": False}
@@ -189,13 +189,13 @@ def test_a_level_without_room_is_told_and_the_next_is_measured(
 
 def test_a_round_holds_as_many_penalties_as_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
-    conditions = Updates._conditions
+    conditions = Iteration.conditions
 
-    def note(self: Updates, *args: Any, penalize: bool) -> Any:
+    def note(self: Iteration, *args: Any, penalize: bool) -> Any:
         seen.append(penalize)
         return conditions(self, *args, penalize=penalize)
 
-    monkeypatch.setattr(Updates, "_conditions", note)
+    monkeypatch.setattr(Iteration, "conditions", note)
     monkeypatch.setattr(interleaved, "measure_parts", lambda *_: Parts(1, 1, 1, 1, 1))
     config = configuration({"loss": {"penalty_interval": 3}})
     measured(config, variants=("default",), levels=[0])
@@ -241,7 +241,7 @@ def test_a_variant_changes_how_and_not_what(name: str) -> None:
 def test_plain_computes_the_same_in_its_own_layout(blobs: PackedSet) -> None:
     config = VARIANTS["plain"].config(make_config(OPTIONS))
     spec = make_spec(config, ImageSpec(3, (4, 4), 2, blobs.label_names), blobs.count)
-    usual, plain = (Updates(spec, blobs, CPU, print) for _ in range(2))
+    usual, plain = (Iteration(spec, blobs, CPU, print) for _ in range(2))
     VARIANTS["plain"].place(plain)
     reals = plain.batches.discriminator(0, 8, 2, None).reals
     kernels = [weight for weight in plain.state.D.parameters() if weight.ndim == 4]
@@ -253,7 +253,7 @@ def test_plain_computes_the_same_in_its_own_layout(blobs: PackedSet) -> None:
     terms = []
     for updates in (usual, plain):
         updates.state.images_seen = entry
-        terms.append(updates.iterate(spec.schedule.at(entry)))
+        terms.append(updates(spec.schedule.at(entry)))
     for one, other in zip(*terms, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from progan.config import Config, Options, flatten, make_config, merge
+from progan.data.batches import Batch
 from progan.data.packed import PackedSet
 from progan.preparation.builtin_sets import synthetic
 from progan.runs.resolve import resolve, restrict
-from progan.training.iteration import Updates
-from progan.training.objective import TERM_NAMES, Terms
-from progan.training.optimizer import Optimizer
+from progan.training.iteration import Iteration
+from progan.training.objective import TERM_NAMES, Conditions, Terms
 from progan.training.spec import ImageSpec, make_spec
-from progan.training.step import Whole
+from progan.training.step import Step
 from tiny import OPTIONS
 
 CPU = torch.device("cpu")
@@ -176,14 +176,18 @@ def configuration(tree: dict[str, Any]) -> Config:
 def processes_would_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process without samples knows what the others add up: the parameters in use, and the terms."""
 
-    def reduce(whole: Whole, optimizer: Optimizer, means: Terms) -> Terms:
+    gather = Step._gather
+
+    def gathered(which: Step, batch: Batch, at: Conditions, *rest: Any) -> Terms:
+        means = gather(which, batch, at, *rest)
+        optimizer = which.optimizer
         there = sum(parameter.grad is not None for parameter in optimizer._parameters.values())
-        fading = whole.fade and whole.at.alpha is not None
-        assert len(optimizer.gradients(whole.at.level, fading=fading)) == there
+        fading = at.alpha is not None and which._networks[0].growth == "fade"
+        assert len(optimizer.gradients(at.level, fading=fading)) == there
         assert means.keys() <= set(TERM_NAMES)
         return means
 
-    monkeypatch.setattr(Whole, "reduce", reduce)
+    monkeypatch.setattr(Step, "_gather", gathered)
 
 
 @lru_cache(maxsize=32)
@@ -193,9 +197,9 @@ def _learned(config: Config, pictures: PackedSet) -> dict[str, torch.Tensor]:
     config = resolve(config, packed)
     image = ImageSpec(packed.channels, packed.base_shape, packed.max_level, packed.label_names)
     spec = make_spec(config, image, len(packed.indices(config.data.part)))
-    updates = Updates(spec, packed, CPU, print)
+    updates = Iteration(spec, packed, CPU, print)
     for _ in range(ITERATIONS):
-        updates.iterate(spec.schedule.at(updates.state.images_seen))
+        updates(spec.schedule.at(updates.state.images_seen))
     networks = ("G/", "D/", "G_ema/")
     return {name: value for name, value in updates.state.tensors().items() if name.startswith(networks)}
 

@@ -16,7 +16,7 @@ from progan.preparation.builtin_sets import synthetic
 from progan.runs.checks import Prepared, check
 from progan.runs.reporter import Reporter
 from progan.system.signals import StopRequest
-from progan.training.iteration import Updates
+from progan.training.iteration import Iteration
 from progan.training.precision import settings
 from progan.training.schedule import Schedule
 
@@ -92,7 +92,7 @@ def test_a_step_at_every_level(name: str, pictures: PackedSet, tmp_path: Path) -
     assert spec.image.resolution(spec.image.max_level) == (side, side)
     said: list[str] = []
     with settings(spec.config.run, prepared.device):
-        updates = Updates(spec, prepared.packed, prepared.device, said.append)
+        updates = Iteration(spec, prepared.packed, prepared.device, said.append)
         for level in range(spec.image.max_level + 1):
             phase = next(phase for phase in spec.schedule.phases if phase.level == level)
             assert phase.kind == (spec.config.schedule.growth if level else "stabilise")
@@ -100,7 +100,7 @@ def test_a_step_at_every_level(name: str, pictures: PackedSet, tmp_path: Path) -
             networks = {"G": updates.state.G, "D": updates.state.D, "G_ema": updates.state.G_ema}
             before = {key: [p.detach().clone() for p in net.parameters()] for key, net in networks.items()}
             point = spec.schedule.at(updates.state.images_seen)
-            terms = {key: float(value) for part in updates.iterate(point) for key, value in part.items()}
+            terms = {key: float(value) for part in updates(point) for key, value in part.items()}
             assert {"D/adversarial", "G/adversarial"} <= set(terms)
             penalties = {"D/gp", "D/r1", "D/r2", "D/drift"} & set(terms)
             assert penalties == PENALTIES.get(name, WGAN_GP)

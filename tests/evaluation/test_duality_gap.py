@@ -30,10 +30,11 @@ from progan.runs.monitors import GapWatch
 from progan.runs.resolve import resolve
 from progan.runs.run import resume, train
 from progan.runs.run_folder import RunFolder
-from progan.training.iteration import Updates
-from progan.training.optimizer import Optimizer
+from progan.training import gradients
+from progan.training.iteration import Iteration
 from progan.training.spec import ImageSpec, make_spec
 from progan.training.state import TrainState
+from progan.training.step import Step
 from tiny import OPTIONS, TOTAL, Listener, last_tensors, options, require_equal
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
@@ -262,17 +263,16 @@ def test_copies_that_overflow_float16(split: PackedSet, monkeypatch: pytest.Monk
     enough = {**QUICK, "gap_steps": 60}  # the scale is halved 40 times, from 2^16 to 2^-24
     config, state = begun(split, monitor=enough, run={"precision": "float16"})
 
-    def overflow(networks: Any, optimizer: Optimizer, *_: object) -> dict[str, torch.Tensor]:
-        network = next(network for network in networks if type(network).__name__ == copied)
-        for parameter in network.parameters():
-            parameter.grad = torch.full_like(parameter, torch.inf)
-        optimizer.backward(torch.zeros((), requires_grad=True))
-        optimizer.step(0.001)
+    def overflow(which: Step, *_: object) -> dict[str, torch.Tensor]:
+        if which._trained != copied[0]:
+            return {}
+        network = which._networks[0 if copied == "Generator" else 1]
+        assert float(which.optimizer.scale) > 0
+        which.optimizer.add({name: torch.full_like(p, torch.inf) for name, p in network.named_parameters()})
+        which.optimizer.step(0.001)
         return {}
 
-    for name in ("Discriminator", "Generator"):
-        step = f"progan.evaluation.duality_gap.{name.lower()}_step"
-        monkeypatch.setattr(step, overflow if name == copied else lambda *_: {})
+    monkeypatch.setattr(Step, "__call__", overflow)
     with pytest.raises(DivergenceError, match=rf"a copy of {copied} overflow float16 .*gap_lr") as caught:
         DualityGap(config, split, CPU).measure(state)
     assert "checkpoint" not in str(caught.value)
@@ -299,7 +299,7 @@ def test_no_memory_for_updates_of_copies(
 
     config, state = begun(split)
     said: list[str] = []
-    monkeypatch.setattr(f"progan.evaluation.duality_gap.{copied}_step", full)
+    monkeypatch.setitem(gradients.STAGES, "D" if copied == "discriminator" else "G", full)
     with pytest.raises(
         ConfigError, match=r"^memory does not hold a second copy .* out of memory\)"
     ) as caught:
@@ -526,7 +526,7 @@ class TestEvaluate:
         assert found.about["images"]["images_seen"] < last_tensors(run)[0].images_seen
 
 
-def small_game(pictures: PackedSet, factor: float) -> tuple[Updates, DualityGap]:
+def small_game(pictures: PackedSet, factor: float) -> tuple[Iteration, DualityGap]:
     """Return a logistic game of tiny networks that comes to rest, or not with a larger factor."""
     sizes, rate = {"fmap_base": 32, "fmap_max": 8}, 0.003 * factor
     tree = {
@@ -539,14 +539,14 @@ def small_game(pictures: PackedSet, factor: float) -> tuple[Updates, DualityGap]
     }
     config = resolve(make_config(tree), pictures)
     image = ImageSpec(pictures.channels, pictures.base_shape, pictures.max_level)
-    updates = Updates(make_spec(config, image, 300), pictures, CPU, print)
+    updates = Iteration(make_spec(config, image, 300), pictures, CPU, print)
     return updates, DualityGap(config, pictures, CPU)
 
 
-def gap_at(clock: int, updates: Updates, gap: DualityGap) -> float:
+def gap_at(clock: int, updates: Iteration, gap: DualityGap) -> float:
     """Train up to a clock and measure."""
     while updates.state.images_seen < clock:
-        updates.iterate(updates.spec.schedule.at(updates.state.images_seen))
+        updates(updates.spec.schedule.at(updates.state.images_seen))
     found = gap.measure(updates.state)
     assert found is not None
     return found.gap

@@ -29,7 +29,7 @@ from progan.runs import logs
 from progan.runs.checkpointing import Saver
 from progan.runs.loop import Trainer
 from progan.system import files, tensor_file
-from progan.training.iteration import Updates
+from progan.training.iteration import Iteration
 
 CLOCKS = struct.Struct("qqq")
 CAPABILITIES = 0x20080522
@@ -149,7 +149,7 @@ def _before_and_after(owner: Any, name: str, reach: Callable[[], None]) -> None:
 def _install(hooks: _Hooks) -> None:
     """Place the hooks in this process."""
     library: Any = tensor_file  # where save_file is found by its user
-    save_file, enter, save, iterate = library.save_file, Updates._enter, Saver.save, Trainer._iterate
+    save_file, enter, save, iterate = library.save_file, Iteration._enter, Saver.save, Trainer._iterate
 
     def write(tensors: Any, path: Any, metadata: Any = None) -> None:
         hooks.reach("tensors")
@@ -159,7 +159,7 @@ def _install(hooks: _Hooks) -> None:
             raise OSError(hooks.errno, os.strerror(hooks.errno))
         save_file(tensors, path, metadata=metadata)
 
-    def grow(self: Updates, point: Any) -> None:
+    def grow(self: Iteration, point: Any) -> None:
         if point.level > self.state.G.level or point.phase.name != self.state.phase:
             hooks.reach("growth")
         enter(self, point)
@@ -173,7 +173,7 @@ def _install(hooks: _Hooks) -> None:
         hooks.tell(self.state.images_seen)
 
     library.save_file = write
-    Updates._enter = grow  # type: ignore[method-assign]
+    Iteration._enter = grow  # type: ignore[method-assign]
     Saver.save = begin  # type: ignore[method-assign]
     Trainer._iterate = count  # type: ignore[method-assign]
     _before_and_after(files, "_sync", lambda: hooks.reach("checkpoint"))

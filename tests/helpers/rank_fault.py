@@ -22,7 +22,6 @@ from progan.data.batches import Batches
 from progan.errors import DataError
 from progan.models import morph
 from progan.system import tensor_file
-from progan.training import iteration
 
 COUNTS: Counter[str] = Counter()
 
@@ -65,7 +64,7 @@ def start() -> None:
     faults = sys.argv[2:middle]
     replace: dict[str, tuple[Any, str]] = {
         "batch": (Batches, "discriminator"),
-        "step": (iteration, "generator_step"),
+        "step": (Batches, "generator"),
         "growth": (morph, "grow"),
         "checkpoint": (tensor_file, "save_file"),
     }

@@ -31,15 +31,12 @@ from progan.distributed.ranks import ALONE, Ranks, join
 from progan.runs import resolve
 from progan.runs import run as training
 from progan.training import iteration
-from progan.training.acceleration import Functions
-from progan.training.gradients import EagerGradients
-from progan.training.objective import discriminator_stages, generator_stages
 from progan.training.spec import ImageSpec, make_spec
 from tiny import environment, options
 
 POLICY = ["color", "translation", "cutout"]
 PLAIN, NO_GROUPS, ONE_GROUP = "wgan, gp, drift, labels, fade", "no stddev", "a group of all"
-PAIRS = "pairs, two features, adamw, one-sided gp, gradients as functions"
+PAIRS = "pairs, two features, adamw, one-sided gp"
 CASES: dict[str, dict[str, Any]] = {
     PLAIN: {},
     "micro-batches": {"run": {"micro_batch": 4}},
@@ -117,20 +114,14 @@ def train(
     config = resolve.resolve(make_config(tree, merge(CASES[case], changes)), packed)
     with float64():
         spec = make_spec(config, ImageSpec(3, (4, 4), 2, packed.label_names), packed.count)
-        made = iteration.Updates(spec, packed, CPU, lambda _: None, ranks)
+        made = iteration.Iteration(spec, packed, CPU, lambda _: None, ranks)
         made.batches.dtype = torch.float64
-        if "functions" in case:
-            networks = made.state.G, made.state.D
-            made._acceleration._chosen = Functions(
-                EagerGradients(networks, "D", config, discriminator_stages),
-                EagerGradients(networks, "G", config, generator_stages),
-            )
         result: dict[str, torch.Tensor] = {}
         levels = set()
         for i in range(ITERATIONS):
             point = spec.schedule.at(made.state.images_seen)
             levels.add(point.level)
-            for k, terms in enumerate(made.iterate(point)):
+            for k, terms in enumerate(made(point)):
                 result |= {f"{i}.{k} {name}": value for name, value in terms.items()}
     assert levels == {0, 1}
     return result | made.state.tensors()

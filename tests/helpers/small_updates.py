@@ -9,7 +9,7 @@ from torch import Tensor
 
 from progan.config import make_config
 from progan.data.packed import PackedSet
-from progan.training.iteration import Updates
+from progan.training.iteration import Iteration
 from progan.training.spec import ImageSpec, Spec, make_spec
 from tiny import options
 
@@ -26,13 +26,13 @@ def spec_of(blobs: PackedSet, **branches: Any) -> Spec:
     return make_spec(config, image, blobs.count)
 
 
-def run(blobs: PackedSet, iterations: int, said: list[str] | None = None, **branches: Any) -> Updates:
+def run(blobs: PackedSet, iterations: int, said: list[str] | None = None, **branches: Any) -> Iteration:
     spec = spec_of(blobs, **branches)
-    updates = Updates(spec, blobs, CPU, (said if said is not None else []).append)
+    updates = Iteration(spec, blobs, CPU, (said if said is not None else []).append)
     for _ in range(iterations):
-        updates.iterate(spec.schedule.at(updates.state.images_seen))
+        updates(spec.schedule.at(updates.state.images_seen))
     return updates
 
 
-def weights(updates: Updates) -> dict[str, Tensor]:
+def weights(updates: Iteration) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in updates.state.tensors().items()}

@@ -27,7 +27,7 @@ from progan.models.weights import FORMAT, save
 from progan.runs.logs import read_stats
 from progan.runs.run_folder import RunFolder
 from progan.system import tensor_file
-from progan.training.iteration import Updates
+from progan.training.iteration import Iteration
 from progan.training.spec import ImageSpec, make_spec
 from tiny import Listener, last_tensors, options, require_equal
 
@@ -237,10 +237,10 @@ def test_files_from_before_there_was_a_choice(tmp_path: Path) -> None:
     assert load_network(tmp_path / "G.safetensors").growth == "fade"
 
 
-def updates_of(blobs: PackedSet, tree: dict[str, Any]) -> Updates:
+def updates_of(blobs: PackedSet, tree: dict[str, Any]) -> Iteration:
     config = make_config(make_tree(tree))
     spec = make_spec(config, ImageSpec(3, (4, 4), 2, blobs.label_names), blobs.count)
-    return Updates(spec, blobs, torch.device("cpu"), print)
+    return Iteration(spec, blobs, torch.device("cpu"), print)
 
 
 def test_training_grows_all_three_networks(blobs: PackedSet) -> None:
@@ -256,7 +256,7 @@ def test_training_grows_all_three_networks(blobs: PackedSet) -> None:
         before = [G(z, labels, level=0) for G in (state.G, state.G_ema)]
         judged = state.D(downscale2d(images), labels, level=0)[0]
     while state.images_seen < 80:
-        updates.iterate(updates.spec.schedule.at(state.images_seen))
+        updates(updates.spec.schedule.at(state.images_seen))
     assert (state.G.level, state.D.level, state.G_ema.level) == (1, 1, 1)
     assert state.G.alpha < 1e-4
     with torch.no_grad():
@@ -325,9 +325,9 @@ def test_micro_batches_and_whole_batches_agree(blobs: PackedSet) -> None:
         tree = make_tree({"schedule": MORPH, "run": {"micro_batch": micro_batch} if micro_batch else {}})
         config = make_config(tree)
         spec = make_spec(config, ImageSpec(3, (4, 4), 2, blobs.label_names), blobs.count)
-        updates = Updates(spec, blobs, torch.device("cpu"), print)
+        updates = Iteration(spec, blobs, torch.device("cpu"), print)
         for _ in range(8):
-            terms = updates.iterate(spec.schedule.at(updates.state.images_seen))
+            terms = updates(spec.schedule.at(updates.state.images_seen))
         assert updates.state.G.level == 1
         results.append({name: value for part in terms for name, value in part.items()})
     for name, value in results[0].items():
@@ -345,6 +345,6 @@ def test_reals_are_not_blended(blobs: PackedSet) -> None:
         return original(clock, n, level, alpha)
 
     batches.discriminator = watch  # type: ignore[method-assign]
-    updates.iterate(updates.spec.schedule.at(56))
+    updates(updates.spec.schedule.at(56))
     assert updates.spec.schedule.at(56).growing
     assert seen == [None]

@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.hooks import RemovableHandle
 
 import progan
 from progan.cli.app import main
@@ -181,24 +182,26 @@ class Poison:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, what: str, times: int = 1) -> None:
         self._at, self._what, self._times, self.clock = at, what, times, 0
-        monkeypatch.setattr(iteration, "discriminator_step", self)
-        enter = iteration.Updates._enter
+        self._update = step.Step.__call__
+        monkeypatch.setattr(step.Step, "__call__", lambda which, *rest: self.update(which, *rest))
+        enter = iteration.Iteration._enter
 
-        def note(which: iteration.Updates, point: Point) -> None:
+        def note(which: iteration.Iteration, point: Point) -> None:
             self.clock = which.state.images_seen
             enter(which, point)
 
-        monkeypatch.setattr(iteration.Updates, "_enter", note)
+        monkeypatch.setattr(iteration.Iteration, "_enter", note)
 
-    def __call__(self, networks: Any, optimizer: Optimizer, *rest: Any) -> Any:
-        now = self.clock == self._at and self._times > 0
+    def update(self, which: step.Step, *rest: Any) -> Any:
+        of_d, weight = which._trained == "D", which._networks[1].get_parameter("conv.weight")
+        now = of_d and self.clock == self._at and self._times > 0
         if now and self._what == "weight":
-            networks[1].conv.weight.data[0] = math.inf
+            weight.data[0] = math.inf
         if now and self._what == "gradient":
-            networks[1].conv.weight.register_hook(lambda gradient: gradient * math.nan)
-        terms = step.discriminator_step(networks, optimizer, *rest)
+            hook: RemovableHandle = weight.register_hook(lambda slope: slope * math.nan)  # type: ignore[no-untyped-call]
+        terms = self._update(which, *rest)
         if now and self._what == "gradient":
-            networks[1].conv.weight._backward_hooks.clear()
+            hook.remove()
         if now and self._what == "loss":
             terms["loss"] = terms["loss"] * math.nan
         self._times -= now
@@ -242,7 +245,7 @@ def test_what_is_not_finite_stops_before_it_is_saved(
 
 def as_on_a_gpu(which: loop.Trainer, point: Point) -> None:
     clock = which.state.images_seen
-    for terms in which.updates.iterate(point):
+    for terms in which.updates(point):
         which._interval.add(clock, terms)
 
 
@@ -598,15 +601,15 @@ def test_training_waits_for_a_disk_that_is_too_slow(
     blobs: PackedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With an interval of no time nothing is trained that is in no checkpoint."""
-    iterate, run = iteration.Updates.iterate, tmp_path / "run"
+    iterate, run = iteration.Iteration.__call__, tmp_path / "run"
 
-    def iterate_(which: iteration.Updates, point: Point) -> Any:
+    def iterate_(which: iteration.Iteration, point: Point) -> Any:
         newest = [int(path.stem) for path in checkpoint.paths(run / "checkpoints")][-1:]
         found.append((which.state.images_seen, *newest))
         return iterate(which, point)
 
     found: list[tuple[int, ...]] = []
-    monkeypatch.setattr(iteration.Updates, "iterate", iterate_)
+    monkeypatch.setattr(iteration.Iteration, "__call__", iterate_)
     train(blobs, run, schedule={"total_kimg": 0.08}, run={"checkpoint_minutes": 0})
     assert found == [(0,), (16, 16), (32, 32), (48, 48), (64, 64), (72, 72)]
 

@@ -32,7 +32,7 @@ from progan.runs.logs import read_stats
 from progan.runs.reporter import Reporter
 from progan.runs.run_folder import RunFolder
 from progan.runs.sample_grid import grid_shape
-from progan.training import iteration, step
+from progan.training import step
 from progan.training.schedule import Point
 from tiny import TOTAL, Listener, last_tensors, options, require_equal
 
@@ -375,16 +375,16 @@ def test_divergence_stops_and_keeps_the_last_checkpoint(
     blobs: PackedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    def poisoned(networks: Any, *rest: Any) -> Any:
-        if state["calls"] == 10:
-            networks[0].dense_bias.data[0] = float("nan")
+    def poisoned(which: step.Step, *rest: Any) -> Any:
+        if state["calls"] == 20:  # the eleventh of D
+            which._networks[0].get_parameter("dense_bias").data[0] = float("nan")
         state["calls"] += 1
-        return step.discriminator_step(networks, *rest)
+        return update(which, *rest)
 
-    state = {"calls": 0}
+    state, update = {"calls": 0}, step.Step.__call__
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(iteration, "discriminator_step", poisoned)
+        patch.setattr(step.Step, "__call__", poisoned)
         with pytest.raises(DivergenceError, match=r"D/fake_score.* became NaN or infinite") as caught:
             train(blobs, run, run={"checkpoint_minutes": 0, "keep_checkpoints": 2})
     assert f"progan train --resume {run}" in str(caught.value)

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from progan.data.batches import GeneratorBatch
+from progan.data.batches import Batch, GeneratorBatch
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
 from progan.training import acceleration, iteration
 from progan.training.acceleration import Acceleration, Moment, pays
 from progan.training.cuda_graphs import CudaCapture, RecordedGradients, Shelf
 from progan.training.gradients import Found
-from progan.training.iteration import Updates
+from progan.training.iteration import Iteration
 from progan.training.objective import Conditions
 from progan.training.schedule import Phase, Point
 from small_updates import SMOOTH, run, spec_of, weights
@@ -131,18 +131,29 @@ def test_where_memory_holds_no_recording_batches_stay_whole(
     assert len(said) == len(set(said)), "once for both networks"
 
 
+def once(*arguments: Any) -> Callable[..., Found]:
+    """Return what records, as a function that returns what it finds of a whole batch."""
+    recorded = RecordedGradients(*arguments)
+
+    def call(batch: Batch, at: Conditions, n: int) -> Found:
+        [found] = recorded(batch, at, n)
+        return found
+
+    return call
+
+
 def test_recordings_make_room_for_what_is_computed_plainly() -> None:
     """Before batches are halved, the memory of recordings is given back."""
     shelf, said, refused = Shelf(), list[str](), list[int]()
 
-    def function(batch: Any, *_: Any) -> Found:
+    def function(batch: Any, *_: Any) -> list[Found]:
         if len(batch) > 2 and shelf.recordings:
             refused.append(len(batch))
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return {"weight": batch.latents.sum() + 1}, {}
+        return [({"weight": batch.latents.sum() + 1}, {})]
 
     tape = Tape()
-    recorded: RecordedGradients[Any] = RecordedGradients(function, tape, said.append, shelf)
+    recorded = once(function, tape, said.append, shelf)
     recorded(batch_of(), Conditions(level=0), 2)
     assert len(shelf.recordings) == 1
     assert recorded(batch_of(4), Conditions(level=0), 4)[0]["weight"] == 1
@@ -155,20 +166,20 @@ def test_recordings_make_room_for_what_is_computed_plainly() -> None:
 
 
 def test_running_out_of_memory_is_not_hidden() -> None:
-    def function(*_: Any) -> Found:
+    def function(*_: Any) -> list[Found]:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    recorded: RecordedGradients[Any] = RecordedGradients(function, Tape(), print, Shelf())
+    recorded = once(function, Tape(), print, Shelf())
     with pytest.raises(torch.OutOfMemoryError):
         recorded(batch_of(), Conditions(level=0), 2)
 
 
 def test_recordings_of_a_phase_go_together() -> None:
-    def function(*_: Any) -> Found:
-        return {"weight": torch.ones(1)}, {}
+    def function(*_: Any) -> list[Found]:
+        return [({"weight": torch.ones(1)}, {})]
 
     shelf = Shelf()
-    first, second = (RecordedGradients[Any](function, Tape(), print, shelf) for _ in range(2))
+    first, second = (once(function, Tape(), print, shelf) for _ in range(2))
     for recorded in (first, second):
         recorded(batch_of(), Conditions(level=0), 2)
     assert len(shelf.recordings) == 2
@@ -180,12 +191,10 @@ def test_a_recording_of_nothing_is_not_used() -> None:
     """As of a device that is not the one that computes: its tensors hold the right values once."""
     said: list[str] = []
 
-    def function(*_: Any) -> Found:
-        return {"weight": torch.ones(1)}, {}
+    def function(*_: Any) -> list[Found]:
+        return [({"weight": torch.ones(1)}, {})]
 
-    recorded: RecordedGradients[Any] = RecordedGradients(
-        function, lambda f: (f(), lambda: None), said.append, Shelf()
-    )
+    recorded = once(function, lambda f: (f(), lambda: None), said.append, Shelf())
     for _ in range(2):
         assert recorded(batch_of(), Conditions(level=0), 2)[0]["weight"] == 1
     assert "its gradients differ by nan" in said[0]
@@ -194,10 +203,10 @@ def test_a_recording_of_nothing_is_not_used() -> None:
 def test_what_is_not_finite_is_not_recorded() -> None:
     tape, slope = Tape(), torch.tensor(torch.inf)
 
-    def function(*_: Any) -> Found:
-        return {"weight": slope.clone()}, {"loss": torch.ones(2)}
+    def function(*_: Any) -> list[Found]:
+        return [({"weight": slope.clone()}, {"loss": torch.ones(2)})]
 
-    recorded: RecordedGradients[Any] = RecordedGradients(function, tape, print, Shelf())
+    recorded = once(function, tape, print, Shelf())
     batch, at = batch_of(), Conditions(level=0)
     assert recorded(batch, at, 2)[0]["weight"] == torch.inf
     assert tape.recorded == 0
@@ -222,7 +231,7 @@ class Chosen:
 
     def __init__(self, blobs: PackedSet, monkeypatch: pytest.MonkeyPatch, seconds: float, **run: Any) -> None:
         spec = spec_of(blobs, run=run)
-        state = Updates(spec, blobs, torch.device("cpu"), print).state
+        state = Iteration(spec, blobs, torch.device("cpu"), print).state
         monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
         self.now, self._seconds, self.said = 0.0, seconds, list[str]()
         self.acceleration = Acceleration(
@@ -275,10 +284,10 @@ def test_without_a_compiler_auto_goes_on(blobs: PackedSet, monkeypatch: pytest.M
 
 def test_on_a_cpu_nothing_is_chosen(blobs: PackedSet) -> None:
     spec = spec_of(blobs)
-    made = Updates(spec, blobs, torch.device("cpu"), print)
+    made = Iteration(spec, blobs, torch.device("cpu"), print)
     point = spec.schedule.at(0)
     chosen = Acceleration((made.state.G, made.state.D), spec.config, torch.device("cpu"), print)
-    assert all(chosen.functions(point, 0) == acceleration.Functions() for _ in range(Moment.COMPILED))
+    assert len({id(chosen.functions(point, 0)) for _ in range(Moment.COMPILED)}) == 1
 
 
 def test_what_cannot_be_compiled_is_computed_plainly(
@@ -286,24 +295,25 @@ def test_what_cannot_be_compiled_is_computed_plainly(
 ) -> None:
     """The check of the compiler may pass where the updates themselves do not compile."""
     spec = spec_of(blobs)
-    made = Updates(spec, blobs, torch.device("cpu"), print)
+    made = Iteration(spec, blobs, torch.device("cpu"), print)
     said: list[str] = []
     chosen = Acceleration((made.state.G, made.state.D), spec.config, torch.device("cpu"), said.append)
 
-    def fail(*_: Any) -> Found:
+    def fail(*_: Any) -> list[Found]:
         raise RuntimeError("BackendCompilerFailed: no such thing\nlong trace")
 
-    careful = chosen._careful(fail, lambda *_: ({}, {"loss": torch.full((2,), 3.0)}))
+    careful = chosen._careful(fail, lambda *_: [({}, {"loss": torch.full((2,), 3.0)})])
     for _ in range(2):
-        assert careful(batch_of(), Conditions(level=0), 2)[1]["loss"][0] == 3
+        [(_, terms)] = careful(batch_of(), Conditions(level=0), 2)
+        assert terms["loss"][0] == 3
     assert said == ["going on without compiling: BackendCompilerFailed: no such thing"]
 
 
 def on_cuda(blobs: PackedSet, **run: Any) -> dict[str, Tensor]:
     spec = spec_of(blobs, **{**BRANCHES, "run": {"precision": "float32", **run}})
-    made = Updates(spec, blobs, CUDA, print)
+    made = Iteration(spec, blobs, CUDA, print)
     for _ in range(12):
-        made.iterate(spec.schedule.at(made.state.images_seen))
+        made(spec.schedule.at(made.state.images_seen))
     return {name: value.cpu() for name, value in weights(made).items()}
 
 

@@ -56,7 +56,10 @@ def trained(kind: Precision, steps: int = 4) -> tuple[Tensor, Tensor]:
                 (network(mixed) * optimizer.scale).sum(), mixed, create_graph=True
             )
         norms = (slopes.float() / optimizer.scale).flatten(1).norm(dim=1)
-        optimizer.backward((scores + 10 * (norms - 1).square()).mean())
+        loss = (scores + 10 * (norms - 1).square()).mean() * optimizer.scale
+        parameters = dict(network.named_parameters())
+        slope = torch.autograd.grad(loss, list(parameters.values()))
+        optimizer.add(dict(zip(parameters, slope, strict=True)))
         assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in network.parameters())
         made += optimizer.step(1.0)
     return before, nn.utils.parameters_to_vector(network.parameters()).detach()

@@ -11,11 +11,14 @@ from progan.config import make_config, merge
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
 from progan.runs import checks
-from progan.training import objective, step
-from progan.training.iteration import Updates
+from progan.training import gradients, objective
+from progan.training.gradients import Trained
+from progan.training.iteration import Iteration
 from progan.training.objective import Stage
 from progan.training.step import PartSizes
 from small_updates import CPU, SMOOTH, run, spec_of, weights
+
+STAGES_OF = dict(gradients.STAGES)
 
 
 class SmallMemory:
@@ -23,8 +26,8 @@ class SmallMemory:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, holds: int) -> None:
         self.holds, self.attempts = holds, list[int]()
-        for name in ("discriminator_stages", "generator_stages"):
-            monkeypatch.setattr(step, name, self.limited(getattr(objective, name)))
+        for name, stages in STAGES_OF.items():
+            monkeypatch.setitem(gradients.STAGES, name, self.limited(stages))
 
     def limited(self, stages: Any) -> Any:
         def limited(G: Any, D: Any, batch: Any, *rest: Any) -> list[Stage]:
@@ -92,10 +95,10 @@ def test_running_out_in_a_later_part_repeats_the_whole_step(
         "run": {"micro_batch": 8},
     }
     whole = weights(run(blobs, 3, **small))
-    calls = {"discriminator_stages": 0, "generator_stages": 0}
+    calls = {"D": 0, "G": 0}
 
-    def failing_once(name: str, at: int) -> Any:
-        stages = getattr(objective, name)
+    def failing_once(name: Trained, at: int) -> Any:
+        stages = STAGES_OF[name]
 
         def limited(*arguments: Any) -> list[Stage]:
             calls[name] += 1
@@ -106,10 +109,10 @@ def test_running_out_in_a_later_part_repeats_the_whole_step(
 
         return limited
 
-    monkeypatch.setattr(step, "discriminator_stages", failing_once("discriminator_stages", 4))
-    monkeypatch.setattr(step, "generator_stages", failing_once("generator_stages", 2))
+    monkeypatch.setitem(gradients.STAGES, "D", failing_once("D", 4))
+    monkeypatch.setitem(gradients.STAGES, "G", failing_once("G", 2))
     parts = weights(run(blobs, 3, **small))
-    assert calls["discriminator_stages"] > 4
+    assert calls["D"] > 4
     for name, value in whole.items():
         if name.startswith(("G/", "D/", "G_ema/")):
             torch.testing.assert_close(parts[name], value, rtol=0, atol=2e-6, msg=name)
@@ -121,7 +124,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(
     def broken(*_: Any) -> list[Stage]:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(step, "discriminator_stages", broken)
+    monkeypatch.setitem(gradients.STAGES, "D", broken)
     with pytest.raises(RuntimeError, match="something else"):
         run(blobs, 1)
 
@@ -137,7 +140,7 @@ def test_the_memory_check_computes_penalties_and_has_moments(
         seen.append((len(stages), at.alpha is not None))
         return stages
 
-    monkeypatch.setattr(step, "discriminator_stages", note)
+    monkeypatch.setitem(gradients.STAGES, "D", note)
     checks.try_largest(spec_of(blobs, loss={"penalty_interval": 16}), blobs, CPU)
     assert seen == [(2, True)] * 2, "of a fade, twice: the second time with Adam's moments"
 
@@ -153,10 +156,10 @@ def test_memory_check(blobs: PackedSet, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_lazy_penalties(blobs: PackedSet) -> None:
     spec = spec_of(blobs, loss={"penalty_interval": 3, "d_steps": 2}, schedule={"stabilise_kimg": 1})
-    updates = Updates(spec, blobs, CPU, print)
+    updates = Iteration(spec, blobs, CPU, print)
     had = []
     for _ in range(6):
-        terms = updates.iterate(spec.schedule.at(updates.state.images_seen))
+        terms = updates(spec.schedule.at(updates.state.images_seen))
         had += ["D/gp" in each for each in terms if "D/loss" in each]
     assert had == [True, False, False] * 4
 
@@ -170,7 +173,7 @@ def test_a_lazy_penalty_is_as_many_times_as_strong() -> None:
 @pytest.mark.parametrize("loss", ["wgan", "least_squares", "logistic", "hinge", "relativistic"])
 def test_terms_of_each_loss(blobs: PackedSet, loss: str) -> None:
     spec = spec_of(blobs, loss={"adversarial": loss})
-    d, g = Updates(spec, blobs, CPU, print).iterate(spec.schedule.at(0))
+    d, g = Iteration(spec, blobs, CPU, print)(spec.schedule.at(0))
     always = {"real_score", "fake_score", "adversarial", "label_real", "label_fake", "loss"}
     if loss not in ("wgan", "relativistic"):
         always.add("real_positive")

@@ -25,7 +25,7 @@ from progan.training.objective import (
 )
 from progan.training.optimizer import Optimizer, update_average
 from progan.training.schedule import Schedule
-from progan.training.step import discriminator_step, generator_step
+from progan.training.step import Step
 
 CASES = [("A", 0.0), ("A", 0.35), ("C", 0.0), ("C", 0.35)]
 CONFIG = make_config({})
@@ -120,13 +120,13 @@ def test_two_whole_iterations(micro_batch: int | None) -> None:
     average, _, _ = networks("C", torch.float64)
     at = Conditions(*at_lod(opt["lod"], top, torch.float64))
     adam = {"beta1": opt["beta1"], "beta2": opt["beta2"], "eps": opt["epsilon"]}
-    config = make_config({"optimizer": adam})
+    config = make_config({"optimizer": adam, "run": {"micro_batch": micro_batch}})
     g_adam, d_adam = Optimizer(G, config.optimizer), Optimizer(D, config.optimizer)
     d_batch, g_batch = batches("C")
     for round_ in (1, 2):
-        discriminator_step((G, D), d_adam, d_batch, at, config, opt["lr"], micro_batch)
+        Step("D", (G, D), d_adam, config)(d_batch, at, opt["lr"])
         update_average(average, G, opt["gs_beta"])
-        generator_step((G, D), g_adam, g_batch, at, config, opt["lr"], micro_batch)
+        Step("G", (G, D), g_adam, config)(g_batch, at, opt["lr"])
         for name, network in (("G", G), ("D", D), ("Gs", average)):
             expected = state_dict(arrays, name, top, f"after_round{round_}/", "/f64")
             ours = network.state_dict()

@@ -165,6 +165,10 @@ class _Shown:
     attempt: int
 
 
+Batch = DiscriminatorBatch | GeneratorBatch
+"""What one update uses."""
+
+
 class Batches:
     """Makes the batches of a run, or what a process computes of them.
 

@@ -15,7 +15,6 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,21 +27,15 @@ from progan.data.batches import Batches, micro_batches
 from progan.data.packed import PackedSet
 from progan.distributed.work_sharing import Deal, Part, Work, alone, in_parts
 from progan.errors import ConfigError, DataError, DivergenceError
-from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.system.randomness import random_generator
 from progan.training.augment import DRAWS
-from progan.training.objective import Conditions, Terms, discriminator_terms
+from progan.training.gradients import Networks, Trained
+from progan.training.objective import Conditions, discriminator_terms
 from progan.training.optimizer import Optimizer
 from progan.training.precision import autocast, needs_loss_scaling
 from progan.training.state import TrainState
-from progan.training.step import (
-    PartSizes,
-    TooLittleMemoryError,
-    discriminator_step,
-    generator_step,
-    is_out_of_memory,
-)
+from progan.training.step import PartSizes, Step, TooLittleMemoryError, is_out_of_memory
 
 NAME = "duality_gap"
 COPIES = "training copies for the duality gap"
@@ -59,11 +52,8 @@ GENTLER = (
 VERSION = 1
 """Raised whenever the definition changes, so that numbers of the old one are not taken for new ones."""
 
-Pair = tuple[Generator, Discriminator]
 Stop = Callable[[], bool]
 Progress = Callable[[int, int], None]
-Step = Callable[[Optimizer, int, int], Terms]
-"""Makes one update, given the optimizer, the number of the update, and the most samples at once."""
 
 
 @dataclass(frozen=True)
@@ -204,79 +194,58 @@ class DualityGap:
         return Work(COPIES, make)
 
     def _minmax(self, state: TrainState, stop: Stop, progress: Progress) -> float:
-        """Return what the worst D reaches, NaN if it was given up."""
-        at, steps = _conditions(state), self._config.monitor.gap_steps
-        worst_D = copy.deepcopy(state.D)
-        answer = self._discriminator_step((state.G, worst_D), at, state.images_seen)
-        if not self._train(worst_D, answer, stop, lambda done: progress(done, 2 * steps)):
-            return math.nan
-        return _finite(self._value((state.G, worst_D), at), "D")
+        """Return what the worst D reaches, NaN if it was given up; it is trained with all of D's loss."""
+        networks = state.G, copy.deepcopy(state.D)
+        return self._worst("D", networks, state, stop, progress, done=0)
 
     def _maxmin(self, state: TrainState, stop: Stop, progress: Progress) -> float:
-        """Return what the worst G leaves, NaN if it was given up."""
-        at, steps = _conditions(state), self._config.monitor.gap_steps
-        worst_G = copy.deepcopy(state.G)
-        answer = self._generator_step((worst_G, state.D), at, state.images_seen)
-        if not self._train(worst_G, answer, stop, lambda done: progress(steps + done, 2 * steps)):
-            return math.nan
-        return _finite(self._value((worst_G, state.D), at), "G")
+        """Return what the worst G leaves, NaN if it was given up.
 
-    def _train(
-        self, network: Generator | Discriminator, step: Step, stop: Stop, progress: Callable[[int], None]
-    ) -> bool:
-        """Train a copy; returns whether that came to its end.
+        Its labels, and the partners of a relativistic loss, are those of validation pictures.
+        """
+        networks = copy.deepcopy(state.G), state.D
+        return self._worst("G", networks, state, stop, progress, done=self._config.monitor.gap_steps)
+
+    def _worst(
+        self,
+        trained: Trained,
+        networks: Networks,
+        state: TrainState,
+        stop: Stop,
+        progress: Progress,
+        done: int,
+    ) -> float:
+        """Train a copy on the validation part, and return what it reaches, NaN if it was given up.
 
         Raises:
             DivergenceError: if its gradients overflow float16 at every loss scale.
         """
-        monitor, level = self._config.monitor, network.level
+        at, clock, monitor = _conditions(state), state.images_seen, self._config.monitor
+        config, batches = self._batches(networks[0], "validation", f"worst {trained}", clock)
         options = OptimizerOptions(beta1=monitor.gap_beta1, beta2=monitor.gap_beta2)
-        scaling = needs_loss_scaling(self._config.run.precision)
-        optimizer = Optimizer(network, options, loss_scaling=scaling)
-        n = per_level(self._config.schedule.batch_size, level)
+        copied = networks[1] if trained == "D" else networks[0]
+        optimizer = Optimizer(copied, options, loss_scaling=needs_loss_scaling(config.run.precision))
+        step = Step(trained, networks, optimizer, config, self._parts)
+        draw = batches.discriminator if trained == "D" else batches.generator
+        n, faded = per_level(config.schedule.batch_size, at.level), _faded(networks[0], at)
         for k in range(monitor.gap_steps):
             if stop():
-                return False
+                return math.nan
+            due = trained == "D" and k % config.loss.penalty_interval == 0
+            batch = draw(k * n, n, at.level, faded)
             try:
-                self._parts.fit(partial(step, optimizer, k), optimizer, level, n)
+                step(batch, replace(at, penalize=due), monitor.gap_lr)
             except DivergenceError:  # its advice is for the run, which is well
                 raise DivergenceError(
                     f"the duality gap cannot be measured: the gradients of a copy of "
-                    f"{type(network).__name__} overflow float16 after {k} updates, however small the loss is "
+                    f"{type(copied).__name__} overflow float16 after {k} updates, however small the loss is "
                     f"scaled; {GENTLER}"
                 ) from None
-            progress(k + 1)
-        return True
-
-    def _discriminator_step(self, networks: Pair, at: Conditions, clock: int) -> Step:
-        """Return what updates D, with all of its loss, on the validation part."""
-        config, batches = self._batches(networks[0], "validation", "worst D", clock)
-        n, faded = per_level(config.schedule.batch_size, at.level), _faded(networks[0], at)
-
-        def step(optimizer: Optimizer, k: int, largest: int) -> Terms:
-            due = k % config.loss.penalty_interval == 0
-            here = replace(at, penalize=due, scale=optimizer.scale)
-            batch = batches.discriminator(k * n, n, at.level, faded)
-            return discriminator_step(
-                networks, optimizer, batch, here, config, config.monitor.gap_lr, largest
-            )
-
-        return step
-
-    def _generator_step(self, networks: Pair, at: Conditions, clock: int) -> Step:
-        """Return what updates G; its labels, and the partners of a relativistic loss, are validation ones."""
-        config, batches = self._batches(networks[0], "validation", "worst G", clock)
-        n, faded = per_level(config.schedule.batch_size, at.level), _faded(networks[0], at)
-
-        def step(optimizer: Optimizer, k: int, largest: int) -> Terms:
-            here = replace(at, scale=optimizer.scale)
-            batch = batches.generator(k * n, n, at.level, faded)
-            return generator_step(networks, optimizer, batch, here, config, config.monitor.gap_lr, largest)
-
-        return step
+            progress(done + k + 1, 2 * monitor.gap_steps)
+        return _finite(self._value(networks, at), trained)
 
     @torch.no_grad()
-    def _value(self, networks: Pair, at: Conditions) -> float:
+    def _value(self, networks: Networks, at: Conditions) -> float:
         """Return M(G, D) on the test part."""
         config, batches = self._batches(networks[0], "test", "value", 0)
         n, count = per_level(config.schedule.batch_size, at.level), self.count(at.level)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from statistics import median
 
 import torch
-from torch import nn
 
-from progan.config import Config, per_level
-from progan.data.batches import DiscriminatorBatch, GeneratorBatch
+from progan.data.batches import Batch
 from progan.performance.peak_rates import seconds
 from progan.training.gradients import Trained, used_parameters
-from progan.training.iteration import Updates
+from progan.training.iteration import Iteration
 from progan.training.objective import Conditions
-from progan.training.optimizer import Optimizer, update_average
+from progan.training.optimizer import update_average
 from progan.training.schedule import Point
-from progan.training.step import discriminator_step, generator_step
 
 
 @dataclass(frozen=True)
@@ -56,18 +54,18 @@ class _Times:
     average: float
 
 
-def measure_parts(updates: Updates, point: Point, rounds: int) -> Parts:
-    """Measure the parts of an iteration, which computes gradients as the last one did.
+def measure_parts(iteration: Iteration, point: Point, rounds: int) -> Parts:
+    """Measure the parts of an iteration, which finds gradients as the last one did.
 
     Args:
-        updates: What has made an iteration at this point.
+        iteration: What has made an iteration at this point.
         point: Where the schedule stands.
         rounds: How often; medians count.
     """
-    timer = _Timer(updates, point)
+    timer = _Timer(iteration, point)
     timer.take()  # what is done for the first time is recorded or compiled
     times = [timer.take() for _ in range(rounds)]
-    loss = updates.spec.config.loss
+    loss = iteration.spec.config.loss
 
     def d_part(each: _Times) -> float:
         return loss.d_steps * (each.d_plain - each.d_adam)
@@ -89,76 +87,53 @@ def measure_parts(updates: Updates, point: Point, rounds: int) -> Parts:
 class _Timer:
     """Calls the parts of an iteration one by one."""
 
-    def __init__(self, updates: Updates, point: Point) -> None:
-        self._updates, self._point = updates, point
-        self._config: Config = updates.spec.config
-        self._device = updates.batches.device
-        parts = self._config.run.micro_batch
-        self._largest = None if parts is None else per_level(parts, point.level)
+    def __init__(self, iteration: Iteration, point: Point) -> None:
+        self._iteration, self._point = iteration, point
+        self._loss, self._device = iteration.spec.config.loss, iteration.batches.device
 
     def take(self) -> _Times:
         """Measure each part once."""
-        config, state = self._config, self._updates.state
-        loss = config.loss
+        loss, state = self._loss, self._iteration.state
         penalties = loss.gp_lambda + loss.r1_gamma + loss.r2_gamma > 0
-        load = seconds(self._load_all, self._device)
-        d_batch, g_batch = self._load()
-        d_plain = self._d_step(d_batch, penalize=False)
+        load = self._seconds(self._load)
+        d_plain = self._update("D", penalize=False)
         return _Times(
             load=load,
             d_plain=d_plain,
-            d_penalized=self._d_step(d_batch, penalize=True) if penalties else d_plain,
-            g=self._g_step(g_batch),
-            d_adam=self._adam("D", state.d_optimizer),
-            g_adam=self._adam("G", state.g_optimizer),
-            average=seconds(lambda: update_average(state.G_ema, state.G, 0.999), self._device),
+            d_penalized=self._update("D", penalize=True) if penalties else d_plain,
+            g=self._update("G", penalize=False),
+            d_adam=self._adam("D"),
+            g_adam=self._adam("G"),
+            average=self._seconds(lambda: update_average(state.G_ema, state.G, 0.999)),
         )
 
-    def _load(self) -> tuple[DiscriminatorBatch, GeneratorBatch]:
-        batches, point = self._updates.batches, self._point
-        clock, n, level = self._updates.state.images_seen, point.batch_size, point.level
-        alpha = torch.full((), point.alpha, device=self._device) if point.fading else None
-        return batches.discriminator(clock, n, level, alpha), batches.generator(clock, n, level, alpha)
+    def _seconds(self, work: Callable[[], object]) -> float:
+        return seconds(work, self._device)
 
-    def _load_all(self) -> None:
+    def _draw(self, trained: Trained, *, penalize: bool) -> tuple[Batch, Conditions]:
+        """Return the batch of an update, and what holds during it."""
+        at = self._iteration.conditions(self._point, penalize=penalize)
+        clock = self._iteration.state.images_seen
+        return self._iteration.batch(trained, self._point, at, clock), at
+
+    def _load(self) -> None:
         """Load the batches of an iteration, the pictures in their order."""
-        state = self._updates.state
-        for _ in range(self._config.loss.d_steps):
-            self._load()
-            state.images_seen += self._point.batch_size
+        for _ in range(self._loss.d_steps):
+            self._draw("D", penalize=False)
+            self._draw("G", penalize=False)
+            self._iteration.state.images_seen += self._point.batch_size
 
-    def _conditions(self, optimizer: Optimizer, *, penalize: bool) -> Conditions:
-        alpha = torch.full((), self._point.alpha, device=self._device) if self._point.growing else None
-        probability = self._updates.state.augmenter.probability
-        return Conditions(self._point.level, alpha, probability, penalize, optimizer.scale)
+    def _update(self, trained: Trained, *, penalize: bool) -> float:
+        """Measure an update, given its batch."""
+        (batch, at), step = self._draw(trained, penalize=penalize), self._iteration.steps[trained]
+        lr = self._point.d_lr if trained == "D" else self._point.g_lr
+        return self._seconds(lambda: step(batch, at, lr, gradients=self._iteration.gradients[trained]))
 
-    def _d_step(self, batch: DiscriminatorBatch, *, penalize: bool) -> float:
-        state, function = self._updates.state, self._updates.functions.D
-        at = self._conditions(state.d_optimizer, penalize=penalize)
-        return seconds(
-            lambda: discriminator_step(
-                (state.G, state.D), state.d_optimizer, batch, at, self._config, self._point.d_lr,
-                self._largest, function,
-            ),
-            self._device,
-        )  # fmt: skip
-
-    def _g_step(self, batch: GeneratorBatch) -> float:
-        state, function = self._updates.state, self._updates.functions.G
-        at = self._conditions(state.g_optimizer, penalize=False)
-        return seconds(
-            lambda: generator_step(
-                (state.G, state.D), state.g_optimizer, batch, at, self._config, self._point.g_lr,
-                self._largest, function,
-            ),
-            self._device,
-        )  # fmt: skip
-
-    def _adam(self, trained: Trained, optimizer: Optimizer) -> float:
+    def _adam(self, trained: Trained) -> float:
         """Measure a step of Adam, with gradients of zero."""
-        state = self._updates.state
-        at = self._conditions(optimizer, penalize=False)
-        used: dict[str, nn.Parameter] = used_parameters(state.G, state.D, trained, at)
-        for parameter in used.values():
-            parameter.grad = torch.zeros_like(parameter)
-        return seconds(lambda: optimizer.step(self._point.d_lr), self._device)
+        state, point = self._iteration.state, self._point
+        network = state.D if trained == "D" else state.G
+        used = used_parameters(network, point.level, fading=point.fading)
+        optimizer = self._iteration.steps[trained].optimizer
+        optimizer.add({name: torch.zeros_like(parameter) for name, parameter in used.items()})
+        return self._seconds(lambda: optimizer.step(point.d_lr))

@@ -15,7 +15,7 @@ from progan.errors import ConfigError
 from progan.performance.breakdown import Parts, measure_parts
 from progan.performance.peak_rates import seconds
 from progan.performance.variants import Variant
-from progan.training.iteration import Updates
+from progan.training.iteration import Iteration
 from progan.training.precision import settings
 from progan.training.schedule import Phase, Point
 from progan.training.spec import Spec
@@ -66,7 +66,7 @@ class Runner:
     def __init__(self, variant: Variant, spec: Spec, packed: PackedSet, device: torch.device) -> None:
         self._spec, self._device = spec, device
         self._notes: list[str] = []
-        self._updates = Updates(spec, packed, device, self._notes.append)
+        self._updates = Iteration(spec, packed, device, self._notes.append)
         variant.place(self._updates)
         self._phase, self._point = spec.schedule.phases[0], spec.schedule.at(0)
         self._iterations = 1
@@ -144,7 +144,7 @@ class Runner:
         if state.images_seen + ahead > self._phase.end:
             state.images_seen = self._spec.schedule.entry(self._phase)
         for _ in range(self._iterations):
-            self._updates.iterate(self._point)
+            self._updates(self._point)
 
     def _allocated(self) -> int:
         return torch.cuda.memory_allocated(self._device) if self._device.type == "cuda" else 0

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from progan.config import Config, per_level
-from progan.data.batches import DiscriminatorBatch, GeneratorBatch
+from progan.data.batches import Batch, DiscriminatorBatch, GeneratorBatch
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.performance.op_counter import Counter, Work
 from progan.training.augment import DRAWS
-from progan.training.objective import Conditions, Stage, discriminator_stages, generator_stages, total
-from progan.training.optimizer import is_used, level_of
-from progan.training.precision import SMALL_TYPES, autocast
+from progan.training.gradients import EagerGradients, Trained
+from progan.training.objective import Conditions
+from progan.training.optimizer import Optimizer, is_used, level_of
+from progan.training.precision import SMALL_TYPES
 from progan.training.spec import ImageSpec
 from progan.training.state import build_networks
 
@@ -190,7 +190,7 @@ class Costs:
         g, d = (sum(sizes.values()) for sizes in (_used(net, level, fading) for net in (self.G, self.D)))
         return g, d
 
-    def _scaled(self, kind: str, level: int, fading: bool, penalize: bool) -> Counted:
+    def _scaled(self, kind: Trained, level: int, fading: bool, penalize: bool) -> Counted:
         """Count one part of the batch, as large as computed at once, and multiply by the number of parts."""
         n = per_level(self._config.schedule.batch_size, level)
         group, part = min(self.D.stddev_group, n) or 1, n
@@ -199,9 +199,9 @@ class Costs:
         counted = self._counted(kind, level, fading and level > 0, penalize, part)
         return Counted(counted.work * (n / part), counted.peak)
 
-    def _count(self, kind: str, level: int, fading: bool, penalize: bool, n: int) -> Counted:
-        """Count the loss of `kind`, G or D, of n images, and its gradients."""
-        config = self._config
+    def _count(self, kind: Trained, level: int, fading: bool, penalize: bool, n: int) -> Counted:
+        """Count the loss of a network, of n images, and its gradients."""
+        config, network = self._config, self.D if kind == "D" else self.G
         self.D.requires_grad_(kind == "D")
         with self._shapes_only(), Counter() as counter:
             at = Conditions(
@@ -210,47 +210,34 @@ class Costs:
                 probability=torch.empty(()) if config.augment.policy else None,
                 penalize=penalize,
             )
-            trained = list((self.D if kind == "D" else self.G).parameters())
-
-            def backward(stage: Stage) -> None:
-                with autocast(config.run.precision, torch.device("cpu")):
-                    losses = total(stage(), config)
-                torch.autograd.backward(losses.sum() / n, inputs=trained)
-
-            with autocast(config.run.precision, torch.device("cpu")):
-                stages = self._d_stages(n, at) if kind == "D" else self._g_stages(n, at)
-            for stage in stages:
-                backward(stage)
-            self.G.zero_grad()
-            self.D.zero_grad()
+            optimizer = Optimizer(network, config.optimizer)
+            for gradients, _ in EagerGradients((self.G, self.D), kind, config)(
+                self._batch(kind, n, level), at, n
+            ):
+                optimizer.add(gradients)
+            optimizer.drop_gradients()
         return Counted(counter.work, counter.peak)
 
-    def _d_stages(self, n: int, at: Conditions) -> list[Stage]:
-        draws = torch.empty(n, DRAWS)
-        batch = DiscriminatorBatch(
-            reals=self._images(n, at.level),
-            labels=torch.empty(n, self.G.label_size),
-            latents=torch.empty(n, self.G.latent_size),
-            mixing=torch.empty(n),
-            noise=torch.empty(n, 2),
+    def _batch(self, kind: Trained, n: int, level: int) -> Batch:
+        draws, images = torch.empty(n, DRAWS), torch.empty(n, self.G.channels, *self.G.resolution(level))
+        latents, labels = torch.empty(n, self.G.latent_size), torch.empty(n, self.G.label_size)
+        if kind == "D":
+            return DiscriminatorBatch(
+                reals=images,
+                labels=labels,
+                latents=latents,
+                mixing=torch.empty(n),
+                noise=torch.empty(n, 2),
+                augment_real=draws,
+                augment_fake=draws,
+            )
+        return GeneratorBatch(
+            latents=latents,
+            labels=labels,
+            reals=images if self._config.loss.adversarial == "relativistic" else None,
             augment_real=draws,
             augment_fake=draws,
         )
-        return discriminator_stages(self.G, self.D, batch, at, self._config)
-
-    def _g_stages(self, n: int, at: Conditions) -> list[Stage]:
-        draws = torch.empty(n, DRAWS)
-        batch = GeneratorBatch(
-            latents=torch.empty(n, self.G.latent_size),
-            labels=torch.empty(n, self.G.label_size),
-            reals=self._images(n, at.level) if self._config.loss.adversarial == "relativistic" else None,
-            augment_real=draws,
-            augment_fake=draws,
-        )
-        return generator_stages(self.G, self.D, batch, at, self._config)
-
-    def _images(self, n: int, level: int) -> Tensor:
-        return torch.empty(n, self.G.channels, *self.G.resolution(level))
 
     def _optimizer(self, level: int, fading: bool) -> Work:
         """Return what Adam and the average ask for, of the parameters that are trained."""

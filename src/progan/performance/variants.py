@@ -12,15 +12,15 @@ from progan.config import Config, make_config
 from progan.data.batches import Batches
 from progan.errors import ConfigError, suggest
 from progan.training.augment import DRAWS
-from progan.training.iteration import Updates
+from progan.training.iteration import Iteration
 from progan.training.precision import check_settings
 
 
-def _as_configured(updates: Updates) -> None:
+def _as_configured(updates: Iteration) -> None:
     """Leave networks and pictures as a run places them."""
 
 
-def _plainly(updates: Updates) -> None:
+def _plainly(updates: Iteration) -> None:
     """Keep everything in NCHW, and scale up and down apart from the convolutions."""
     state, old = updates.state, updates.batches
     for network in (state.G, state.D, state.G_ema):
@@ -46,7 +46,7 @@ class Variant:
 
     about: str
     run: Mapping[str, Any] = field(default_factory=dict)
-    place: Callable[[Updates], None] = _as_configured
+    place: Callable[[Iteration], None] = _as_configured
     device: str = ""
 
     def config(self, config: Config) -> Config:

@@ -31,7 +31,7 @@ from progan.runs.resolve import resolve, restrict
 from progan.runs.run_folder import Dataset, RunFolder, require_resumable, require_same
 from progan.system.device import choose_device
 from progan.system.signals import StopRequest
-from progan.training.iteration import Updates
+from progan.training.iteration import Iteration
 from progan.training.precision import check_settings, settle
 from progan.training.schedule import Schedule
 from progan.training.spec import ImageSpec, Spec, make_spec
@@ -59,11 +59,11 @@ def try_largest(spec: Spec, packed: PackedSet, device: torch.device, ranks: Rank
     phase = next(phase for phase in spec.schedule.phases if phase.level == level)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    updates = Updates(spec, packed, device, said.append, ranks)
+    updates = Iteration(spec, packed, device, said.append, ranks)
     # The second time Adam's moments are there; both are the first of the phase, where penalties are due.
     for _ in range(2):
         updates.state.images_seen = spec.schedule.entry(phase)
-        updates.iterate(spec.schedule.at(updates.state.images_seen))
+        updates(spec.schedule.at(updates.state.images_seen))
     size = format_resolution(spec.image.resolution(level))
     found = f"memory check: level {level} ({size}) fits"
     if device.type == "cuda":

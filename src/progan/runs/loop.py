@@ -26,7 +26,7 @@ from progan.runs.run_folder import RunFolder
 from progan.runs.sample_grid import SampleGrid, grid_shape, real_grid
 from progan.system.files import remove_leftovers
 from progan.system.signals import StopRequest
-from progan.training.iteration import Updates
+from progan.training.iteration import Iteration
 from progan.training.precision import needs_loss_scaling
 from progan.training.schedule import Point
 from progan.training.spec import Spec
@@ -62,7 +62,7 @@ class Trainer:
         self.config, self.schedule, self.device = config, spec.schedule, device
         measure = make_monitor(config, packed, device, ranks)
         self.gap = make_gap_watch(config, packed, device, ranks, reporter)
-        self.updates = Updates(spec, packed, device, reporter.say, ranks)
+        self.updates = Iteration(spec, packed, device, reporter.say, ranks)
         self.state = self.updates.state
         self._rows, columns = grid_shape(*config.run.grid, spec.image.resolution(spec.image.max_level))
         self.grid = SampleGrid(self._rows, columns, seed=config.run.seed, G=self.state.G)
@@ -205,7 +205,7 @@ class Trainer:
         """Make one iteration and take note of its terms."""
         self._saver.keep_up()
         begun = clock = self.state.images_seen
-        for terms in self.updates.iterate(point):
+        for terms in self.updates(point):
             if "G/loss" in terms:
                 clock = begun  # G's batch is that of the iteration's first update
             self._interval.add(clock, terms)

@@ -7,20 +7,24 @@ wherever there is a GPU. On a CPU, compiled updates were slower than plain ones 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 
 import torch
 
 from progan.config import Config
-from progan.data.batches import DiscriminatorBatch, GeneratorBatch
+from progan.data.batches import Batch
 from progan.errors import ConfigError
-from progan.models.discriminator import Discriminator
-from progan.models.generator import Generator
 from progan.training.cuda_graphs import Capture, CudaCapture, RecordedGradients, Shelf
-from progan.training.gradients import Batch, CompiledGradients, EagerGradients, Found, Function
-from progan.training.objective import Conditions, discriminator_stages, generator_stages
+from progan.training.gradients import (
+    CompiledGradients,
+    EagerGradients,
+    Found,
+    GradientFunction,
+    Networks,
+    Trained,
+)
+from progan.training.objective import Conditions
 from progan.training.precision import check_compiler
 from progan.training.schedule import Phase, Point
 from progan.training.step import is_out_of_memory
@@ -41,12 +45,8 @@ COMPILE_SECONDS = 120.0
 """What compiling the updates of a phase is expected to take, until it has been measured."""
 
 
-@dataclass(frozen=True)
-class Functions:
-    """What computes the gradients of D and of G; None for the plain way."""
-
-    D: Function[DiscriminatorBatch] | None = None
-    G: Function[GeneratorBatch] | None = None
+Functions = dict[Trained, GradientFunction]
+"""What finds the gradients of D and of G."""
 
 
 def pays(images_left: int, images_per_second: float, compile_seconds: float) -> bool:
@@ -74,7 +74,7 @@ class Acceleration:
 
     def __init__(
         self,
-        networks: tuple[Generator, Discriminator],
+        networks: Networks,
         config: Config,
         device: torch.device,
         say: Callable[[str], None],
@@ -137,20 +137,17 @@ class Acceleration:
 
     def _make(self, *, compiled: bool) -> Functions:
         """Return functions, recorded where that is possible."""
-        if not compiled and self._capture is None:
-            return Functions()
-        networks, config = self._networks, self._config
-        d: Function[DiscriminatorBatch] = EagerGradients(networks, "D", config, discriminator_stages)
-        g: Function[GeneratorBatch] = EagerGradients(networks, "G", config, generator_stages)
-        if compiled:
-            d = self._careful(CompiledGradients(networks, "D", config, discriminator_stages), d)
-            g = self._careful(CompiledGradients(networks, "G", config, generator_stages), g)
-        if self._capture is not None:
-            d = RecordedGradients(d, self._capture, self._say, self._shelf)
-            g = RecordedGradients(g, self._capture, self._say, self._shelf)
-        return Functions(d, g)
+        return {"D": self._make_one("D", compiled), "G": self._make_one("G", compiled)}
 
-    def _careful(self, function: Function[Batch], other: Function[Batch]) -> Function[Batch]:
+    def _make_one(self, trained: Trained, compiled: bool) -> GradientFunction:
+        function: GradientFunction = EagerGradients(self._networks, trained, self._config)
+        if compiled:
+            function = self._careful(CompiledGradients(self._networks, trained, self._config), function)
+        if self._capture is None:
+            return function
+        return RecordedGradients(function, self._capture, self._say, self._shelf)
+
+    def _careful(self, function: GradientFunction, other: GradientFunction) -> GradientFunction:
         """Return a function that goes over to the other for good where it cannot be compiled.
 
         Only where nobody asked for compiling: who did, is told.
@@ -159,11 +156,11 @@ class Acceleration:
             return function
         failed = False
 
-        def either(batch: Batch, at: Conditions, n: int) -> Found:
+        def either(batch: Batch, at: Conditions, n: int) -> Iterable[Found]:
             nonlocal failed
             if not failed:
                 try:
-                    return function(batch, at, n)
+                    return list(function(batch, at, n))
                 except RuntimeError as error:
                     if is_out_of_memory(error):
                         raise

@@ -7,14 +7,15 @@ A recording is trusted after it has given the gradients that the operations them
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from progan.training.gradients import Batch, Found, Function
+from progan.data.batches import Batch
+from progan.training.gradients import Found, GradientFunction, summed
 from progan.training.objective import Conditions
 from progan.training.step import is_out_of_memory
 
@@ -60,7 +61,7 @@ class CudaCapture:
 
 
 @dataclass(frozen=True)
-class _Recording(Generic[Batch]):
+class _Recording:
     """A recorded function with the tensors that it reads and fills."""
 
     batch: Batch
@@ -78,7 +79,7 @@ class Shelf:
     """
 
     def __init__(self) -> None:
-        self.recordings: dict[tuple[object, ...], _Recording[Any]] = {}
+        self.recordings: dict[tuple[object, ...], _Recording] = {}
         self.full = False
         self._phase: tuple[object, ...] = ()
 
@@ -89,7 +90,7 @@ class Shelf:
             self._phase, self.full = phase, False
 
 
-class RecordedGradients(Generic[Batch]):
+class RecordedGradients:
     """Records a function for each kind of update it meets, and replays it.
 
     Args:
@@ -100,37 +101,42 @@ class RecordedGradients(Generic[Batch]):
     """
 
     def __init__(
-        self, function: Function[Batch], capture: Capture, say: Callable[[str], None], shelf: Shelf
+        self, function: GradientFunction, capture: Capture, say: Callable[[str], None], shelf: Shelf
     ) -> None:
-        self._function: Function[Batch] = function
+        self._function: GradientFunction = function
         self._capture, self._say, self._shelf = capture, say, shelf
         self._failed = False
 
-    def __call__(self, batch: Batch, at: Conditions, n: int) -> Found:
-        """Return gradients and terms as the function does; they hold until the next call."""
+    def __call__(self, batch: Batch, at: Conditions, n: int) -> Iterator[Found]:
+        """Yield gradients and terms of the whole loss; they hold until the next call for a whole batch."""
         shelf = self._shelf
         shelf.enter((at.level, at.alpha is None))
         if self._failed or shelf.full:
-            return self._plainly(batch, at, n)
+            yield self._plainly(batch, at, n)
+            return
         key = (id(self), at.penalize, at.probability is None, len(batch), n)
         recording = shelf.recordings.get(key)
         if recording is None:
-            return self._record(key, batch, at, n)
+            yield self._record(key, batch, at, n)
+            return
         _copy_tensors(batch, recording.batch)
         _copy_tensors(at, recording.at)
         recording.replay()
-        return recording.found
+        gradients, terms = recording.found
+        if len(batch) < n:  # the next part is computed before these gradients have been used
+            gradients = {name: value.clone() for name, value in gradients.items()}
+        yield gradients, terms
 
     def _plainly(self, batch: Batch, at: Conditions, n: int) -> Found:
         """Call the function; where memory runs out, once more without what the recordings hold of it."""
         try:
-            return self._function(batch, at, n)
+            return summed(self._function(batch, at, n))
         except RuntimeError as error:
             if not is_out_of_memory(error) or not self._shelf.recordings:
                 raise
         # Outside the handler: while it runs, the error keeps the failed attempt's tensors alive.
         self._make_room(at.level)
-        return self._function(batch, at, n)
+        return summed(self._function(batch, at, n))
 
     def _record(self, key: tuple[object, ...], batch: Batch, at: Conditions, n: int) -> Found:
         """Compute gradients operation by operation, and record the same for the next time."""
@@ -139,7 +145,7 @@ class RecordedGradients(Generic[Batch]):
             return expected  # not finite, so nothing to compare with: float16 may overflow at first
         kept_batch, kept_at = _clone_tensors(batch), _clone_tensors(at)
         try:
-            found, replay = self._capture(lambda: self._function(kept_batch, kept_at, n))
+            found, replay = self._capture(lambda: summed(self._function(kept_batch, kept_at, n)))
             for value in found[0].values():
                 value.fill_(torch.nan)  # what recorded nothing must not pass
             replay()

@@ -1,24 +1,32 @@
-"""The gradients of a part of a batch as a function: compiled into one graph, or operation by operation.
+"""The gradients of one network for a part of a batch: operation by operation, or compiled into one graph.
 
 The gradient of a gradient cannot be taken through a compiled module, but it can within one compiled
-function: so the loss, its penalties and their gradients are written as a function of the weights here.
+function: so what is compiled is written as a function of the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from progan.config import Config
-from progan.data.batches import DiscriminatorBatch, GeneratorBatch
+from progan.data.batches import Batch
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.training.objective import Conditions, Stage, Terms, joined, total
+from progan.training.objective import (
+    Conditions,
+    Stage,
+    Terms,
+    discriminator_stages,
+    generator_stages,
+    joined,
+    total,
+)
 from progan.training.optimizer import is_used
 from progan.training.precision import autocast
 
@@ -28,25 +36,32 @@ GRAPHS = 1000
 Trained = Literal["G", "D"]
 """The network that an update trains."""
 
-Batch = TypeVar("Batch", DiscriminatorBatch, GeneratorBatch)
+Networks = tuple[Generator, Discriminator]
 Found = tuple[dict[str, Tensor], Terms]
 """Gradients by the names of parameters, and every term and the `loss`, per sample."""
 
-Function = Callable[[Batch, Conditions, int], Found]
-"""Computes them of a part of a batch, given the number of samples in the whole."""
+GradientFunction = Callable[[Batch, Conditions, int], Iterable[Found]]
+"""Finds the gradients of a part of a batch, given what holds and the number of samples in the whole batch.
 
-StagesOf = Callable[[Generator, Discriminator, Batch, Conditions, Config], list[Stage]]
-"""The stages of a loss, in whose order it is computed."""
+They are of the mean loss over the whole batch times `Conditions.scale`, and come stage after stage of the
+loss, so that no more than one stage is in memory; they add up.
+"""
 
 
-class _Objective(nn.Module, Generic[Batch]):
+STAGES: dict[Trained, Callable[..., list[Stage]]] = {"D": discriminator_stages, "G": generator_stages}
+"""The loss of each network, in the stages in which it is computed."""
+
+
+class _Objective(nn.Module):
     """The loss of a batch as a module, so that its weights can be replaced by others."""
 
-    def __init__(self, G: Generator, D: Discriminator, config: Config, stages_of: StagesOf[Batch]) -> None:
+    def __init__(self, networks: Networks, trained: Trained, config: Config) -> None:
         super().__init__()
-        self.G, self.D = G, D
-        self._config, self._device = config, next(D.parameters()).device
-        self._stages_of: StagesOf[Batch] = stages_of
+        self.G, self.D = networks
+        device = next(self.D.parameters()).device
+        # Where there are shapes alone, operations are counted that have no casts of their own.
+        self._config, self._device = config, torch.device("cpu") if device.type == "meta" else device
+        self._stages_of: Callable[..., list[Stage]] = STAGES[trained]
 
     def stages(self, batch: Batch, at: Conditions) -> list[Stage]:
         """Return the stages of the loss; each computes with the weights that are there when it is called."""
@@ -61,67 +76,64 @@ class _Objective(nn.Module, Generic[Batch]):
         return losses.sum(), {**terms, "loss": losses}
 
 
-class EagerGradients(Generic[Batch]):
-    """Computes the gradients of one network operation by operation.
+class EagerGradients:
+    """Finds the gradients of one network operation by operation.
 
     Args:
         networks: G and D.
         trained: Which of them the gradients are of.
         config: Losses and precision.
-        stages_of: Its loss.
     """
 
-    def __init__(
-        self,
-        networks: tuple[Generator, Discriminator],
-        trained: Trained,
-        config: Config,
-        stages_of: StagesOf[Batch],
-    ) -> None:
-        self._objective: _Objective[Batch] = _Objective(*networks, config, stages_of)
+    def __init__(self, networks: Networks, trained: Trained, config: Config) -> None:
+        self._objective = _Objective(networks, trained, config)
         self._trained: Trained = trained
 
-    def __call__(self, batch: Batch, at: Conditions, n: int) -> Found:
-        """Return the gradients of a part of a batch.
+    def __call__(self, batch: Batch, at: Conditions, n: int) -> Iterator[Found]:
+        """Yield the gradients of each stage of the loss, of those parameters that it depends on.
 
         Args:
             batch: The part.
             at: Level, alpha and what else holds.
             n: Samples in the whole batch, over which the mean is taken.
 
-        Returns:
-            Gradients by the names of the network's parameters, of the loss times `at.scale`; and every term
-            and the `loss` of the part, per sample.
+        Yields:
+            Gradients of the loss times `at.scale`, in tensors that nobody else holds; and every term and the
+            `loss` of the part, per sample, detached.
         """
-        used = used_parameters(self._objective.G, self._objective.D, self._trained, at)
-
-        def gradients_of(stage: Stage) -> Found:
-            loss, terms = self._objective(stage)
+        used = self._used(at)
+        for stage in self._objective.stages(batch, at):
+            losses, terms = self._objective(stage)
+            loss = losses / n if isinstance(at.scale, float) else losses / n * at.scale
             # The slope does not depend on the last bias, for example.
-            gradients = torch.autograd.grad(loss / n * at.scale, list(used.values()), materialize_grads=True)
-            return dict(zip(used, gradients, strict=True)), {k: value.detach() for k, value in terms.items()}
+            found = torch.autograd.grad(loss, list(used.values()), allow_unused=True)
+            terms = {name: value.detach() for name, value in terms.items()}
+            del losses, loss  # nothing of the stage is kept: what it had in memory is for the next
+            yield {name: one for name, one in zip(used, found, strict=True) if one is not None}, terms
 
-        return _in_turn(gradients_of, self._objective.stages(batch, at))
+    def _used(self, at: Conditions) -> dict[str, nn.Parameter]:
+        network: Generator | Discriminator = getattr(self._objective, self._trained)
+        fading = at.alpha is not None and network.growth == "fade"
+        return used_parameters(network, at.level, fading=fading)
 
 
-class CompiledGradients(EagerGradients[Batch]):
-    """Computes the gradients of one network, compiled for each level, phase and batch size it meets.
+class CompiledGradients(EagerGradients):
+    """Finds the gradients of one network, compiled for each level, phase and batch size it meets.
 
-    The arguments are those of `EagerGradients`.
+    The arguments are those of `EagerGradients`; all stages come as one.
     """
 
     @cached_property
     def _compiled(self) -> Callable[..., Found]:
         return torch.compile(self._gradients, fullgraph=True, dynamic=False)
 
-    def __call__(self, batch: Batch, at: Conditions, n: int) -> Found:
-        """Return gradients and terms; see `EagerGradients.__call__`."""
+    def __call__(self, batch: Batch, at: Conditions, n: int) -> Iterator[Found]:
+        """Yield the gradients of the whole loss, with zeros where it does not depend on a parameter."""
         prefix = f"{self._trained}."
-        used = used_parameters(self._objective.G, self._objective.D, self._trained, at)
-        weights = {f"{prefix}{name}": parameter.detach() for name, parameter in used.items()}
+        weights = {f"{prefix}{name}": parameter.detach() for name, parameter in self._used(at).items()}
         with torch.no_grad(), _many_graphs():
             gradients, terms = self._compiled(weights, batch, at, n)
-        return {name.removeprefix(prefix): value for name, value in gradients.items()}, terms
+        yield {name.removeprefix(prefix): value for name, value in gradients.items()}, terms
 
     def _gradients(self, weights: dict[str, Tensor], batch: Batch, at: Conditions, n: int) -> Found:
         def gradients_of(stage: Stage) -> Found:
@@ -132,30 +144,34 @@ class CompiledGradients(EagerGradients[Batch]):
             gradients, (_, terms) = torch.func.grad_and_value(loss, has_aux=True)(weights)
             return gradients, terms
 
-        return _in_turn(gradients_of, self._objective.stages(batch, at))
+        return summed(map(gradients_of, self._objective.stages(batch, at)))
 
 
-def _in_turn(gradients_of: Callable[[Stage], Found], stages: list[Stage]) -> Found:
-    """Compute stage after stage, so that only one of them is in memory, and add up what is found."""
-    gradients, terms = gradients_of(stages[0])
-    for stage in stages[1:]:
-        more, found = gradients_of(stage)
-        added = torch._foreach_add(list(gradients.values()), list(more.values()))
-        gradients, terms = dict(zip(gradients, added, strict=True)), joined(terms, found)
+def summed(stages: Iterable[Found]) -> Found:
+    """Return what all stages of a loss have found together."""
+    gradients: dict[str, Tensor] = {}
+    terms: Terms = {}
+    for more, found in stages:
+        terms = joined(terms, found)
+        if both := [name for name in more if name in gradients]:
+            added = torch._foreach_add([gradients[name] for name in both], [more[name] for name in both])
+            more = {**more, **dict(zip(both, added, strict=True))}
+        gradients = {**gradients, **more}
     return gradients, terms
 
 
 def used_parameters(
-    G: Generator, D: Discriminator, trained: Trained, at: Conditions
+    network: Generator | Discriminator, level: int, *, fading: bool
 ) -> dict[str, nn.Parameter]:
-    """Return the parameters of one network that take part in an update, by name."""
-    network: nn.Module = G if trained == "G" else D
-    fading = at.alpha is not None and G.growth == "fade"
-    return {
-        name: parameter
-        for name, parameter in network.named_parameters()
-        if is_used(name, at.level, fading=fading)
-    }
+    """Return the parameters of a network that take part in what a level computes, by name.
+
+    Args:
+        network: G or D.
+        level: The level.
+        fading: Whether it fades in, so that the toRGB or fromRGB below takes part, too.
+    """
+    named: Mapping[str, nn.Parameter] = dict(network.named_parameters())
+    return {name: value for name, value in named.items() if is_used(name, level, fading=fading)}
 
 
 def _many_graphs() -> AbstractContextManager[None]:

@@ -8,37 +8,39 @@ import torch
 from torch import Tensor
 
 from progan.config import Config
-from progan.data.batches import Batches
+from progan.data.batches import Batch, Batches
 from progan.data.packed import PackedSet
 from progan.distributed.ranks import ALONE, Ranks
 from progan.models import morph
 from progan.models.generator import LABEL_EXAMPLES
 from progan.system.randomness import random_generator
-from progan.training.acceleration import Acceleration, Functions
+from progan.training.acceleration import Acceleration
 from progan.training.augment import DRAWS
+from progan.training.gradients import GradientFunction, Trained
 from progan.training.objective import Conditions, Terms
-from progan.training.optimizer import Optimizer, average_decay, update_average
+from progan.training.optimizer import average_decay, update_average
 from progan.training.schedule import Point
 from progan.training.spec import Spec
 from progan.training.state import TrainState
-from progan.training.step import PartSizes, discriminator_step, generator_step
+from progan.training.step import PartSizes, Step
 
 
-class Updates:
-    """Carries a state on, one iteration at a time.
+class Iteration:
+    """Carries a state on, one iteration a call (Karras et al. 2018, appendix A.1; the original's train.py).
 
     Args:
-        plan: Configuration, shapes and schedule.
+        spec: Configuration, shapes and schedule.
         packed: The pictures.
         device: Where to compute.
-        say: Told when memory asks for smaller parts.
+        say: Told when memory asks for smaller parts, when a level is morphed in, and what is compiled.
         ranks: The processes that share each batch.
 
     Attributes:
-        plan: As given.
+        spec: As given.
         state: Everything that training changes.
         batches: What each update uses.
-        functions: What computes the gradients of the iteration that was made last.
+        steps: The update of each network.
+        gradients: What found the gradients of each network in the iteration that was made last.
     """
 
     def __init__(
@@ -50,15 +52,17 @@ class Updates:
         ranks: Ranks = ALONE,
     ) -> None:
         config = spec.config
-        self._ranks = ranks
-        self.spec = spec
-        self._config, self._schedule, self._device = config, spec.schedule, device
-        self._say = say
-        self._parts = PartSizes(config, say)
+        self.spec, self._device, self._say, self._ranks = spec, device, say, ranks
         self.state = TrainState.create(config, spec.image, device, label_examples(packed, config))
-        networks = (self.state.G, self.state.D)
+        networks, sizes = (self.state.G, self.state.D), PartSizes(config, say)
+        self.steps: dict[Trained, Step] = {
+            "D": Step("D", networks, self.state.d_optimizer, config, sizes, ranks),
+            "G": Step("G", networks, self.state.g_optimizer, config, sizes, ranks),
+        }
+        d_steps: list[Trained] = ["D"] * config.loss.d_steps
+        self._order: list[Trained] = [*d_steps, "G"]
         self._acceleration = Acceleration(networks, config, device, say)
-        self.functions = Functions()
+        self.gradients: dict[Trained, GradientFunction] = {}
         self.batches = Batches(
             packed,
             config,
@@ -70,7 +74,7 @@ class Updates:
             ranks=ranks.size,
         )
 
-    def iterate(self, point: Point) -> list[Terms]:
+    def __call__(self, point: Point) -> list[Terms]:
         """Make one iteration.
 
         Args:
@@ -82,24 +86,69 @@ class Updates:
         Raises:
             ConfigError: if memory does not hold a single minibatch-stddev group.
         """
-        state, config, n = self.state, self._config, point.batch_size
-        networks = (state.G, state.D)
-        clock = state.images_seen
+        state, optimizer, n = self.state, self.spec.config.optimizer, point.batch_size
+        begun = state.images_seen
         self._enter(point)
-        self.functions = self._acceleration.functions(point, clock)
-        noted = [self._update_discriminator(point) for _ in range(config.loss.d_steps)]
-        at = self._conditions(point, state.g_optimizer, penalize=False)
-        self._ranks.at("the update of G", clock, point.phase.name)
-        batch = self.batches.generator(clock, n, point.level, at.alpha if point.fading else None)
+        self.gradients = self._acceleration.functions(point, begun)
+        noted: list[Terms] = []
+        for network in self._order:
+            self._ranks.at(f"the update of {network}", state.images_seen, point.phase.name)
+            at = self.conditions(point, penalize=network == "D" and self._is_penalty_due())
+            # G's batch is that of the iteration's first update.
+            batch = self.batch(network, point, at, begun if network == "G" else state.images_seen)
+            lr = point.d_lr if network == "D" else point.g_lr
+            terms = self.steps[network](batch, at, lr, n, self.gradients[network])
+            if network == "D":
+                state.images_seen += n
+                if "real_positive" in terms:
+                    state.augmenter.observe(terms["real_positive"], n)
+                update_average(state.G_ema, state.G, average_decay(optimizer, n, state.images_seen))
+            noted.append({f"{network}/{name}": mean for name, mean in terms.items()})
+        return noted
 
-        def step(largest: int) -> Terms:
-            return generator_step(
-                networks, state.g_optimizer, batch, at, config, point.g_lr, largest, self.functions.G, n,
-                self._ranks,
-            )  # fmt: skip
+    def batch(self, network: Trained, point: Point, at: Conditions, clock: int) -> Batch:
+        """Return this process's share of the batch that an update of a network uses.
 
-        terms = self._parts.fit(step, state.g_optimizer, point.level, len(batch))
-        return [*noted, {f"G/{name}": value for name, value in terms.items()}]
+        Args:
+            network: Which is trained.
+            point: Where the schedule stands.
+            at: What holds during the update.
+            clock: Images seen before the iteration (G) or the update (D).
+        """
+        # A level that is morphed in judges whole images from the start: of them it sees no more than before.
+        faded = at.alpha if point.fading else None
+        draw = self.batches.discriminator if network == "D" else self.batches.generator
+        return draw(clock, point.batch_size, point.level, faded)
+
+    def conditions(self, point: Point, *, penalize: bool) -> Conditions:
+        """Return what holds during the next update, with D's penalties or without."""
+        return Conditions(
+            level=point.level,
+            alpha=torch.full((), point.alpha, device=self._device) if point.growing else None,
+            probability=self.state.augmenter.probability,
+            penalize=penalize,
+        )
+
+    def _is_penalty_due(self) -> bool:
+        """Whether the penalties of D's gradients are computed in its next update."""
+        update = self.spec.schedule.at(self.state.images_seen).update
+        return update % self.spec.config.loss.penalty_interval == 0
+
+    def _enter(self, point: Point) -> None:
+        """Let the networks grow, and reset the optimizers, where the schedule asks for it."""
+        state, config = self.state, self.spec.config
+        grew = point.level > state.G.level
+        if grew and config.schedule.growth == "morph":
+            self._morph(point.level)
+        state.set_growth(point.level, point.alpha)
+        self.batches.enter(point.level)
+        if point.phase.name == state.phase:
+            return
+        reset = config.optimizer.reset
+        if state.phase and (reset == "phase" or (reset == "level" and grew)):
+            state.g_optimizer.reset()
+            state.d_optimizer.reset()
+        state.phase = point.phase.name
 
     def _morph(self, level: int) -> None:
         """Compute all levels up to this one from what is trained, in the networks and in the average."""
@@ -112,56 +161,6 @@ class Updates:
                 f"level {new} grows out of level {new - 1} (condition of the new filters: G {g.worst:.1f}, "
                 f"D {d.worst:.1f})"
             )
-
-    def _update_discriminator(self, point: Point) -> Terms:
-        """Show D one batch, update it, and move the average and the clock on."""
-        state, config, n = self.state, self._config, point.batch_size
-        networks = (state.G, state.D)
-        update = self._schedule.at(state.images_seen).update
-        at = self._conditions(point, state.d_optimizer, penalize=update % config.loss.penalty_interval == 0)
-        # A level that is morphed in judges whole images from the start: of them it sees no more than before.
-        faded = at.alpha if point.fading else None
-        self._ranks.at("the update of D", state.images_seen, point.phase.name)
-        batch = self.batches.discriminator(state.images_seen, n, point.level, faded)
-
-        def step(largest: int) -> Terms:
-            return discriminator_step(
-                networks, state.d_optimizer, batch, at, config, point.d_lr, largest, self.functions.D, n,
-                self._ranks,
-            )  # fmt: skip
-
-        terms = self._parts.fit(step, state.d_optimizer, point.level, len(batch))
-        state.images_seen += n
-        if "real_positive" in terms:
-            state.augmenter.observe(terms["real_positive"], n)
-        update_average(state.G_ema, state.G, average_decay(config.optimizer, n, state.images_seen))
-        return {f"D/{name}": value for name, value in terms.items()}
-
-    def _conditions(self, point: Point, optimizer: Optimizer, *, penalize: bool) -> Conditions:
-        """Return what holds during the next update of one network."""
-        return Conditions(
-            level=point.level,
-            alpha=torch.full((), point.alpha, device=self._device) if point.growing else None,
-            probability=self.state.augmenter.probability,
-            penalize=penalize,
-            scale=optimizer.scale,
-        )
-
-    def _enter(self, point: Point) -> None:
-        """Let the networks grow, and reset the optimizers, where the schedule asks for it."""
-        state = self.state
-        grew = point.level > state.G.level
-        if grew and self._config.schedule.growth == "morph":
-            self._morph(point.level)
-        state.set_growth(point.level, point.alpha)
-        self.batches.enter(point.level)
-        if point.phase.name == state.phase:
-            return
-        reset = self._config.optimizer.reset
-        if state.phase and (reset == "phase" or (reset == "level" and grew)):
-            state.g_optimizer.reset()
-            state.d_optimizer.reset()
-        state.phase = point.phase.name
 
 
 def label_examples(packed: PackedSet, config: Config) -> Tensor | None:

@@ -190,7 +190,7 @@ def _penalty_terms(judge: _Judge, batch: DiscriminatorBatch, fakes: Tensor, conf
 def generator_stages(
     G: Generator, D: Discriminator, batch: GeneratorBatch, at: Conditions, config: Config
 ) -> list[Stage]:
-    """Return G's loss as `discriminator_stages` returns D's: in a single stage, of `generator_terms`."""
+    """Return G's loss as a list of a single stage, which computes `generator_terms`."""
     return [partial(generator_terms, G, D, batch, at, config)]
 
 
@@ -243,5 +243,5 @@ def total(terms: Terms, config: Config) -> Tensor:
 
 
 def joined(terms: Terms, more: Terms) -> Terms:
-    """Return the terms of two stages of a loss together, their `loss` added up."""
-    return {**terms, **more, "loss": terms["loss"] + more["loss"]}
+    """Return the terms of the stages of a loss so far, none or some, and of another; their `loss` adds up."""
+    return {**terms, **more, "loss": terms["loss"] + more["loss"]} if terms else more

@@ -69,27 +69,29 @@ class Optimizer:
         scale: Tensor = self._scaler.scale(torch.ones((), device=self.device))
         return scale
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss (0-d, not scaled yet) to those of earlier calls since the last step.
-
-        Those of the network only: the images of a penalty have gradients, too, which nobody asks for.
-        """
-        torch.autograd.backward(self._scaler.scale(loss), inputs=list(self._parameters.values()))
-
     def add(self, gradients: dict[str, Tensor]) -> None:
         """Add gradients, by parameter name and of the scaled loss, to those since the last step.
 
-        They are copied: the tensors given may be filled with others right afterwards.
+        Args:
+            gradients: Of the shapes and types of the parameters; the first of a parameter is kept as it is
+                and changed in place, so nobody else may go on using it.
         """
         held, given = [], []
+        memory: set[int] = set()
         for name, value in gradients.items():
             parameter = self._parameters[name]
-            if parameter.grad is None:
-                # Adam's fused kernel reads memory in order, so the layout must be the parameter's.
-                parameter.grad = torch.zeros_like(parameter)
-            held.append(parameter.grad)
-            given.append(value)
-        torch._foreach_add_(held, given)
+            if parameter.grad is not None:
+                held.append(parameter.grad)
+                given.append(value)
+            # Adam's fused kernel reads memory in order, so the layout must be the parameter's. And two
+            # parameters that are added to each other have one gradient: each needs its own.
+            elif value.stride() == parameter.stride() and value.untyped_storage()._cdata not in memory:
+                parameter.grad = value
+                memory.add(value.untyped_storage()._cdata)
+            else:
+                parameter.grad = torch.empty_like(parameter).copy_(value)
+        if held:
+            torch._foreach_add_(held, given)
 
     def step(self, lr: float) -> bool:
         """Update every parameter that has a gradient, then drop the gradients.
@@ -182,7 +184,7 @@ class Optimizer:
         return total.sqrt()
 
     def drop_gradients(self) -> None:
-        """Drop what `backward` has added up, to begin a step again."""
+        """Drop what `add` has added up, to begin a step again."""
         self._adam.zero_grad(set_to_none=True)
 
     def reset(self) -> None:

@@ -7,178 +7,131 @@ tried, and the update stays the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import reduce
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
 from progan.config import Config, per_level
-from progan.data.batches import DiscriminatorBatch, GeneratorBatch, micro_batches
+from progan.data.batches import Batch, micro_batches
 from progan.distributed.ranks import ALONE, Ranks
 from progan.errors import ConfigError
-from progan.models.discriminator import Discriminator
-from progan.models.generator import Generator
-from progan.training.gradients import Found, Function
-from progan.training.objective import (
-    TERM_NAMES,
-    Conditions,
-    Stage,
-    Terms,
-    discriminator_stages,
-    generator_stages,
-    joined,
-    total,
-)
+from progan.training.gradients import EagerGradients, GradientFunction, Networks, Trained
+from progan.training.objective import TERM_NAMES, Conditions, Terms, joined
 from progan.training.optimizer import Optimizer
-from progan.training.precision import autocast
-
-Batch = TypeVar("Batch", DiscriminatorBatch, GeneratorBatch)
 
 
-def discriminator_step(
-    networks: tuple[Generator, Discriminator],
-    optimizer: Optimizer,
-    batch: DiscriminatorBatch,
-    at: Conditions,
-    config: Config,
-    lr: float,
-    largest: int | None = None,
-    function: Function[DiscriminatorBatch] | None = None,
-    n: int | None = None,
-    ranks: Ranks = ALONE,
-) -> Terms:
-    """Update D once; G makes the fakes and is not changed.
+class Step:
+    """Updates one network.
 
     Args:
-        networks: G and D.
-        optimizer: D's.
-        batch: This process's share of the batch.
-        at: Level, alpha and what else holds.
+        trained: Which: G or D.
+        networks: G and D; the other one is not changed, and its weights get no gradients.
+        optimizer: Of the trained network.
         config: Losses and precision.
-        lr: Learning rate.
-        largest: Most samples that are computed at once; None for all.
-        function: Computes the gradients of a part; None for the plain way, operation by operation.
-        n: Samples in the whole batch; None if the share is all of it.
-        ranks: The processes that share it.
-
-    Returns:
-        The mean of each term over the whole batch, and of the `loss`: 0-d tensors on the device, detached.
-        Nothing if float16 overflowed: the update was left out then, and the next one is scaled down.
-    """
-    G, D = networks
-    whole = Whole(len(batch) if n is None else n, at, G.growth == "fade", ranks)
-
-    def gradients(part: DiscriminatorBatch) -> Terms:
-        if function is not None:
-            return _add(function(part, at, whole.n), optimizer)
-        return _backward(lambda: discriminator_stages(G, D, part, at, config), optimizer, config, whole.n)
-
-    return _update(gradients, optimizer, batch, whole, D.stddev_group, lr, largest)
-
-
-def generator_step(
-    networks: tuple[Generator, Discriminator],
-    optimizer: Optimizer,
-    batch: GeneratorBatch,
-    at: Conditions,
-    config: Config,
-    lr: float,
-    largest: int | None = None,
-    function: Function[GeneratorBatch] | None = None,
-    n: int | None = None,
-    ranks: Ranks = ALONE,
-) -> Terms:
-    """Update G once; D is not changed, and its weights get no gradients. See `discriminator_step`."""
-    G, D = networks
-    whole = Whole(len(batch) if n is None else n, at, G.growth == "fade", ranks)
-
-    def gradients(part: GeneratorBatch) -> Terms:
-        if function is not None:
-            return _add(function(part, at, whole.n), optimizer)
-        return _backward(lambda: generator_stages(G, D, part, at, config), optimizer, config, whole.n)
-
-    D.requires_grad_(False)
-    try:
-        return _update(gradients, optimizer, batch, whole, D.stddev_group, lr, largest)
-    finally:
-        D.requires_grad_(True)
-
-
-def _backward(stages_of: Callable[[], list[Stage]], optimizer: Optimizer, config: Config, n: int) -> Terms:
-    """Add the gradients of a part of a batch of `n`, stage by stage; returns its terms and the loss."""
-
-    def backward(stage: Stage) -> Terms:
-        with autocast(config.run.precision, optimizer.device):
-            terms = stage()
-            losses = total(terms, config)
-        optimizer.backward(losses.sum() / n)
-        # Nothing of the stage is kept: what it had in memory is for the next.
-        return {name: values.detach() for name, values in {**terms, "loss": losses}.items()}
-
-    with autocast(config.run.precision, optimizer.device):
-        stages = stages_of()
-    return reduce(joined, map(backward, stages))
-
-
-def _add(found: Found, optimizer: Optimizer) -> Terms:
-    """Add gradients that a function has found to those of the parts before; returns the terms."""
-    gradients, terms = found
-    optimizer.add(gradients)
-    return terms
-
-
-@dataclass(frozen=True)
-class Whole:
-    """The whole batch that a share belongs to.
-
-    Attributes:
-        n: Its samples.
-        at: What holds during the update.
-        fade: Whether networks grow by fading.
-        ranks: The processes that share it.
+        sizes: How many samples are computed at once; None for what the configuration says.
+        ranks: The processes that share each batch.
     """
 
-    n: int
-    at: Conditions
-    fade: bool
-    ranks: Ranks
+    def __init__(
+        self,
+        trained: Trained,
+        networks: Networks,
+        optimizer: Optimizer,
+        config: Config,
+        sizes: PartSizes | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self._trained: Trained = trained
+        self._networks, self.optimizer, self._ranks = networks, optimizer, ranks
+        self._sizes = PartSizes(config, lambda _: None) if sizes is None else sizes
+        self.eager = EagerGradients(networks, trained, config)
 
-    def reduce(self, optimizer: Optimizer, means: Terms) -> Terms:
-        """Add up gradients and means over the processes, so that all hold those of the whole batch."""
-        if self.ranks.size == 1:
+    def __call__(
+        self,
+        batch: Batch,
+        at: Conditions,
+        lr: float,
+        n: int | None = None,
+        gradients: GradientFunction | None = None,
+    ) -> Terms:
+        """Find the gradients of a batch, and step.
+
+        Args:
+            batch: This process's share of the batch.
+            at: Level, alpha and what else holds; the loss is scaled as the optimizer asks.
+            lr: Learning rate.
+            n: Samples in the whole batch; None if the share is all of it.
+            gradients: Finds the gradients of a part; None for the plain way, operation by operation.
+
+        Returns:
+            The mean of each term over the whole batch, and of the `loss`: 0-d tensors on the device,
+            detached. Nothing if float16 overflowed: the update was left out then, and the next one is scaled
+            down.
+
+        Raises:
+            TooLittleMemoryError: if memory does not hold a single minibatch-stddev group.
+        """
+        n, gradients = len(batch) if n is None else n, gradients or self.eager
+        at = replace(at, scale=self.optimizer.scale)
+        while True:
+            size = self._sizes.largest(at.level, len(batch))
+            try:
+                means = self._gather(batch, at, n, size, gradients)
+                with self._not_begun_again():
+                    return means if self.optimizer.step(lr) else {}
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.optimizer.drop_gradients()
+                reason = str(error).split(". ")[0]
+            # Outside the handler: while it runs, the error keeps the failed attempt's tensors alive.
+            self._sizes.halve(at.level, size, len(batch), reason)
+
+    def _gather(self, batch: Batch, at: Conditions, n: int, size: int, gradients: GradientFunction) -> Terms:
+        """Add up the gradients of all parts on all processes; returns the means of the terms."""
+        G, D = self._networks
+        means: Terms = {}
+        with _constant(G if self._trained == "D" else D):
+            for positions in micro_batches(len(batch), D.stddev_group, size):
+                terms: Terms = {}
+                for found, more in gradients(batch.take(positions), at, n):
+                    self.optimizer.add(found)
+                    terms = joined(terms, more)
+                for name, values in terms.items():
+                    share = values.sum() / n
+                    means[name] = means[name] + share if name in means else share
+        if self._ranks.size == 1:
             return means
-        gradients = optimizer.gradients(self.at.level, fading=self.fade and self.at.alpha is not None)
-        return self.ranks.reduce(gradients, means, TERM_NAMES)
+        fading = at.alpha is not None and G.growth == "fade"
+        return self._ranks.reduce(self.optimizer.gradients(at.level, fading=fading), means, TERM_NAMES)
+
+    @contextmanager
+    def _not_begun_again(self) -> Iterator[None]:
+        """Let a lack of memory end a run of several processes: the others have made this update by now."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self._ranks.size == 1 or not is_out_of_memory(error):
+                raise
+            raise ConfigError(
+                f"memory does not hold the optimizer's part of the update ({str(error).split('. ')[0]}); "
+                f"compute fewer images at once with --run.micro-batch"
+            ) from None
 
 
-def _update(
-    gradients: Callable[[Batch], Terms],
-    optimizer: Optimizer,
-    batch: Batch,
-    whole: Whole,
-    group: int,
-    lr: float,
-    largest: int | None,
-) -> Terms:
-    """Add up the gradients of all parts of a batch, and step."""
-    means: Terms = {}
-    for positions in micro_batches(len(batch), group, largest):
-        for name, values in gradients(batch.take(positions)).items():
-            share = values.detach().sum() / whole.n
-            means[name] = means[name] + share if name in means else share
-    means = whole.reduce(optimizer, means)
+@contextmanager
+def _constant(network: torch.nn.Module) -> Iterator[None]:
+    """Look at a network as a constant, so that nothing is kept for the gradients of its weights."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
     try:
-        return means if optimizer.step(lr) else {}
-    except RuntimeError as error:
-        if whole.ranks.size == 1 or not is_out_of_memory(error):
-            raise
-        # The others have made this update, so it cannot be begun again in smaller parts.
-        raise ConfigError(
-            f"memory does not hold the optimizer's part of the update ({str(error).split('. ')[0]}); compute "
-            f"fewer images at once with --run.micro-batch"
-        ) from None
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "unable to find an engine to execute")
@@ -222,34 +175,18 @@ class PartSizes:
         asked = n if self._configured is None else per_level(self._configured, level)
         return min(n, self._found.get(level, asked))
 
-    def fit(self, update: Callable[[int], Terms], optimizer: Optimizer, level: int, n: int) -> Terms:
-        """Make an update in parts as large as memory allows.
+    def halve(self, level: int, size: int, n: int, reason: str) -> None:
+        """Take note that memory does not hold a part.
 
         Args:
-            update: Makes the update, given the most samples to compute at once.
-            optimizer: What an abandoned attempt has left in it is dropped.
             level: The level.
+            size: Samples that were computed at once.
             n: Samples in this process's share of the batch.
-
-        Returns:
-            What `update` returns.
+            reason: What the device said.
 
         Raises:
-            TooLittleMemoryError: if memory does not hold a single minibatch-stddev group.
+            TooLittleMemoryError: if it was a single minibatch-stddev group.
         """
-        while True:
-            size = self.largest(level, n)
-            try:
-                return update(size)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                optimizer.drop_gradients()
-                reason = str(error).split(". ")[0]
-            # Outside the handler: while it runs, the error keeps the failed attempt's tensors alive.
-            self._halve(level, size, n, reason)
-
-    def _halve(self, level: int, size: int, n: int, reason: str) -> None:
         group = min(self._group, n) or 1
         smaller = size // 2 // group * group
         if smaller < group and size > group:
