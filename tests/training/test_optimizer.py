@@ -350,3 +350,20 @@ def test_the_average_moves_weights_and_copies_buffers() -> None:
     for value, old in zip(average.parameters(), before, strict=True):
         torch.testing.assert_close(value.detach(), old + 0.25, rtol=0, atol=1e-12)
     assert average.count.tolist() == [7, 7]
+
+
+def test_gradients_are_kept_where_they_are_the_parameters_own() -> None:
+    """In another layout, or where two parameters have one gradient, each has a copy."""
+    network = nn.Module()
+    network.a = nn.Parameter(torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last))
+    network.b, network.c = (nn.Parameter(torch.zeros(2, 3, 4, 4)) for _ in range(2))
+    optimizer, one = Optimizer(network, OptimizerOptions()), torch.ones(2, 3, 4, 4)
+    optimizer.add({"a": one, "b": one, "c": one})
+    a, b, c = (parameter.grad for parameter in network.parameters())
+    assert a is not None
+    assert b is one
+    assert c is not None
+    assert a.is_contiguous(memory_format=torch.channels_last)
+    assert c.data_ptr() != b.data_ptr()
+    optimizer.add({"c": one})
+    assert [float(grad.mean()) for grad in (a, b, c)] == [1.0, 1.0, 2.0]

@@ -66,10 +66,10 @@ class Runner:
     def __init__(self, variant: Variant, spec: Spec, packed: PackedSet, device: torch.device) -> None:
         self._spec, self._device = spec, device
         self._notes: list[str] = []
-        self._updates = Iteration(spec, packed, device, self._notes.append)
-        variant.place(self._updates)
+        self._iteration = Iteration(spec, packed, device, self._notes.append)
+        variant.place(self._iteration)
         self._phase, self._point = spec.schedule.phases[0], spec.schedule.at(0)
-        self._iterations = 1
+        self._count = 1
         self.times: list[float] = []
         self.failed = False
         self._first: float | None = None
@@ -78,10 +78,10 @@ class Runner:
     def enter(self, phase: Phase) -> None:
         """Get ready for a phase and warm up."""
         self._phase, self._point = phase, _within(self._spec, phase)
-        self._updates.state.images_seen = self._spec.schedule.entry(phase)
+        self._iteration.state.images_seen = self._spec.schedule.entry(phase)
         self._notes.clear()
         self.times, self.failed, self._first, self._peak = [], False, None, None
-        self._iterations = self._spec.config.loss.penalty_interval  # one with penalties, d_steps times
+        self._count = self._spec.config.loss.penalty_interval  # one with penalties, d_steps times
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         before = self._allocated() - self._own_bytes()
@@ -89,11 +89,11 @@ class Runner:
             self.turn()
             if self.failed:
                 return
-            self._first = self.times[0] * self._iterations if self._first is None else self._first
+            self._first = self.times[0] * self._count if self._first is None else self._first
         if self._device.type == "cuda":
             self._peak = torch.cuda.max_memory_allocated(self._device) - before
         if self._device.type != "cpu":
-            self._iterations *= max(1, round(BURST_SECONDS / (self.times[-1] * self._iterations)))
+            self._count *= max(1, round(BURST_SECONDS / (self.times[-1] * self._count)))
         self.times.clear()
 
     def turn(self) -> None:
@@ -109,7 +109,7 @@ class Runner:
                 self.failed = True
                 self._notes.append(f"out of memory: {str(error).splitlines()[0]}")
             else:
-                self.times.append(taken / self._iterations)
+                self.times.append(taken / self._count)
         if self.failed:
             self._make_room()
 
@@ -131,7 +131,7 @@ class Runner:
             self._notes.append(f"the first round took {self._first:.0f} s")
         try:
             with settings(self._spec.config.run, self._device):
-                timed = replace(timed, parts=measure_parts(self._updates, self._point, rounds))
+                timed = replace(timed, parts=measure_parts(self._iteration, self._point, rounds))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -139,22 +139,22 @@ class Runner:
         return replace(timed, notes=tuple(self._notes))
 
     def _iterate(self) -> None:
-        state, loss = self._updates.state, self._spec.config.loss
-        ahead = self._iterations * loss.d_steps * self._point.batch_size
+        state, loss = self._iteration.state, self._spec.config.loss
+        ahead = self._count * loss.d_steps * self._point.batch_size
         if state.images_seen + ahead > self._phase.end:
             state.images_seen = self._spec.schedule.entry(self._phase)
-        for _ in range(self._iterations):
-            self._updates(self._point)
+        for _ in range(self._count):
+            self._iteration(self._point)
 
     def _allocated(self) -> int:
         return torch.cuda.memory_allocated(self._device) if self._device.type == "cuda" else 0
 
     def _own_bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self._updates.state.tensors().values())
+        return sum(tensor.nbytes for tensor in self._iteration.state.tensors().values())
 
     def _make_room(self) -> None:
         """Drop what a failed iteration has left."""
-        state = self._updates.state
+        state = self._iteration.state
         for optimizer in (state.g_optimizer, state.d_optimizer):
             optimizer.drop_gradients()
         gc.collect()

@@ -16,19 +16,19 @@ from progan.training.iteration import Iteration
 from progan.training.precision import check_settings
 
 
-def _as_configured(updates: Iteration) -> None:
+def _as_configured(iteration: Iteration) -> None:
     """Leave networks and pictures as a run places them."""
 
 
-def _plainly(updates: Iteration) -> None:
+def _plainly(iteration: Iteration) -> None:
     """Keep everything in NCHW, and scale up and down apart from the convolutions."""
-    state, old = updates.state, updates.batches
+    state, old = iteration.state, iteration.batches
     for network in (state.G, state.D, state.G_ema):
         network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         network.use_fused(False)
-    config = updates.spec.config
+    config = iteration.spec.config
     draws = DRAWS if config.augment.policy else 0
-    updates.batches = Batches(
+    iteration.batches = Batches(
         old.packed, config, latent_size=state.G.latent_size, draws=draws, device=old.device
     )
 
