@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from progan.errors import ConfigError, DataError, DependencyError
 from progan.metrics.extractor import Extractor
-from progan.metrics.image_checks import ImageShapes
-from progan.metrics.metric import Images, Metric
+from progan.metrics.image_checks import require_at_least
+from progan.metrics.metric import CheckedMetric, Images
 
 
-class FeatureMetric(Metric):
+class FeatureMetric(CheckedMetric):
     """What metrics on features share: checked images in, features on.
 
     Args:
@@ -34,35 +34,16 @@ class FeatureMetric(Metric):
 
     def __init__(self, prefix: str, extractor: Extractor) -> None:
         self.name = f"{prefix}_{extractor.name}"
+        super().__init__(self.name)
         self.extractor = extractor
-        self._shapes = ImageShapes(self.name)
 
     def definition(self) -> dict[str, Any]:
-        """See `Metric`."""
+        """Return everything that decides the numbers besides the images, ready for JSON."""
         return self.extractor.definition()
 
-    def add_reals(self, images: Images) -> None:
-        """See `Metric`; a DataError says what is wrong with the images or their features."""
-        self._add(images, "reals")
-
-    def add_fakes(self, images: Images) -> None:
-        """See `Metric`; a DataError says what is wrong with the images or their features."""
-        self._add(images, "fakes")
-
-    def forget_reals(self) -> None:
-        """See `Metric`."""
-        self._shapes.forget("reals")
-        self._forget("reals")
-
-    def forget_fakes(self) -> None:
-        """See `Metric`."""
-        self._shapes.forget("fakes")
-        self._forget("fakes")
-
-    def _add(self, images: Images, name: str) -> None:
-        self._shapes.check(images, name)
+    def _take(self, images: Images, name: str) -> None:
         if len(images):
-            self._take(self.extractor(images), name)
+            self._take_features(self.extractor(images), name)
 
     def _check_counts(self, **counts: int) -> None:
         """Raise a DataError if a set has fewer images than the definition needs."""
@@ -71,32 +52,31 @@ class FeatureMetric(Metric):
                 raise DataError(f"{self.name} needs at least {self.minimum} {name}, but there are {count}.")
 
     @abstractmethod
-    def _take(self, features: Tensor, name: str) -> None:
+    def _take_features(self, features: Tensor, name: str) -> None:
         """Take in features [n, d], n at least 1, of the set `name`; they must not be written to."""
 
-    @abstractmethod
+
+class KeptFeaturesMetric(FeatureMetric):
+    """A metric that keeps all features, in the pieces that they came in: 8 KiB an image with Inception."""
+
+    def __init__(self, prefix: str, extractor: Extractor) -> None:
+        super().__init__(prefix, extractor)
+        self._kept: dict[str, list[Tensor]] = {"reals": [], "fakes": []}
+
+    def _take_features(self, features: Tensor, name: str) -> None:
+        self._kept[name].append(features)
+
     def _forget(self, name: str) -> None:
-        """Drop the features of the set `name`."""
+        self._kept[name] = []
 
+    def _counts(self) -> dict[str, int]:
+        """Return how many images of each set were taken in."""
+        return {name: sum(map(len, parts)) for name, parts in self._kept.items()}
 
-class KeptFeatures:
-    """The features of a set, kept in the pieces that they came in: 8 KiB an image with Inception."""
-
-    def __init__(self) -> None:
-        self._parts: list[Tensor] = []
-
-    def __len__(self) -> int:
-        """Return how many images they are of."""
-        return sum(map(len, self._parts))
-
-    def add(self, features: Tensor) -> None:
-        """Keep features [n, d]."""
-        self._parts.append(features)
-
-    def all(self) -> Tensor:
-        """Return all of them in one tensor [N, d]."""
-        self._parts = [torch.cat(self._parts)]
-        return self._parts[0]
+    def _all(self, name: str) -> Tensor:
+        """Return the features of a set in one tensor [N, d]."""
+        self._kept[name] = [torch.cat(self._kept[name])]
+        return self._kept[name][0]
 
 
 class FrechetDistance(FeatureMetric):
@@ -126,7 +106,7 @@ class FrechetDistance(FeatureMetric):
         self._counts = {"reals": 0, "fakes": 0}
 
     def compute(self) -> dict[str, float]:
-        """See `Metric`."""
+        """Return the numbers; a DataError tells of too few images."""
         self._check_counts(**self._counts)
         features = len(self._metric.real_features_sum)
         for name, count in self._counts.items():
@@ -139,7 +119,7 @@ class FrechetDistance(FeatureMetric):
                 )
         return {self.name: float(self._metric.compute())}
 
-    def _take(self, features: Tensor, name: str) -> None:
+    def _take_features(self, features: Tensor, name: str) -> None:
         if self._metric is None:
             self._metric = self._class(feature=_Given(features.shape[1]))
         self._metric.update(features.double(), real=name == "reals")
@@ -151,7 +131,7 @@ class FrechetDistance(FeatureMetric):
             getattr(self._metric, f"{name[:-1]}_features_{state}").zero_()  # the class has no way to drop one
 
 
-class KernelDistance(FeatureMetric):
+class KernelDistance(KeptFeaturesMetric):
     """KID (Bińkowski et al., 2018): the squared maximum mean discrepancy of the features.
 
     With the kernel (xy / d + 1)^3, without bias, as the mean over random subsets of both sets, in float64. A
@@ -178,28 +158,21 @@ class KernelDistance(FeatureMetric):
     def __init__(
         self, extractor: Extractor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
     ) -> None:
-        for option, value, least in (
-            ("subsets", subsets, 1),
-            ("subset_size", subset_size, 2),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise ConfigError(f"{option} of KID must be at least {least}, not {value}")
+        require_at_least("KID", subsets=(subsets, 1), subset_size=(subset_size, 2), seed=(seed, 0))
         usual = (subsets, subset_size) == (100, 1000)
         super().__init__("kid" if usual else f"kid{subsets}x{subset_size}", extractor)
         self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
         self._class = _torchmetrics("kid", "KernelInceptionDistance")
-        self._kept = {"reals": KeptFeatures(), "fakes": KeptFeatures()}
 
     def definition(self) -> dict[str, Any]:
-        """See `Metric`."""
+        """Return everything that decides the numbers besides the images, ready for JSON."""
         own = {"subsets": self.subsets, "subset_size": self.subset_size, "seed": self.seed}
         return {**super().definition(), **own}
 
     def compute(self) -> dict[str, float]:
-        """See `Metric`."""
-        self._check_counts(**{name: len(kept) for name, kept in self._kept.items()})
-        reals, fakes = (self._kept[name].all() for name in ("reals", "fakes"))
+        """Return the numbers; a DataError tells of too few images."""
+        self._check_counts(**self._counts())
+        reals, fakes = self._all("reals"), self._all("fakes")
         size = min(self.subset_size, len(reals), len(fakes))
         device = self.extractor.device
         # Only with float64 is the difference of large sums exact enough.
@@ -216,14 +189,8 @@ class KernelDistance(FeatureMetric):
                 metric.reset()
         return {self.name: float(np.mean(found)), f"{self.name}_std": float(np.std(found))}
 
-    def _take(self, features: Tensor, name: str) -> None:
-        self._kept[name].add(features)
 
-    def _forget(self, name: str) -> None:
-        self._kept[name] = KeptFeatures()
-
-
-class InceptionScore(FeatureMetric):
+class InceptionScore(KeptFeaturesMetric):
     """The Inception score (Salimans et al., 2016): exp of the mean divergence of p(y|x) from p(y).
 
     High if the classes of single fakes are certain and all classes are frequent. The mean over `splits`
@@ -247,26 +214,23 @@ class InceptionScore(FeatureMetric):
     needs_reals: ClassVar[bool] = False
 
     def __init__(self, extractor: Extractor, *, splits: int = 10, seed: int = 0) -> None:
-        for option, value, least in (("splits", splits, 2), ("seed", seed, 0)):
-            if value < least:
-                raise ConfigError(f"{option} of the Inception score must be at least {least}, not {value}")
+        require_at_least("the Inception score", splits=(splits, 2), seed=(seed, 0))
         super().__init__("is" if splits == 10 else f"is{splits}", extractor)
         self.splits, self.seed = splits, seed
         self.minimum = splits**2
         self._class = _torchmetrics("inception", "InceptionScore")
-        self._kept = {"reals": KeptFeatures(), "fakes": KeptFeatures()}
 
     def definition(self) -> dict[str, Any]:
-        """See `Metric`."""
+        """Return everything that decides the numbers besides the images, ready for JSON."""
         return {**super().definition(), "splits": self.splits, "seed": self.seed}
 
     def compute(self) -> dict[str, float]:
-        """See `Metric`."""
-        counts = {name: len(kept) for name, kept in self._kept.items()}
+        """Return the numbers; a DataError tells of too few images."""
+        counts = self._counts()
         self._check_counts(**{name: n for name, n in counts.items() if n or name == "fakes"})
-        numbers = self._score(self._kept["fakes"].all(), self.name)
+        numbers = self._score(self._all("fakes"), self.name)
         if counts["reals"]:
-            numbers |= self._score(self._kept["reals"].all(), f"{self.name}_reals")
+            numbers |= self._score(self._all("reals"), f"{self.name}_reals")
         return numbers
 
     def _score(self, probabilities: Tensor, name: str) -> dict[str, float]:
@@ -279,17 +243,14 @@ class InceptionScore(FeatureMetric):
         # torchmetrics divides by splits - 1.
         return {name: float(mean), f"{name}_std": float(deviation) * math.sqrt(1 - 1 / self.splits)}
 
-    def _take(self, features: Tensor, name: str) -> None:
+    def _take_features(self, features: Tensor, name: str) -> None:
         sums = features.sum(1)
         if features.min() < 0 or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
             raise ConfigError(
                 f"{self.name} needs probabilities of classes, at least 0 and with the sum 1, but the "
                 f"extractor {self.extractor.name} made other numbers; put a softmax behind it"
             )
-        self._kept[name].add(features)
-
-    def _forget(self, name: str) -> None:
-        self._kept[name] = KeptFeatures()
+        super()._take_features(features, name)
 
 
 class _Given(nn.Module):
@@ -316,7 +277,7 @@ def _torchmetrics(module: str, name: str) -> Any:
 
 @contextmanager
 def _quiet_torchmetrics() -> Iterator[None]:
-    """Leave PyTorch's random numbers as they were, and hear no warnings of memory (see `KeptFeatures`)."""
+    """Leave PyTorch's random numbers as they were, and hear no warnings of the memory that features take."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

@@ -9,7 +9,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from progan.errors import DataError
+from progan.errors import ConfigError, DataError
+
+
+def require_at_least(metric: str, **options: tuple[int, int]) -> None:
+    """Check options of a metric, each given as (value, least that it can be).
+
+    Raises:
+        ConfigError: if one is smaller.
+    """
+    for option, (value, least) in options.items():
+        if value < least:
+            raise ConfigError(f"{option} of {metric} must be at least {least}, not {value}")
 
 
 class ImageShapes:

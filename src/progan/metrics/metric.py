@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from progan.metrics.image_checks import ImageShapes
+
 Images = NDArray[np.uint8]
 """[n, C, H, W], values 0 to 255."""
 
@@ -58,3 +60,44 @@ class Metric(ABC):
     @abstractmethod
     def forget_fakes(self) -> None:
         """Drop what came from fakes and keep the reals, so that the next generator can be measured."""
+
+
+class CheckedMetric(Metric):
+    """A metric of gray or RGB images, all of one shape: each batch is checked before it is taken in.
+
+    Args:
+        called: What messages call the metric.
+    """
+
+    def __init__(self, called: str) -> None:
+        self._shapes = ImageShapes(called)
+
+    def add_reals(self, images: Images) -> None:
+        """Take in a batch of real images; a DataError says what is wrong with them."""
+        self._add(images, "reals")
+
+    def add_fakes(self, images: Images) -> None:
+        """Take in a batch of generated images; a DataError says what is wrong with them."""
+        self._add(images, "fakes")
+
+    def forget_reals(self) -> None:
+        """Drop what came from reals, and its memory."""
+        self._shapes.forget("reals")
+        self._forget("reals")
+
+    def forget_fakes(self) -> None:
+        """Drop what came from fakes, and keep the reals."""
+        self._shapes.forget("fakes")
+        self._forget("fakes")
+
+    def _add(self, images: Images, name: str) -> None:
+        self._shapes.check(images, name)
+        self._take(images, name)
+
+    @abstractmethod
+    def _take(self, images: Images, name: str) -> None:
+        """Take in a batch of the set `name`, "reals" or "fakes"."""
+
+    @abstractmethod
+    def _forget(self, name: str) -> None:
+        """Drop the set `name`."""

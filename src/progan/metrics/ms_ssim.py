@@ -22,8 +22,8 @@ from torch import Tensor
 
 from progan.errors import DataError
 from progan.metrics.exact_compute import computing
-from progan.metrics.image_checks import ImageShapes, WaitingImages
-from progan.metrics.metric import Metric
+from progan.metrics.image_checks import WaitingImages
+from progan.metrics.metric import CheckedMetric, Images
 from progan.metrics.swd.laplacian import wide
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -54,7 +54,7 @@ FEW_PIXELS = 2**10
 float32's rounding of each averages out."""
 
 
-class MsSsim(Metric):
+class MsSsim(CheckedMetric):
     """Mean MS-SSIM of pairs of fakes, and of the reals if there are any: 0 (unlike) to 1 (the same image).
 
     Pairs are the images at places 2k and 2k + 1 of a set, however it is cut into batches; an odd one at the
@@ -74,12 +74,11 @@ class MsSsim(Metric):
 
     def __init__(self, *, device: torch.device | None = None) -> None:
         self.device = device or torch.device("cpu")
-        self._shapes = ImageShapes("MS-SSIM")
-        self._reals = _Pairs(self.device)
-        self._fakes = _Pairs(self.device)
+        super().__init__("MS-SSIM")
+        self._pairs = {name: _Pairs(self.device) for name in ("reals", "fakes")}
 
     def definition(self) -> dict[str, Any]:
-        """See `Metric`."""
+        """Return everything that decides the numbers besides the images, ready for JSON."""
         return {
             "window": WINDOW,
             "sigma": SIGMA,
@@ -87,41 +86,24 @@ class MsSsim(Metric):
             "pairs": "images 2k and 2k + 1",
         }
 
-    def add_reals(self, images: NDArray[np.uint8]) -> None:
-        """See `Metric`; a DataError says what is wrong with the images."""
-        self._check(images, "reals")
-        self._reals.add(images)
-
-    def add_fakes(self, images: NDArray[np.uint8]) -> None:
-        """See `Metric`; a DataError says what is wrong with the images."""
-        self._check(images, "fakes")
-        self._fakes.add(images)
-
     def compute(self) -> dict[str, float]:
-        """See `Metric`."""
-        numbers = {self.name: self._fakes.mean("fakes")}
+        """Return the numbers; a DataError tells of a set without a pair."""
+        numbers = {self.name: self._pairs["fakes"].mean("fakes")}
         if "reals" in self._shapes.shapes:
-            numbers[f"{self.name}_reals"] = self._reals.mean("reals")
+            numbers[f"{self.name}_reals"] = self._pairs["reals"].mean("reals")
         return numbers
 
-    def forget_reals(self) -> None:
-        """See `Metric`."""
-        self._reals = _Pairs(self.device)
-        self._shapes.forget("reals")
-
-    def forget_fakes(self) -> None:
-        """See `Metric`."""
-        self._fakes = _Pairs(self.device)
-        self._shapes.forget("fakes")
-
-    def _check(self, images: NDArray[np.uint8], name: str) -> None:
-        self._shapes.check(images, name)
+    def _take(self, images: Images, name: str) -> None:
         height, width = images.shape[2:]
         if height % MULTIPLE or width % MULTIPLE or not height * width:
             raise DataError(
                 f"The {name} are images of {height}x{width}, but MS-SSIM halves images {len(WEIGHTS) - 1} "
                 f"times: resize or crop them so that both sides are multiples of {MULTIPLE}."
             )
+        self._pairs[name].add(images)
+
+    def _forget(self, name: str) -> None:
+        self._pairs[name] = _Pairs(self.device)
 
 
 def ms_ssim(batches: Iterable[NDArray[np.uint8]], *, device: torch.device | None = None) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from progan.errors import ConfigError, DataError
 from progan.metrics.extractor import Extractor
+from progan.metrics.image_checks import require_at_least
 from progan.system.progress import Progress, reported, unheard
 
 Render = Callable[[Tensor, Tensor | None], Tensor]
@@ -69,9 +70,7 @@ class PathLength:
     def __init__(
         self, extractor: Extractor, *, samples: int = 50_000, crop: bool = False, seed: int = 0
     ) -> None:
-        for option, value, least in (("samples", samples, 1), ("seed", seed, 0)):
-            if value < least:
-                raise ConfigError(f"{option} of the path length must be at least {least}, not {value}")
+        require_at_least("the path length", samples=(samples, 1), seed=(seed, 0))
         self.name = f"ppl_zfull_{'crop_' if crop else ''}{extractor.name}"
         self.extractor = extractor
         self.samples, self.crop, self.seed = samples, crop, seed

@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from progan.errors import ConfigError
 from progan.metrics.extractor import Extractor
-from progan.metrics.fid_kid_is import FeatureMetric, KeptFeatures
+from progan.metrics.fid_kid_is import KeptFeaturesMetric
+from progan.metrics.image_checks import require_at_least
 from progan.metrics.neighbours import share_inside, squared_radii
 
 
-class PrecisionRecall(FeatureMetric):
+class PrecisionRecall(KeptFeaturesMetric):
     """How many fakes look like reals (precision), and how many reals could be fakes (recall).
 
     A set covers a ball around each of its features, as large as the distance to the k-th nearest other one.
@@ -34,22 +34,20 @@ class PrecisionRecall(FeatureMetric):
     version = 1
 
     def __init__(self, extractor: Extractor, *, k: int = 3) -> None:
-        if k < 1:
-            raise ConfigError(f"k of precision and recall must be at least 1, not {k}")
+        require_at_least("precision and recall", k=(k, 1))
         super().__init__("pr" if k == 3 else f"pr{k}", extractor)
         self.k = k
         self.minimum = k + 1
-        self._kept = {"reals": KeptFeatures(), "fakes": KeptFeatures()}
         self._real_radii: Tensor | None = None  # found again only after reals were added
 
     def definition(self) -> dict[str, Any]:
-        """See `Metric`."""
+        """Return everything that decides the numbers besides the images, ready for JSON."""
         return {**super().definition(), "k": self.k}
 
     def compute(self) -> dict[str, float]:
-        """See `Metric`."""
-        self._check_counts(**{name: len(kept) for name, kept in self._kept.items()})
-        reals, fakes = (self._kept[name].all() for name in ("reals", "fakes"))
+        """Return the numbers; a DataError tells of too few images."""
+        self._check_counts(**self._counts())
+        reals, fakes = self._all("reals"), self._all("fakes")
         device = self.extractor.device
         if self._real_radii is None:
             self._real_radii = squared_radii(reals, self.k, device)
@@ -58,12 +56,12 @@ class PrecisionRecall(FeatureMetric):
             f"{self.name}_recall": share_inside(reals, fakes, squared_radii(fakes, self.k, device), device),
         }
 
-    def _take(self, features: Tensor, name: str) -> None:
-        self._kept[name].add(features)
+    def _take_features(self, features: Tensor, name: str) -> None:
+        super()._take_features(features, name)
         if name == "reals":
             self._real_radii = None
 
     def _forget(self, name: str) -> None:
-        self._kept[name] = KeptFeatures()
+        super()._forget(name)
         if name == "reals":
             self._real_radii = None

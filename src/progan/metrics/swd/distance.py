@@ -24,8 +24,7 @@ from torch import Tensor
 
 from progan.errors import ConfigError, DataError
 from progan.metrics.exact_compute import Workers, computing
-from progan.metrics.image_checks import ImageShapes
-from progan.metrics.metric import Metric
+from progan.metrics.metric import CheckedMetric, Images
 from progan.metrics.swd.patches import (
     PATCH,
     SMALLEST,
@@ -66,7 +65,7 @@ class SlicedWasserstein:
         return {**{f"{prefix}/{side}": distance for side, distance in levels}, f"{prefix}/mean": self.mean}
 
 
-class SlicedWassersteinMetric(Metric):
+class SlicedWassersteinMetric(CheckedMetric):
     """Sliced Wasserstein distance, with the distance between two halves of the reals beside it.
 
     Give as many reals as fakes, n, or twice as many. Numbers, all times 1e3:
@@ -120,13 +119,12 @@ class SlicedWassersteinMetric(Metric):
         self.device = device or torch.device("cpu")
         self.repeats, self.directions, self.patches = repeats, directions, patches
         self._draws = draws or SeededDraws(seed)
-        self._shapes = ImageShapes("the sliced Wasserstein distance")
-        self._reals = self._empty("reals")
-        self._fakes = self._empty("fakes")
+        super().__init__("the sliced Wasserstein distance")
+        self._sets = {name: self._empty(name) for name in ("reals", "fakes")}
         self._floor: SlicedWasserstein | None = None
 
     def definition(self) -> dict[str, Any]:
-        """See `Metric`."""
+        """Return everything that decides the numbers besides the images, ready for JSON."""
         return {
             "patch": PATCH,
             "patches": self.patches,
@@ -138,28 +136,8 @@ class SlicedWassersteinMetric(Metric):
             "seed": self.seed,
         }
 
-    def add_reals(self, images: NDArray[np.uint8]) -> None:
-        """See `Metric`; a DataError says what is wrong with the images."""
-        self._add(images, self._reals)
-        self._floor = None
-
-    def add_fakes(self, images: NDArray[np.uint8]) -> None:
-        """See `Metric`; a DataError says what is wrong with the images."""
-        self._add(images, self._fakes)
-
-    def forget_reals(self) -> None:
-        """See `Metric`."""
-        self._reals = self._empty("reals")
-        self._floor = None
-        self._shapes.forget("reals")
-
-    def forget_fakes(self) -> None:
-        """See `Metric`."""
-        self._fakes = self._empty("fakes")
-        self._shapes.forget("fakes")
-
     def compute(self) -> dict[str, float]:
-        """See `Metric`."""
+        """Return the numbers; a DataError tells of sets that cannot be compared."""
         distance, floor = self.distance(), self.floor()
         numbers = distance.named(self.name) | floor.named(f"{self.name}_floor")
         return numbers | {f"{self.name}_floor/images": float(floor.images)}
@@ -170,7 +148,7 @@ class SlicedWassersteinMetric(Metric):
         Raises:
             DataError: if a set is empty, or there are neither as many reals as fakes nor twice as many.
         """
-        reals, fakes = self._reals, self._fakes
+        reals, fakes = self._sets["reals"], self._sets["fakes"]
         for some in (reals, fakes):
             if not some.count:
                 raise DataError(f"There are no {some.name}: not one image came.")
@@ -189,23 +167,30 @@ class SlicedWassersteinMetric(Metric):
         Raises:
             DataError: if there are fewer than 2 reals.
         """
-        if self._reals.count < 2:
+        reals = self._sets["reals"]
+        if reals.count < 2:
             raise DataError("The floor needs at least 2 reals, one for each half.")
         if self._floor is None:
-            self._floor = self._compare(self._reals, self._reals, *self._halves())
+            self._floor = self._compare(reals, reals, *self._halves())
         return self._floor
 
     def _empty(self, name: str) -> Descriptors:
         return Descriptors(name, self._draws, self.patches, self.device)
 
-    def _add(self, images: NDArray[np.uint8], to: Descriptors) -> None:
-        self._shapes.check(images, to.name)
+    def _take(self, images: Images, name: str) -> None:
         level_sides(*images.shape[2:])  # also of a batch of no images
-        to.add(images)
+        self._sets[name].add(images)
+        if name == "reals":
+            self._floor = None
+
+    def _forget(self, name: str) -> None:
+        self._sets[name] = self._empty(name)
+        if name == "reals":
+            self._floor = None
 
     def _halves(self) -> tuple[Tensor, Tensor]:
         """Return the indices of two random halves of the reals, in order; an odd one is in neither."""
-        count = self._reals.count
+        count = self._sets["reals"].count
         rng = np.random.default_rng([self.seed, zlib.crc32(b"halves of the reals"), count])
         mixed = torch.from_numpy(rng.permutation(count))
         first, second = mixed[: count // 2].sort().values, mixed[count // 2 : count // 2 * 2].sort().values
