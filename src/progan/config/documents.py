@@ -48,7 +48,7 @@ def parse_document(text: str, suffix: str, name: str) -> dict[str, Any]:
     """Read the text of a configuration file; `suffix` says what it is, `name` what to call it in errors.
 
     Raises:
-        ConfigError: as in `read_document`.
+        ConfigError: naming the line where there is one, if it holds no options, or one of them twice.
     """
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"{name}: longer than {MAX_CHARACTERS:,} characters, so no configuration")

@@ -130,7 +130,7 @@ def load_config(
         file: Configuration file (.yaml, .json or .toml) that is laid over the recipe.
 
     Raises:
-        ConfigError: as in `read_recipe`, `read_document` and `make_config`.
+        ConfigError: if a recipe or file cannot be read, or an option is unknown or wrong.
     """
     return make_config(read_recipe(recipe), {} if file is None else read_document(file), options or {})
 

@@ -57,7 +57,7 @@ def read_recipe(name: str | Path) -> dict[str, Any]:
     A shipped recipe wins over a file of the same name without an ending.
 
     Raises:
-        ConfigError: if there is no such recipe, or as in `read_document`.
+        ConfigError: if there is no such recipe, or the file cannot be read or is no mapping of options.
     """
     if str(name) in recipe_names():
         return parse_document(_shipped(str(name)), ".yaml", f"recipe {name}")

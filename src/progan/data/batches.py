@@ -145,7 +145,7 @@ class GeneratorBatch(_Batch):
         latents: [N, latent_size], standard normal.
         labels: [N, label_size], drawn from the labels of the set; those of `reals` if there are any.
         reals: [N, C, H, W], the partners of a relativistic loss, else None.
-        augment_real, augment_fake: As in `DiscriminatorBatch`.
+        augment_real, augment_fake: [N, draws], uniform in [0, 1), what their augmentations are; or None.
     """
 
     latents: Tensor
@@ -295,7 +295,7 @@ class Batches:
 
         Args:
             shown: Which.
-            alpha: As in `discriminator`.
+            alpha: 0-d tensor while a level fades in, None otherwise.
             go_on: The next ones that are asked for are probably those that follow.
         """
         if self._resident is not None and self._resident.level == shown.level:

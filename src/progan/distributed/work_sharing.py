@@ -119,7 +119,7 @@ def _cannot(_part: Part) -> NDArray[Any]:
 
 
 def _lead(ranks: Ranks, work: Work, parts: Sequence[Part]) -> Iterator[NDArray[Any]]:
-    """Deal parts to the processes, one each, and so on; yield what is made of each in order. See `Deal`."""
+    """Deal parts to the processes, one each, and so on; yield what is made of each, in order."""
     for turn in range(0, len(parts), ranks.size):
         dealt = parts[turn : turn + ranks.size]
         wanted: _Wanted = {

@@ -46,10 +46,10 @@ class GeneratedImages(ImageSet):
     Args:
         G: The generator, on the device that is to make them.
         seed: At least 0.
-        label: As in `label_vectors`; None draws one for each sample.
-        level: As in `level_of`; None for the generator's own.
+        label: Of all samples; None draws one for each.
+        level: Up to the generator's own; None for that.
         weights: What identifies the weights; None: `digest`.
-        about: As in `ImageSet`.
+        about: What is good to know besides, such as where the weights lie; ready for JSON.
         deal: Who makes the samples of `batches` and `kept`, and the paths of `measure_path`; none of them
             depends on it.
 
@@ -108,7 +108,8 @@ class GeneratedImages(ImageSet):
         Args:
             path: The folder or file.
             device: Where to make samples; None for the CPU.
-            seed, label: As above.
+            seed: Of the samples, at least 0.
+            label: Of all samples; None draws one for each.
             size: (height, width) of the level; None for the highest that was trained.
 
         Raises:
@@ -121,7 +122,7 @@ class GeneratedImages(ImageSet):
         return cls(G, seed=seed, label=label, level=level, about={"path": str(path)})
 
     def read(self, indices: NDArray[np.int64]) -> Images:
-        """See `ImageSet`."""
+        """Return the samples of these numbers: [n, C, H, W]."""
         G, size = self.G, self.G.latent_size
         z = torch.cat([latents(self.seed, int(i), 1, size) for i in indices])
         rows = [label_vectors(G, self.label, self.seed, int(i), 1) for i in indices]
@@ -129,7 +130,7 @@ class GeneratedImages(ImageSet):
         return np.ascontiguousarray(render(G, z, labels, level=self.level))
 
     def batches(self, indices: NDArray[np.int64]) -> Iterator[Images]:
-        """See `ImageSet`."""
+        """Yield the samples of these numbers, in this order, in batches."""
         # Dealt in the parts that `read` makes at once: the same bits, and something for everybody.
         size = batch_size_for(self.G, self.level)
         batches = [in_parts(batch, size) for batch in in_parts(indices, self.batch_size)]

@@ -100,7 +100,7 @@ class ArrayImages(ImageSet):
             form is meant), uint8; or floating point in [-1, 1], as networks make them, which is rounded as
             `progan.data.pixels.to_uint8` does.
         name: What messages call it.
-        identity: As in `ImageSet`; None: a hash of the contents.
+        identity: What decides the images, ready for JSON; None: a hash of the contents.
 
     Raises:
         DataError: if the array is of another kind, or holds values that are not finite.
@@ -168,7 +168,7 @@ class ArrayImages(ImageSet):
             return cls(np.memmap(file, first.dtype, "r", shape=(count, *first.shape[1:])), name)
 
     def read(self, indices: NDArray[np.int64]) -> Images:
-        """See `ImageSet`."""
+        """Return the images at these places: [n, C, H, W]."""
         part = self._array[indices]
         if part.dtype != np.uint8:
             part = np.rint(part.astype(np.float32) * 127.5 + 127.5).clip(0, 255).astype(np.uint8)
@@ -211,7 +211,7 @@ class PackedImages(ImageSet):
         super().__init__(str(packed.path), shape, len(self._indices), identity, {"path": str(packed.path)})
 
     def read(self, indices: NDArray[np.int64]) -> Images:
-        """See `ImageSet`."""
+        """Return the images at these places: [n, C, H, W]."""
         return to_8_bit(self._packed.read(self._level, self._indices[indices]))
 
 
@@ -233,11 +233,11 @@ class MirroredImages(ImageSet):
         self._seed = seed
 
     def read(self, indices: NDArray[np.int64]) -> Images:
-        """See `ImageSet`."""
+        """Return the images at these places: [n, C, H, W]."""
         return self._flip(self._images.read(indices), indices)
 
     def batches(self, indices: NDArray[np.int64]) -> Iterator[Images]:
-        """See `ImageSet`."""
+        """Yield the images at these places, in this order, in batches."""
         start = 0
         for batch in self._images.batches(indices):
             yield self._flip(batch, indices[start : start + len(batch)])

@@ -116,7 +116,7 @@ def evaluate(
 
 
 def compare(a: Place, b: Place, metrics: Chosen = DEFAULT, **options: Unpack[MeasureOptions]) -> list[Result]:
-    """Measure the set b against the set a, which takes the part of the reals; options as in `evaluate`."""
+    """Measure the set b against the set a, which stands for the reals; options are those of `evaluate`."""
     return evaluate(b, a, metrics, **options)
 
 

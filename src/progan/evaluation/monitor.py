@@ -33,12 +33,14 @@ class Monitor:
         n: Images of each set; fewer if the set has fewer.
         part: Part of the pictures.
         mirror: Flip half of the reals, as training does.
-        seed: As in `evaluate`.
+        seed: Of samples, flips, the choice of images, and what metrics draw.
         device: Where metrics are computed; None for the CPU.
         extractor: Of metrics on features; a file is loaded at once, and so is found missing before training.
 
     Raises:
-        ConfigError, CheckpointError, DependencyError, DataError: as in `evaluate`.
+        ConfigError: if a name is unknown or given twice.
+        CheckpointError, DependencyError: if what a metric needs is missing.
+        DataError: if there are too few images.
     """
 
     def __init__(

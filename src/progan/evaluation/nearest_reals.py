@@ -64,7 +64,7 @@ def neighbour_rows(
         Images [rows * (k + 1), C, H, W], a sample and its neighbours one after the other; and which they are.
 
     Raises:
-        DataError: as in `require_enough`.
+        DataError: if the sets differ in shape, or are too small.
     """
     require_enough(images, reals, rows=rows, k=k)
     assert reals.count is not None

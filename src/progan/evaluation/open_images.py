@@ -49,7 +49,7 @@ def open_images(
         part: Of a packed set: "train", "validation", "test" or "all".
         mirror: Flip each image left to right with probability 1/2, by `seed` and its index.
         seed: Of flips and samples.
-        label: Of a generator's samples, as in `progan.generate`.
+        label: Of a generator's samples; None draws one for each.
         device: Where a generator makes its samples; None: where it is, or the CPU.
         most: Take so many images at most from an iterable.
 

@@ -111,7 +111,7 @@ def find_result(path: Path | None, wanted: Result) -> Result | None:
     """Return the newest result of a file that stands for another one, or None.
 
     Raises:
-        DataError: as in `read_results`.
+        DataError: if a line is no result, or the file cannot be read.
     """
     key = wanted.key()
     for result in reversed(read_results(path) if path is not None else []):

@@ -69,7 +69,7 @@ def written_label(G: Generator, label: Label) -> int | list[float]:
     """Return a label in the one form that JSON files hold: the number of a class, or a vector.
 
     Raises:
-        ConfigError: as in `label_vector`.
+        ConfigError: if the generator has no labels, or the label is none of its form.
     """
     vector = label_vector(G, label)
     numbers: list[float] = vector.tolist()

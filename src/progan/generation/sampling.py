@@ -60,8 +60,8 @@ def label_vectors(G: Generator, label: Label | None, seed: int, start: int, coun
 
     Args:
         G: The generator.
-        label: One for all samples, as in `label_vector`. None draws one for each sample, uniformly and as a
-            pure function of (seed, index): a class; or, of another form, one of `G.label_examples`.
+        label: One for all samples. None draws one for each sample, uniformly and as a pure function of
+            (seed, index): a class; or, of another form, one of `G.label_examples`.
         seed: At least 0.
         start: Index of the first sample, at least 0.
         count: Number of rows.
@@ -70,7 +70,7 @@ def label_vectors(G: Generator, label: Label | None, seed: int, start: int, coun
         [count, label_size] float32; None if the generator has no labels.
 
     Raises:
-        ConfigError: as in `label_vector`; or if seed or start is negative.
+        ConfigError: if the label is none of the generator's, or seed or start is negative.
     """
     if label is not None:
         return label_vector(G, label).expand(count, -1)
@@ -216,7 +216,7 @@ def generate(
         seed: At least 0.
         start: Index of the first sample: `generate(G, 10, start=90)` are the last of
             `generate(G, 100)`.
-        label: As in `label_vectors`.
+        label: One for all samples; None draws one for each.
         level: Level to make images at, up to the generator's own; None for its own.
         batch_size: Images in a batch; None chooses by their size.
         device: Moves the generator there first; None leaves it where it is.
@@ -225,7 +225,7 @@ def generate(
         An iterator of uint8 batches [b, channels, height, width].
 
     Raises:
-        ConfigError: if a number is not whole or out of range, or as in `label_vector` and `level_of`. All
+        ConfigError: if a number is not whole or out of range, or there is no such label or level. All
             of them are raised by the call, before the first batch is asked for.
     """
     n, seed, start = whole("n", n), whole("seed", seed), whole("start", start)

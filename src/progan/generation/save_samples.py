@@ -56,7 +56,7 @@ def save_samples(
             that compute FID from it. An interrupted folder is completed by the same call; a larger `n`
             extends it. Its `samples.json` says what it holds, so that no other samples are mixed in.
         n: Number of samples, at least 1.
-        seed, label, level, batch_size: As in `generate`.
+        seed, label, level, batch_size: The arguments of `generate`.
         progress: Told how many are made.
         ranks: The processes that make them together, each with its own G; the first writes.
 

@@ -32,7 +32,7 @@ def generate_together(
     Args:
         ranks: The processes.
         G: The generator; each process has its own, with the same weights.
-        n, seed, start, label, level, batch_size: As in `generate`, the same on all processes.
+        n, seed, start, label, level, batch_size: The arguments of `generate`, the same on all processes.
 
     Returns:
         On the first process all batches in their order, uint8 [b, C, h, w]; on the others none: they are to

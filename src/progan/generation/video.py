@@ -106,9 +106,9 @@ def interpolate(
         fps: Frames a second.
         grid: Rows and columns of pictures, each on a walk of its own.
         seed: At least 0.
-        label: As in `label_vectors`; None (if the generator has labels) draws one for each cell, which
+        label: One for all cells; None (if the generator has labels) draws one for each cell, which
             keeps it.
-        level: As in `level_of`.
+        level: Up to the generator's own; None for that.
         progress: Told how many frames are made, at the beginning and after each.
 
     Returns:

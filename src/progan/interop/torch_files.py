@@ -41,7 +41,7 @@ def is_torch_file(path: Path) -> bool:
 def read_torch(path: Path) -> Any:
     """Return what `torch.save` wrote: tensors in lists, tuples and dicts with text as keys.
 
-    As in `unpickling.Machine.run`, it may contain itself.
+    It may contain itself, and one part many times: never walk it as a tree.
 
     Raises:
         Refused: if the file is damaged, or holds anything else.

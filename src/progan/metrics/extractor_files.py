@@ -188,8 +188,7 @@ def extractor_from_file(
     Args:
         path: The file. An exported network must have been exported with a dynamic batch dimension.
         name: What to call it; None for the file's stem and the first 8 digits of its SHA-256.
-        resize: See `Extractor`.
-        normalisation: See `Extractor`.
+        resize, normalisation: Rules of `Extractor`.
         device: Where to compute; None for the CPU.
         batch: Images that are computed together.
 

@@ -60,7 +60,7 @@ def distances_to(samples: Images, extractor: Extractor) -> Callable[[Images], ND
     """Return what computes how far batches of reals are from samples.
 
     Args:
-        samples: [n, C, H, W], as in `nearest_reals`.
+        samples: [n, C, H, W] of uint8, C of 1 or 3.
         extractor: Makes the features.
 
     Returns:

@@ -54,7 +54,7 @@ class PathLength:
     Args:
         extractor: Makes the features, of images not rounded to 8 bits.
         samples: Paths, at least 1. The paper has 100,000.
-        crop: See only the part of images where aligned faces are, as StyleGAN does for faces (`face`).
+        crop: Compare only the part of images where aligned faces are, as StyleGAN does for faces (`face`).
         seed: Of the latents and places, at least 0.
 
     Attributes:
@@ -94,7 +94,7 @@ class PathLength:
         """Measure a generator.
 
         Args:
-            render, latent_size, labels, dtype: As in `speeds`.
+            render, latent_size, labels, dtype: The arguments of `speeds`.
             batch: Paths that are computed together; decides memory and speed only.
             progress: Told how many paths are done, at the beginning and after each batch.
             deal: Has batches of paths computed, wherever that is, and yields their speeds in order.

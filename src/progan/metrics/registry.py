@@ -46,7 +46,7 @@ class ExtractorFile:
 
     Attributes:
         path: A TorchScript or `torch.export` file, or the Inception network; None for that one in the cache.
-        resize, normalisation: As in `Extractor`; the Inception network has its own.
+        resize, normalisation: Rules of `Extractor`; the Inception network has its own.
         download: Fetch the Inception network if it is not in the cache.
     """
 

@@ -77,16 +77,19 @@ class Discriminator(HubNetwork):
     """Scores images, at any level up to the one it was built for, and estimates or regards their labels.
 
     Args:
-        channels, base_shape, max_level, label_size, label_form: As in `Generator`.
+        channels, base_shape, max_level: Of the images: their channels, height and width at level 0, and the
+            highest level.
+        label_size: Length of the label vector; 0 for none.
+        label_form: What a row of labels is: `class` (one-hot), `classes` (0 or 1 per class) or `vector`.
         conditioning: What it does with labels. `none`: nothing; there are none. `ac_gan`: it estimates them.
             `projection`: it scores images given them. None: `ac_gan` if there are labels.
         level, alpha: How far it has grown: what a call computes unless told otherwise.
-        label_names: As in `Generator`.
+        label_names: One name per entry of the label vector, in order; may be empty.
         growth: What alpha does: 'fade' blends the level's features with fromRGB of the halved image, 'morph'
             blends the activations of fromRGB and of the level's block in (`models/morph.py`).
         options: The choices of the architecture, described in `config.DiscriminatorOptions`, which also has
-            their defaults: those of both networks (see `Generator`) and stddev_group, stddev_features,
-            downscale and dense_features.
+            their defaults: those of both networks (`config.NetworkOptions`), and stddev_group,
+            stddev_features, downscale and dense_features.
 
     Attributes:
         options: The same, checked.

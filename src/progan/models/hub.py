@@ -71,7 +71,7 @@ class HubNetwork(
         Args:
             pretrained_model_name_or_path: What exists locally is read; anything else is a name on the hub.
             options: For a name on the hub: `revision`, `cache_dir`, `force_download`, `token` and
-                `local_files_only`, as in `huggingface_hub.snapshot_download`.
+                `local_files_only`, which `huggingface_hub.snapshot_download` takes.
 
         Returns:
             The network, on the CPU and in evaluation mode, its parameters without gradients.
@@ -97,7 +97,7 @@ def download(name: str, **options: Any) -> Path:
 
     Args:
         name: On the hub: `user/name`.
-        options: As in `huggingface_hub.snapshot_download`.
+        options: Those of `huggingface_hub.snapshot_download`.
 
     Returns:
         The folder that holds them, in the hub's cache.

@@ -297,7 +297,8 @@ class EqualizedConv2d(EqualizedLayer):
         inputs: Channels in.
         outputs: Channels out.
         kernel: Side of the kernel, odd.
-        options, gain: As in `EqualizedLayer`.
+        options: Distribution of the weight, whether there is a bias, equalized_lr, and the gain.
+        gain: Instead of that of hidden layers.
     """
 
     def __init__(
@@ -317,7 +318,9 @@ class EqualizedLinear(EqualizedLayer):
     Args:
         inputs: Features in.
         outputs: Features out.
-        options, gain, bias: As in `EqualizedLayer`.
+        options: Distribution of the weight, whether there is a bias, equalized_lr, and the gain.
+        gain: Instead of that of hidden layers.
+        bias: False for no bias whatever the options say.
     """
 
     def __init__(

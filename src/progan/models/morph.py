@@ -106,7 +106,7 @@ def grow(network: Generator | Discriminator, level: int) -> Condition:
         The condition of the new layers.
 
     Raises:
-        ValueError: as in `require_morphable`, or if there is no such level.
+        ValueError: if there is no such level, or it cannot grow out of the one below (`require_morphable`).
     """
     if not 1 <= level <= network.max_level:
         raise ValueError(f"level {level}: expected 1..{network.max_level}")

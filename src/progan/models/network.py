@@ -108,8 +108,8 @@ class Network(nn.Module):
         """Resolve the arguments of a call: the level, and alpha as a 0-d tensor or None for 1.
 
         Args:
-            level: As in `forward`; None takes the network's own level, and its own alpha if none is given.
-            alpha: As in `forward`.
+            level: Level to compute; None takes the network's own, and its own alpha if none is given.
+            alpha: How far the level has come in, in [0, 1]; None for 1.
             like: A number becomes a tensor of this one's device and type.
 
         Raises:

@@ -111,7 +111,7 @@ def check(
     What is cheap to check is checked before the pictures are prepared.
 
     Args:
-        source, out, recipe, options, reporter, file: As in `progan.runs.run.train`.
+        source, out, recipe, options, reporter, file: The arguments of `progan.runs.run.train`.
         stop: Polled while pictures are prepared.
         ranks: The processes of the run, each of which checks.
 

@@ -52,8 +52,8 @@ def duality_gap(
     With nothing else given, the numbers are those that the run's monitor logs at that clock.
 
     Args:
-        run, data, num_images, seed, steps, lr, device: As in `GapOfRun.open`.
-        out, force, progress: As in `GapOfRun.measure`.
+        run, data, num_images, seed, steps, lr, device: The arguments of `GapOfRun.open`.
+        out, force, progress: The arguments of `GapOfRun.measure`.
 
     Raises:
         ProganError: as both of them.
@@ -134,7 +134,7 @@ class GapOfRun:
         Args:
             out: File of results: what is in it is not computed again, what is computed is appended.
             force: Compute and append again what is in the file.
-            progress, deal: As in `DualityGap.measure`.
+            progress, deal: The arguments of `DualityGap.measure`.
 
         Raises:
             DataError: if the checkpoint does not fit the pictures.
@@ -160,7 +160,7 @@ class GapOfRun:
         """Return the training of the copies, as `measure` deals it; for the other processes.
 
         Args:
-            progress: As in `DualityGap.measure`.
+            progress: Told how many updates are made.
         """
 
         def make(part: Part) -> NDArray[Any]:

@@ -75,7 +75,7 @@ def resume(
         run: The run folder.
         options: Nested options to change from here on; those of data, model and the seed cannot change.
         reporter: Who watches; default: nobody.
-        memory_check: As in `train`.
+        memory_check: Try the largest iteration before the first step.
 
     Returns:
         The run folder.

@@ -95,7 +95,7 @@ def write_text(path: Path, text: str) -> None:
     """Replace the contents of a text file (UTF-8) atomically.
 
     Raises:
-        StorageError: as in `atomic_path`.
+        StorageError: if there is no space or no permission; the file is then as it was.
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -32,7 +32,8 @@ def load_array(file: Path) -> NDArray[Any]:
     """Read a `.npy` file that holds numbers into memory.
 
     Raises:
-        OSError, ValueError: as in `map_array`.
+        OSError: if it cannot be opened.
+        ValueError: if it is something else, or shorter than it says.
     """
     # By way of the map, since reading would make room for what the header promises first.
     return np.array(map_array(file))

@@ -17,7 +17,7 @@ def patient(stream: IO[str]) -> IO[str]:
 
 
 class PatientStream(io.TextIOBase):
-    """See `patient`."""
+    """A stream that writes to another one until that fails, and to nowhere from then on."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream

@@ -48,7 +48,7 @@ def discriminator_loss(kind: Adversarial, real: Tensor, fake: Tensor, noise: Ten
 
 
 def generator_loss(kind: Adversarial, fake: Tensor, real: Tensor | None = None) -> Tensor:
-    """Return what G minimises. See `discriminator_loss`.
+    """Return what G minimises; the losses are those of `discriminator_loss`.
 
     Args:
         kind: `wgan` and `hinge`: -D(fake). `least_squares`: (D(fake) - 1)^2 / 2. `logistic`:

@@ -241,7 +241,7 @@ class Optimizer:
 
 
 def level_of(parameter: str) -> int:
-    """Return the level at which a parameter, named as in `state_dict`, begins to train."""
+    """Return the level at which a parameter, by its name in `state_dict`, begins to train."""
     match = re.match(r"(blocks|to_rgb|from_rgb)\.(\d+)\.", parameter)
     if match is None:
         return 0
@@ -249,7 +249,7 @@ def level_of(parameter: str) -> int:
 
 
 def is_used(parameter: str, level: int, *, fading: bool) -> bool:
-    """Return whether a parameter, named as in `state_dict`, takes part in what a level computes.
+    """Return whether a parameter, by its name in `state_dict`, takes part in what a level computes.
 
     Only the level's own toRGB or fromRGB does, and while it fades in that of the level below.
     """

@@ -15,7 +15,7 @@ import math
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -63,6 +63,17 @@ class SlicedWasserstein:
         """Return the numbers as `prefix/128`, .., `prefix/mean`."""
         levels = zip(self.resolutions, self.distances, strict=True)
         return {**{f"{prefix}/{side}": distance for side, distance in levels}, f"{prefix}/mean": self.mean}
+
+
+class SlicedWassersteinOptions(TypedDict, total=False):
+    """The options of `SlicedWassersteinMetric`, which explains them."""
+
+    seed: int
+    device: torch.device | None
+    repeats: int
+    directions: int
+    patches: int
+    draws: Draws | None
 
 
 class SlicedWassersteinMetric(CheckedMetric):
@@ -227,35 +238,22 @@ class SlicedWassersteinMetric(CheckedMetric):
 def sliced_wasserstein(
     reals: Iterable[NDArray[np.uint8]],
     fakes: Iterable[NDArray[np.uint8]],
-    *,
-    seed: int = 0,
-    device: torch.device | None = None,
-    repeats: int = 4,
-    directions: int = 128,
-    patches: int = 128,
-    draws: Draws | None = None,
+    **options: Unpack[SlicedWassersteinOptions],
 ) -> SlicedWasserstein:
     """Measure the sliced Wasserstein distance between two sets of images, read once, in batches of any size.
 
     Args:
         reals: Batches [n, C, H, W] of uint8, C of 1 or 3; both sides at least 16 and even as often as they
             are halved on the way to 16 (powers of two always are).
-        fakes: Likewise, of the same shape; as many images, or half as many (`SlicedWassersteinMetric`, which
-            explains this and the options below).
-        seed: Of the patches and directions.
-        device: Where to compute; None for the CPU.
-        repeats: How often directions are drawn.
-        directions: Directions drawn each time.
-        patches: Patches of each image and level.
-        draws: Random numbers that replace those of `seed`.
+        fakes: Likewise, of the same shape; as many images, or half as many, which are compared with a
+            random half of the reals.
+        options: Those of `SlicedWassersteinMetric`.
 
     Raises:
         DataError: if the images cannot be measured or compared; the message says why.
         ConfigError: if an option is out of range.
     """
-    metric = SlicedWassersteinMetric(
-        seed=seed, device=device, repeats=repeats, directions=directions, patches=patches, draws=draws
-    )
+    metric = SlicedWassersteinMetric(**options)
     count = 0
     for batch in reals:
         metric.add_reals(batch)
@@ -270,12 +268,7 @@ def sliced_wasserstein(
 
 def sliced_wasserstein_floor(
     reals: Iterable[NDArray[np.uint8]],
-    *,
-    seed: int = 0,
-    device: torch.device | None = None,
-    repeats: int = 4,
-    directions: int = 128,
-    patches: int = 128,
+    **options: Unpack[SlicedWassersteinOptions],
 ) -> SlicedWasserstein:
     """Measure the distance between two disjoint halves of the reals: what a perfect generator would reach.
 
@@ -283,12 +276,9 @@ def sliced_wasserstein_floor(
     images, so hold a distance of n images against the floor of 2n reals.
 
     Args:
-        reals: As in `sliced_wasserstein`, at least 2 images.
-        seed: Of the halves, patches and directions.
-        device: Where to compute; None for the CPU.
-        repeats: How often directions are drawn.
-        directions: Directions drawn each time.
-        patches: Patches of each image and level.
+        reals: Batches [n, C, H, W] of uint8, C of 1 or 3, at least 2 images; sides like those of
+            `sliced_wasserstein`.
+        options: Those of `SlicedWassersteinMetric`.
 
     Returns:
         The distance; `images` counts one half.
@@ -297,9 +287,7 @@ def sliced_wasserstein_floor(
         DataError: if the images cannot be measured; the message says why.
         ConfigError: if an option is out of range.
     """
-    metric = SlicedWassersteinMetric(
-        seed=seed, device=device, repeats=repeats, directions=directions, patches=patches
-    )
+    metric = SlicedWassersteinMetric(**options)
     for batch in reals:
         metric.add_reals(batch)
     return metric.floor()

@@ -81,7 +81,7 @@ class SeededDraws:
     def centres(
         self, images: str, level: int, block: int, shape: tuple[int, int], sides: tuple[int, int]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """See `Draws`."""
+        """Return where the centres of patches lie: x and y [n, patches]."""
         rng = self._generator(f"patches of {images}", level, block)
         margin = PATCH // 2
         top = np.array(sides)[:, None] - margin
@@ -89,11 +89,11 @@ class SeededDraws:
         return x, y
 
     def directions(self, level: int, repeat: int, shape: tuple[int, int]) -> NDArray[np.float64]:
-        """See `Draws`."""
+        """Return standard normal numbers [components, directions]."""
         return self._generator("directions", level, repeat).standard_normal(shape)
 
     def definition(self) -> dict[str, Any]:
-        """See `Draws`."""
+        """Return what decides the numbers, ready for JSON."""
         return {"kind": "seeded", "seed": self.seed}
 
     def _generator(self, purpose: str, level: int, index: int) -> np.random.Generator:
