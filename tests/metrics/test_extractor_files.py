@@ -19,11 +19,11 @@ from progan.metrics import extractor_files
 from progan.metrics.extractor_files import (
     INCEPTION,
     PublishedFile,
-    cache_folder,
     extractor_from_file,
     find_published,
     inception,
 )
+from progan.system.files import cache_folder
 
 
 class Tiny(nn.Module):

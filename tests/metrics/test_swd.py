@@ -23,7 +23,7 @@ from progan.metrics.swd.distance import (
     sliced_wasserstein,
     sliced_wasserstein_floor,
 )
-from progan.metrics.swd.laplacian import collapse, laplacian_pyramid, pyr_down, pyr_up
+from progan.metrics.swd.laplacian import laplacian_pyramid, pyr_down, pyr_up
 from progan.metrics.swd.patches import (
     BLOCK,
     LevelPatches,
@@ -66,6 +66,14 @@ class OriginalDraws:
 
     def definition(self) -> dict[str, Any]:
         return {"kind": "original"}
+
+
+def collapse(pyramid: list[torch.Tensor]) -> torch.Tensor:
+    """Put a Laplacian pyramid together again: the inverse of `laplacian_pyramid`, up to rounding."""
+    images = pyramid[-1]
+    for detail in reversed(pyramid[:-1]):
+        images = pyr_up(images) + detail
+    return images
 
 
 def values(result: SlicedWasserstein) -> list[float]:

@@ -4,91 +4,41 @@ The same models are read from recipes and files, from Python and from the comman
 name, one type, one default and one description.
 """
 
-from progan.config.data import (
-    Augmentation,
-    AugmentOptions,
-    DataOptions,
-    LabelForm,
-    PictureOptions,
-)
-from progan.config.fields import per_level
-from progan.config.model import (
-    Activation,
-    Conditioning,
-    DiscriminatorOptions,
-    GeneratorOptions,
-    Growth,
-    ModelOptions,
-    NetworkOptions,
-    Scaling,
-)
-from progan.config.monitor import MonitorOptions
-from progan.config.problems import explain
-from progan.config.reading import (
-    DECIDED_BY_PICTURES,
-    differing_keys,
-    flatten,
-    load_config,
-    make_config,
-    merge,
-    to_recipe,
-    to_yaml,
-)
-from progan.config.schema import file_schema
-from progan.config.sizes import (
-    format_resolution,
-    level_resolution,
-    parse_resolution,
-    split_resolution,
-)
-from progan.config.training import (
-    Adversarial,
-    Loss,
-    LossOptions,
-    OptimizerOptions,
-    Precision,
-    RunOptions,
-    ScheduleOptions,
-)
-from progan.config.tree import Config, Options
-
-__all__ = [
-    "DECIDED_BY_PICTURES",
-    "Activation",
-    "Adversarial",
-    "AugmentOptions",
-    "Augmentation",
-    "Conditioning",
-    "Config",
-    "DataOptions",
-    "DiscriminatorOptions",
-    "GeneratorOptions",
-    "Growth",
-    "LabelForm",
-    "Loss",
-    "LossOptions",
-    "ModelOptions",
-    "MonitorOptions",
-    "NetworkOptions",
-    "OptimizerOptions",
-    "Options",
-    "PictureOptions",
-    "Precision",
-    "RunOptions",
-    "Scaling",
-    "ScheduleOptions",
-    "differing_keys",
-    "explain",
-    "file_schema",
-    "flatten",
-    "format_resolution",
-    "level_resolution",
-    "load_config",
-    "make_config",
-    "merge",
-    "parse_resolution",
-    "per_level",
-    "split_resolution",
-    "to_recipe",
-    "to_yaml",
-]
+from progan.config.data import Augmentation as Augmentation
+from progan.config.data import AugmentOptions as AugmentOptions
+from progan.config.data import DataOptions as DataOptions
+from progan.config.data import LabelForm as LabelForm
+from progan.config.data import PictureOptions as PictureOptions
+from progan.config.fields import per_level as per_level
+from progan.config.model import Activation as Activation
+from progan.config.model import Conditioning as Conditioning
+from progan.config.model import DiscriminatorOptions as DiscriminatorOptions
+from progan.config.model import GeneratorOptions as GeneratorOptions
+from progan.config.model import Growth as Growth
+from progan.config.model import ModelOptions as ModelOptions
+from progan.config.model import NetworkOptions as NetworkOptions
+from progan.config.model import Scaling as Scaling
+from progan.config.monitor import MonitorOptions as MonitorOptions
+from progan.config.problems import explain as explain
+from progan.config.reading import DECIDED_BY_PICTURES as DECIDED_BY_PICTURES
+from progan.config.reading import differing_keys as differing_keys
+from progan.config.reading import flatten as flatten
+from progan.config.reading import load_config as load_config
+from progan.config.reading import make_config as make_config
+from progan.config.reading import merge as merge
+from progan.config.reading import to_recipe as to_recipe
+from progan.config.reading import to_yaml as to_yaml
+from progan.config.schema import file_schema as file_schema
+from progan.config.sizes import format_resolution as format_resolution
+from progan.config.sizes import level_resolution as level_resolution
+from progan.config.sizes import parse_resolution as parse_resolution
+from progan.config.sizes import split_resolution as split_resolution
+from progan.config.training import Adversarial as Adversarial
+from progan.config.training import Loss as Loss
+from progan.config.training import LossOptions as LossOptions
+from progan.config.training import OptimizerOptions as OptimizerOptions
+from progan.config.training import Precision as Precision
+from progan.config.training import RunOptions as RunOptions
+from progan.config.training import ScheduleOptions as ScheduleOptions
+from progan.config.tree import Config as Config
+from progan.config.tree import Options as Options

@@ -32,7 +32,6 @@ DECIDED_BY_PICTURES = (
 )
 """Options that are filled in from the packed set."""
 
-
 OF_ONE_LOSS = (
     "gp_lambda",
     "gp_target",
@@ -46,10 +45,8 @@ OF_ONE_LOSS = (
 )
 """Options that are chosen for one adversarial loss and mean nothing to another."""
 
-
 OF_ONE_GROWTH = ("fade_kimg", "fade_epochs", "fade_fraction", "morph_kimg")
 """Options that are chosen for one way of growing and mean nothing to another."""
-
 
 _BY_PHASE = ("stabilise_kimg", "stabilise_epochs", "fade_kimg", "fade_epochs")
 INSTEAD: dict[str, tuple[str, ...]] = {

@@ -116,14 +116,10 @@ def read_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
-        raise DataError(f"{file}: is damaged ({explain_first(error)}); prepare the pictures again") from None
+        first = explain(error).splitlines()[0]
+        raise DataError(f"{file}: is damaged ({first}); prepare the pictures again") from None
     except ValueError as error:
         raise DataError(f"{file}: is damaged ({error}); prepare the pictures again") from None
-
-
-def explain_first(error: ValidationError) -> str:
-    """Return the first line of what is wrong."""
-    return explain(error).splitlines()[0]
 
 
 def _require_size(folder: Path, manifest: Manifest, level: int) -> None:
@@ -149,11 +145,20 @@ class PackedSet:
     Attributes:
         path: The folder.
         manifest: What `manifest.json` holds.
+        base_shape: (height, width) of level 0.
+        max_level: The highest level.
+        channels: 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA.
+        count: Number of pictures, all splits together.
+        label_names: Names of the classes in the order of their numbers, or of a vector's entries, if any.
+        fingerprint: Hash over pixels, names, labels and split: equal where the sets are equal.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
+        self.base_shape, self.max_level = manifest.base_shape, manifest.max_level
+        self.channels, self.count = manifest.channels, manifest.count
+        self.label_names, self.fingerprint = manifest.label_names, manifest.fingerprint
         self._labels = self._load_labels() if manifest.label_names else None
         self._split = self._load("split.npy", np.uint8, ())
         if self._split.max() >= len(SPLITS):
@@ -175,44 +180,14 @@ class PackedSet:
         return cls(path, manifest)
 
     @property
-    def base_shape(self) -> tuple[int, int]:
-        """(height, width) of level 0."""
-        return self.manifest.base_shape
-
-    @property
-    def max_level(self) -> int:
-        """The highest level."""
-        return self.manifest.max_level
-
-    @property
-    def channels(self) -> int:
-        """1 gray, 2 gray + alpha, 3 RGB, 4 RGBA."""
-        return self.manifest.channels
-
-    @property
-    def count(self) -> int:
-        """Number of pictures, all splits together."""
-        return self.manifest.count
-
-    @property
     def label_form(self) -> LabelForm:
         """What a label is: a 'class', several 'classes' or a 'vector'; 'class' if unlabelled."""
         return self.manifest.label_form if self.manifest.label_names else "class"
 
     @property
-    def label_names(self) -> tuple[str, ...]:
-        """Names of the classes in the order of their numbers, or of a vector's entries; may be empty."""
-        return self.manifest.label_names
-
-    @property
     def label_size(self) -> int:
         """Length of a label vector: number of classes, or of a vector's entries; 0 if unlabelled."""
         return len(self.manifest.label_names)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash over pixels, names, labels and split: equal where the sets are equal."""
-        return self.manifest.fingerprint
 
     def resolution(self, level: int) -> tuple[int, int]:
         """Return (height, width) of a level."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from progan.config import format_resolution
@@ -33,7 +32,7 @@ from progan.generation.sampling import (
 from progan.models.generator import Generator
 from progan.models.loading import load
 from progan.models.weights import find_weights
-from progan.system.files import storage_errors
+from progan.system.files import file_lock, storage_errors
 from progan.system.progress import Progress, reported, unheard
 
 KEPT_MOST = 32 * 2**30
@@ -157,11 +156,8 @@ class GeneratedImages(ImageSet):
             if folder is not None:
                 with storage_errors(folder):
                     folder.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(folder / f".samples-{self.fingerprint[:16]}.lock")
-                try:
-                    stack.enter_context(lock.acquire(timeout=0))
-                    stack.callback(Path(lock.lock_file).unlink, missing_ok=True)
-                except Timeout:
+                lock = folder / f".samples-{self.fingerprint[:16]}.lock"
+                if not stack.enter_context(file_lock(lock, wait=False, remove=True)):
                     folder = None
             place = folder or Path(stack.enter_context(TemporaryDirectory(prefix="progan-")))
             file = place / f".samples-{self.fingerprint[:16]}.u8"
@@ -174,7 +170,8 @@ class GeneratedImages(ImageSet):
             except Exception:
                 file.unlink(missing_ok=True)
                 raise
-            yield ArrayImages(_mapped(file, (n, *self.shape)), self.name, self.identity)
+            samples = np.memmap(file, np.uint8, "r", shape=(n, *self.shape))
+            yield ArrayImages(samples, self.name, self.identity)
             file.unlink()
 
     def _fill(self, file: Path, n: int, progress: Progress) -> None:
@@ -189,7 +186,3 @@ class GeneratedImages(ImageSet):
                 made = self.deal(self.work, in_parts(np.arange(done, n), size))
                 for batch in reported(made, progress, "generating", n, done=done):
                     stream.write(np.ascontiguousarray(batch).data)
-
-
-def _mapped(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    return np.memmap(file, np.uint8, "r", shape=shape)

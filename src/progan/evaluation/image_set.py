@@ -26,13 +26,10 @@ from progan.system.randomness import random_generator
 BYTES_AT_ONCE = 2**24
 """Bytes of a batch of images."""
 
-
 BATCH_MOST = 256
-
 
 FLIPS = 4096
 """Flips that are drawn together; decides which images of a mirrored set are flipped."""
-
 
 FLOATS_MOST = 8.0
 """Networks go a little beyond [-1, 1]; an array that goes far beyond holds something else."""

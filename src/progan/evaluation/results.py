@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from progan.errors import DataError, StorageError
-from progan.system.files import parse_json, storage_errors
+from progan.system.files import file_lock, parse_json, storage_errors
 from progan.version import __version__
 
 FILE = "metrics.jsonl"
@@ -139,16 +138,11 @@ def append_result(path: Path, result: Result) -> None:
     line = result.line().encode()
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")), path.open("a+b") as file:
-            file.truncate(_whole_bytes(path))
+        with file_lock(path.with_name(f".{path.name}.lock"), wait=True), path.open("a+b") as file:
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)  # where its last whole line ends
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
-
-
-def _whole_bytes(path: Path) -> int:
-    """Return how long a file is up to the end of its last whole line."""
-    return path.read_bytes().rfind(b"\n") + 1
 
 
 def _parse(line: str, where: str) -> Result:

@@ -60,7 +60,6 @@ def save_grid(images: NDArray[np.uint8], path: Path, columns: int | None = None)
 MIN_SIDE = 64
 """Smaller pictures are enlarged by a whole factor to at least this many pixels, so that 4x4 can be seen."""
 
-
 GAP = 2
 """White pixels between the pictures of a grid."""
 

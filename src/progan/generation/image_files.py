@@ -44,7 +44,6 @@ def png(image: NDArray[np.uint8]) -> bytes:
 
 T = TypeVar("T")
 
-
 Batches = Iterable[NDArray[np.uint8]]
 
 _THREADS = min(16, os.cpu_count() or 1)

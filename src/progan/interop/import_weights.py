@@ -108,11 +108,9 @@ def _from_torch(path: Path, like: Path | None) -> tuple[tensor_file.Record, dict
             f"config.json of the same architecture; or save {{'config': G.config(), 'state_dict': "
             f"G.state_dict()}} instead"
         )
-    return record, {name: _narrow(value) for name, value in weights.items()}
-
-
-def _narrow(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value
+    return record, {
+        name: value.float() if value.is_floating_point() else value for name, value in weights.items()
+    }
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def array_of(value: object) -> NDArray[Any] | None:
 
 def _empty_array(_: Machine, arguments: tuple[Any, ...]) -> Delayed:
     """`_reconstruct(ndarray, (0,), b'b')`: an array that gets its contents later."""
-    if len(arguments) != 3 or not _is_name(arguments[0], ARRAY_NAME):
+    if len(arguments) != 3 or arguments[0] != Name(ARRAY_NAME):
         raise Refused("it makes an array of something else than numpy.ndarray")
     return Delayed(_fill_array)
 
@@ -127,10 +127,6 @@ def ordered_dict(_: Machine, arguments: tuple[Any, ...]) -> dict[str, Any]:
     if arguments:
         raise Refused("it fills an OrderedDict in an unknown form")
     return {}
-
-
-def _is_name(value: object, text: str) -> bool:
-    return isinstance(value, Name) and value.text == text
 
 
 NUMPY: dict[str, Builder] = {

@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 from progan.errors import CheckpointError, DataError
 from progan.metrics.extractor import Extractor, Network
-from progan.system.files import atomic_path
+from progan.system.files import atomic_path, cache_folder
 from progan.system.progress import Progress, unheard
 
 CHUNK = 2**20
@@ -98,28 +99,10 @@ def inception(
     """
     module = _read_torchscript(find_published(INCEPTION, path, download=download, progress=progress))
 
-    def features(images: Tensor) -> Tensor:
-        result: Tensor = module(images, return_features=True)
-        return result
-
-    def probabilities(images: Tensor) -> Tensor:
-        result: Tensor = module(images, no_output_bias=True)
-        return result
-
     module.to(device or torch.device("cpu")).eval()
     name, sha256 = Path(INCEPTION.name).stem, INCEPTION.sha256
-    return Inception(
-        *(
-            Extractor(output, name, device=device, batch=batch, sha256=sha256)
-            for output in (features, probabilities)
-        )
-    )
-
-
-def cache_folder() -> Path:
-    """Return the user's cache folder for published files."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "progan"
+    outputs = partial(module, return_features=True), partial(module, no_output_bias=True)
+    return Inception(*(Extractor(each, name, device=device, batch=batch, sha256=sha256) for each in outputs))
 
 
 def find_published(

@@ -10,12 +10,11 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
@@ -23,7 +22,7 @@ from progan.config import LabelForm
 from progan.data.packed import Labels, Manifest, PackedSet, format_version, partial_path
 from progan.errors import DataError, StorageError
 from progan.preparation.folder_labels import split_of
-from progan.system.files import atomic_path, remove_leftovers, storage_errors, write_text
+from progan.system.files import atomic_path, file_lock, remove_leftovers, storage_errors, write_text
 
 DIGEST_BYTES = 16
 SYNC_SECONDS = 2.0
@@ -242,21 +241,14 @@ def partial_folder(destination: Path) -> Iterator[Path]:
         StorageError: if the folder cannot be made.
     """
     folder = partial_path(destination)
-    lock = FileLock(folder.with_name(folder.name + ".lock"))
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    lock = file_lock(folder.with_name(folder.name + ".lock"), wait=False, remove=True)
+    with ExitStack() as stack:
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not stack.enter_context(lock):
+                raise DataError(f"{destination}: another process is preparing it; wait until it is done")
         try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            busy = f"{destination}: another process is preparing it; wait until it is done"
-            raise DataError(busy) from None
-    try:
-        yield folder
-    finally:
-        with suppress(OSError):
-            folder.rmdir()  # if it is empty
-        with suppress(OSError):
-            Path(
-                lock.lock_file
-            ).unlink()  # before it is given back, so that a waiting process sees it is gone
-        lock.release()
+            yield folder
+        finally:
+            with suppress(OSError):
+                folder.rmdir()  # if it is empty

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +14,7 @@ from progan.preparation.builtin_sets import PREFIX, make_builtin
 from progan.preparation.formats.registry import open_pictures
 from progan.preparation.pack import Request, find_or_pack
 from progan.preparation.report import PrepareReport
+from progan.system.files import cache_folder
 from progan.system.progress import Progress, unheard
 
 OWN_LABELS = ("none", "folders", "file")
@@ -66,7 +66,7 @@ class BuiltinSource(Source):
         form = asked.options.label_form
         if form != "class":
             raise ConfigError(f"data.label_form {form}: the pictures of {self.place} have one class each")
-        return make_builtin(self.place, asked, asked.cache or home_cache()), None
+        return make_builtin(self.place, asked, asked.cache or cache_folder()), None
 
     def require(self, config: Config) -> None:
         """Refuse a label file, besides what every source refuses."""
@@ -102,7 +102,7 @@ class PathSource(Source):
         name = source.name or "root"
         if cache is not None:
             return [cache / f"{name}-{key}"]
-        return [source.with_name(f"{name}.progan") / key, home_cache() / f"{name}-{key}"]
+        return [source.with_name(f"{name}.progan") / key, cache_folder() / f"{name}-{key}"]
 
 
 class PackedSource(PathSource):
@@ -163,9 +163,3 @@ def prepare(
     asked = Request(options, base_shape, workers, progress, stop)
     packed, _ = find_or_pack(open_pictures(Path(source)), asked, lambda _key: [Path(destination)])
     return PrepareReport.of(packed)
-
-
-def home_cache() -> Path:
-    """Return the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "progan"

@@ -17,14 +17,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from progan.config import Config, differing_keys, flatten, make_config, to_yaml
 from progan.config.recipes import read_recipe
 from progan.data.packed import read_manifest
 from progan.errors import CheckpointError, ConfigError, DataError
 from progan.models.weights import GENERATOR_FILE
-from progan.system.files import is_leftover, parse_json, storage_errors, write_text
+from progan.system.files import file_lock, is_leftover, parse_json, storage_errors, write_text
 
 FREE_KEYS = (
     "run.device",
@@ -115,19 +113,14 @@ class RunFolder:
             ConfigError: if another process holds it.
             StorageError: if the folder cannot be written.
         """
-        with storage_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.lock_file)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                raise ConfigError(
-                    f"another process is training in {self.path}; wait until it has stopped"
-                ) from None
-        try:
+        with contextlib.ExitStack() as stack:
+            with storage_errors(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                if not stack.enter_context(file_lock(self.lock_file, wait=False)):
+                    raise ConfigError(
+                        f"another process is training in {self.path}; wait until it has stopped"
+                    )
             yield
-        finally:
-            lock.release()
 
     def begin(self, config: Config, dataset: Dataset) -> None:
         """Write configuration and dataset, before the first step or when a run goes on with changes.

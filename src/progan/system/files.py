@@ -79,6 +79,44 @@ def is_leftover(path: Path) -> bool:
     return re.fullmatch(r"\..+\.\d+\.tmp(\..+)?|\.tmp[A-Za-z0-9]{6}", path.name) is not None
 
 
+def cache_folder() -> Path:
+    """Return the user's cache folder for packed sets and for files that others have published."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "progan"
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, *, wait: bool, remove: bool = False) -> Iterator[bool]:
+    """Hold a lock that the system gives back when the process ends, however it ends.
+
+    Args:
+        path: The file that is locked; its folder must be there.
+        wait: Wait for another process that holds it.
+        remove: Delete the file in the end.
+
+    Yields:
+        Whether it is held; if not, another process holds it, and nobody has waited.
+
+    Raises:
+        OSError: if the file cannot be made.
+    """
+    from filelock import FileLock, Timeout  # not for every command
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        if remove:  # before it is given back, so that a waiting process sees it is gone
+            with contextlib.suppress(OSError):
+                path.unlink()
+        lock.release()
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files that a killed process may have left in a folder.
 

@@ -88,10 +88,10 @@ class _Pool(Generic[C, R]):
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._all:
-            worker.interrupt()
+            worker.kill()
         self._threads.shutdown(wait=True)
         for worker in self._all:
-            worker.kill()
+            worker.close()
 
     def _run(self, chunk: Sequence[str]) -> list[R | str]:
         worker = self._idle.get()
@@ -164,16 +164,16 @@ class _Worker:
         """Tell a failed import, after which Python exits with 1, from a crash of a decoder, by a signal."""
         return self._process.wait() == 1
 
-    def interrupt(self) -> None:
+    def kill(self) -> None:
         """End the process; whoever waits for its answer meets the end of the pipe."""
         self._process.kill()
 
     def restart(self) -> None:
-        self.kill()
+        self.close()
         self._process = self._start()
 
-    def kill(self) -> None:
-        self._process.kill()
+    def close(self) -> None:
+        self.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:

@@ -7,8 +7,6 @@ rounds nothing at all, and so gives the same bits in half the time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -95,21 +93,6 @@ def split_band(images: Tensor) -> tuple[Tensor, Tensor]:
     return images - pyr_up(smaller), smaller
 
 
-def collapse(pyramid: Sequence[Tensor]) -> Tensor:
-    """Put a Laplacian pyramid together again: the inverse of `laplacian_pyramid`, up to rounding.
-
-    Args:
-        pyramid: What `laplacian_pyramid` returns, at least one level.
-
-    Returns:
-        [N, C, H, W] of the first level.
-    """
-    images = pyramid[-1]
-    for detail in reversed(pyramid[:-1]):
-        images = pyr_up(images) + detail
-    return images
-
-
 def _down(images: Tensor) -> Tensor:
     """Compute `pyr_down` in the type of the images."""
     height, width = images.shape[-2:]
@@ -128,7 +111,8 @@ def _up(images: Tensor) -> Tensor:
 def _halved(images: Tensor, dim: int) -> Tensor:
     """Return the binomial means (1 4 6 4 1) / 16 around every second place of one axis."""
     # In one piece each: sums of every second number of a row take twice as long.
-    even, odd = (part.contiguous() for part in _even_and_odd(images, dim))
+    pairs: Tensor = images.unflatten(dim, (-1, 2))  # type: ignore[no-untyped-call]
+    even, odd = (part.contiguous() for part in pairs.unbind(dim + 1))
     means = 6 * even
     _add_previous(means, even, dim, first=1)
     _add_next(means, even, dim)
@@ -144,11 +128,6 @@ def _doubled(images: Tensor, dim: int) -> Tensor:
     _add_next(means, images, dim)
     _add_next(halfway, images, dim)
     return torch.stack([means.div_(8), halfway.div_(2)], dim + 1).flatten(dim, dim + 1)
-
-
-def _even_and_odd(images: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    pairs = images.unflatten(dim, (-1, 2))  # type: ignore[no-untyped-call]
-    return pairs.select(dim + 1, 0), pairs.select(dim + 1, 1)
 
 
 def _add_previous(sums: Tensor, x: Tensor, dim: int, *, first: int, alpha: int = 1) -> None:
