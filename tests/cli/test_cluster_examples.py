@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,9 @@ COMMANDS = {
 """What stands for SLURM's commands."""
 
 
-def slurm(folder: Path, srun: str = COMMANDS["srun"]) -> subprocess.Popen[bytes]:
+def slurm(folder: Path, **commands: str) -> subprocess.Popen[bytes]:
     """Start the job script with other commands in the place of SLURM's."""
-    for name, line in {**COMMANDS, "srun": srun}.items():
+    for name, line in {**COMMANDS, **commands}.items():
         (folder / name).write_text(f"#!/bin/bash\n{line}\n")
         (folder / name).chmod(0o755)
     job = {"SLURM_JOB_ID": "42", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NNODES": "2"}
@@ -47,11 +48,17 @@ def test_the_slurm_script_starts_torchrun(tmp_path: Path) -> None:
 
 
 def test_the_slurm_script_stops_in_time_and_comes_again(tmp_path: Path) -> None:
-    """As SLURM does it: USR1 to the script, which has the step stopped, waits for it, and queues again."""
-    wait = 'touch "$OUT/begun"; while [[ ! -e $OUT/scancel.words ]]; do sleep 0.05; done; sleep 0.2; exit 1'
-    job = slurm(tmp_path, wait)
+    """As SLURM does it: USR1 to the script, which has the step stopped, waits for it, and queues again.
+
+    The step has ended before the script waits for it again: nevertheless its exit code is that of the job.
+    """
+    step = 'echo $$ > "$OUT/step"; touch "$OUT/begun"; '
+    step += "until [[ -e $OUT/scancel.words ]]; do sleep 0.05; done; exit 1"
+    stop = f'{COMMANDS["scancel"]}; while kill -0 "$(< "$OUT/step")" 2> /dev/null; do sleep 0.05; done'
+    job = slurm(tmp_path, srun=step, scancel=stop)
     while not (tmp_path / "begun").exists():
         assert job.poll() is None
+        time.sleep(0.01)
     job.send_signal(10)
     assert job.wait(60) == 1
     assert (tmp_path / "scancel.words").read_text().split() == ["--signal=TERM", "42"]

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ports import free_port
 from progan.data.batches import deal, micro_batches
 from progan.data.packed import PackedSet
 from progan.distributed import ranks as distributed
@@ -29,7 +30,7 @@ from progan.errors import ConfigError, RankError
 from progan.runs.checkpointing import digest
 from progan.runs.logs import read_stats
 from progan.training.objective import TERM_NAMES
-from rank_process import CASES, NO_GROUPS, ONE_GROUP, PAIRS, PLAIN, ends, free_port, start, train, variables
+from rank_process import CASES, NO_GROUPS, ONE_GROUP, PAIRS, PLAIN, ends, start, train, variables
 from tiny import last_tensors, require_equal
 
 SIZES = (2, 3, 4)
@@ -280,7 +281,7 @@ STANDS_STILL = """
 import os, signal, time
 from progan.distributed import watchdog
 from progan.distributed.ranks import join
-watchdog.LOST, watchdog.EXIT_SECONDS = 2.0, 1
+watchdog.LOST, watchdog.EXIT_SECONDS = 5.0, 1
 with join() as ranks:
     ranks.meet("the beginning")
     if ranks.rank == 1:
@@ -318,6 +319,7 @@ def test_who_was_not_asked_to_stop_waits_a_moment_for_it(monkeypatch: pytest.Mon
     watch = type("Left", (), {"end": lambda _self: left.append("the others")})()
     ranks = Ranks(1, 2, 0, _Link(None, watch))  # type: ignore[arg-type]
     answers = iter([False, False, True])
+    monkeypatch.setattr(distributed, "SIGNAL_SECONDS", 600.0)
     ranks.leave(lambda: next(answers))
     assert not list(answers), "it has waited until it was asked"
     monkeypatch.setattr(distributed, "SIGNAL_SECONDS", 0.1)

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import progan
+from ports import free_port
 from progan.config import merge
 from progan.data.packed import PackedSet
-from rank_process import free_port
 from tiny import OPTIONS, TOTAL, environment, last_tensors, words
 from torchrun_runs import FAULTS, LOG, logged, torchrun
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from measured_commands import done
+from ports import free_port
 from progan.data.packed import PackedSet
 from progan.distributed.ranks import ALONE, Ranks
 from progan.distributed.work_sharing import Part, _exchange
@@ -28,7 +29,7 @@ from progan.preparation.builtin_sets import synthetic
 from progan.runs.gap_of_run import duality_gap
 from progan.runs.monitors import measure_all
 from rank_measure import PARTS, SCENES, Made
-from rank_process import free_port, variables
+from rank_process import variables
 from tiny import options, words
 
 PROGRAM = Path(__file__).parents[1] / "helpers" / "rank_measure.py"

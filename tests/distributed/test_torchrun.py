@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from ports import free_port
 from progan.config import merge
 from progan.data.packed import PackedSet
 from progan.generation.save_samples import save_samples
 from progan.models.loading import load
-from rank_process import free_port, variables
+from rank_process import variables
 from tiny import OPTIONS, TOTAL, command, last_tensors, options, progan, require_equal, words
 from torchrun_runs import FAULTS, LOG, finish, logged, start, torchrun
 

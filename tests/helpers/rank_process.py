@@ -11,7 +11,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ports import free_port
 from progan.config import make_config, merge
 from progan.data.batches import Batches
 from progan.data.packed import PackedSet
@@ -125,14 +125,6 @@ def train(
                 result |= {f"{i}.{k} {name}": value for name, value in terms.items()}
     assert levels == {0, 1}
     return result | made.state.tensors()
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def variables(rank: int, size: int, port: int) -> dict[str, str]:

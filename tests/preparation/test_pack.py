@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -457,25 +456,26 @@ def test_a_killed_process_loses_little(tmp_path: Path) -> None:
     folder = fill(tmp_path / "p", 300)
     prepare(folder, tmp_path / "whole", SMALL, workers=1)
     script = (
-        "import sys, time; from pathlib import Path; from progan.config import DataOptions\n"
+        "import sys; from pathlib import Path; from progan.config import DataOptions\n"
         "from progan.preparation import packed_writer; from progan.preparation.source import prepare\n"
         "packed_writer.SYNC_SECONDS = 0\n"
         "prepare(Path(sys.argv[1]), Path(sys.argv[2]), DataOptions(resolution='16'), workers=2,\n"
-        "        progress=lambda _, done, _n: (print(done, flush=True), time.sleep(0.3 if done > 64 else 0)))"
+        "        progress=lambda _, done, _n: (print(done, flush=True), done < 128 or sys.stdin.read()))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     child = subprocess.Popen(
         [sys.executable, "-c", script, str(folder), str(tmp_path / "set")],
+        stdin=subprocess.PIPE,  # after 128 pictures it waits for what does not come
         stdout=subprocess.PIPE,
         env=environment,
         text=True,
     )
     assert child.stdout is not None
-    with child.stdout:
+    with child:
         while child.stdout.readline().strip() not in {"128", ""}:
             pass
         child.send_signal(signal.SIGKILL)
-        child.wait()
+    assert child.returncode == -signal.SIGKILL
     with pytest.raises(DataError, match="not finished"):
         PackedSet.open(tmp_path / "set")
     seen: list[int] = []
@@ -552,8 +552,7 @@ def test_cache_beside_the_source_is_found_again(tmp_path: Path) -> None:
     assert again.path == packed.path
     assert find_or_prepare(packed.path)[0].fingerprint == packed.fingerprint
     assert find_or_prepare(folder, DataOptions(resolution="8"))[0].path != packed.path
-    time.sleep(0.01)
-    os.utime(folder / "0000.png")
+    os.utime(folder / "0000.png", (0, 0))
     touched, report = find_or_prepare(folder, SMALL)
     assert report is not None
     assert touched.path != packed.path

@@ -38,6 +38,7 @@ from progan.system.background import BackgroundWriter
 from progan.training import iteration, step
 from progan.training.optimizer import Optimizer
 from progan.training.schedule import Point
+from threads import no_thread_left
 from tiny import OPTIONS, TOTAL, Listener, last_tensors, options, require_equal, words
 
 
@@ -62,7 +63,7 @@ def test_writing_goes_on_beside_the_work_and_never_piles_up() -> None:
 
         return write
 
-    with BackgroundWriter() as writer:
+    with no_thread_left(), BackgroundWriter() as writer:
         writer.submit(piece(0))
         assert begun[0].wait(60)
         order.append("work while 0 is written")
@@ -75,7 +76,6 @@ def test_writing_goes_on_beside_the_work_and_never_piles_up() -> None:
         order.append("work while 1 is written")
         let[1].set()
     assert order == ["work while 0 is written", "written 0", "work while 1 is written", "written 1"]
-    assert threading.active_count() == before, "no thread is left"
 
 
 def failing() -> None:
@@ -156,8 +156,6 @@ def test_a_full_disk_stops_the_run_at_the_next_iteration(
 ) -> None:
     calls: list[int] = []
 
-    before = threading.active_count()
-
     def full(path: Path, *arguments: Any) -> None:
         calls.append(1)
         if len(calls) == 4:
@@ -167,10 +165,9 @@ def test_a_full_disk_stops_the_run_at_the_next_iteration(
 
     write, saving_errors = tensor_file.write, progan.system.files.storage_errors
     monkeypatch.setattr(tensor_file, "write", full)
-    with pytest.raises(StorageError, match="quota is used up"):
+    with no_thread_left(), pytest.raises(StorageError, match="quota is used up"):
         train(blobs, tmp_path / "run")
     monkeypatch.undo()
-    assert threading.active_count() == before
     assert len(checkpoint.paths(tmp_path / "run" / "checkpoints")) == 2
     run = train(blobs, tmp_path / "run")
     require_equal(last_tensors(run)[1], last_tensors(done)[1])

@@ -47,7 +47,7 @@ def test_the_next_is_made_before_it_is_asked_for() -> None:
 
     ahead: Ahead[int, int] = Ahead(function)
     ahead.get(1, 2)
-    assert made.wait(10)
+    assert made.wait(60)
     assert ahead.get(2, 3) == 2
     ahead.forget()
     assert asked[:2] == [1, 2]
