@@ -51,7 +51,7 @@ def train(packed: PackedSet, out: Path, reporter: Reporter | None = None, **bran
 
 def test_writing_goes_on_beside_the_work_and_never_piles_up() -> None:
     """No times: the first piece ends when it is let, the second begins when the first has ended."""
-    order, before = list[str](), threading.active_count()
+    order: list[str] = []
     let = [threading.Event(), threading.Event()]
     begun = [threading.Event(), threading.Event()]
 
