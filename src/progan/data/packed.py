@@ -310,25 +310,17 @@ class PackedSet:
         # Reading past the end of a map that was cut off would end the process without a word.
         _require_size(self.path, self.manifest, level)
         if level not in self._maps:
-            self._require_unchanged()
+            if read_manifest(self.path).fingerprint != self.fingerprint:
+                raise DataError(
+                    f"{self.path}: holds other pictures than when it was opened; put the old ones back, or "
+                    f"begin anew with these"
+                )
             shape = (self.count, self.channels, *self.resolution(level))
             dtype = np.dtype(self.manifest.dtype).newbyteorder("<")
             self._maps[level] = np.memmap(
                 self.path / self.manifest.level_file(level), dtype=dtype, mode="r", shape=shape
             )
         return self._maps[level]
-
-    def _require_unchanged(self) -> None:
-        """Refuse a set that has taken the place of the one that was opened.
-
-        Raises:
-            DataError: if there is none any more, or another one.
-        """
-        if read_manifest(self.path).fingerprint != self.manifest.fingerprint:
-            raise DataError(
-                f"{self.path}: holds other pictures than when it was opened; put the old ones back, or begin "
-                f"anew with these"
-            )
 
     def _load_labels(self) -> Labels:
         form, size = self.label_form, self.label_size

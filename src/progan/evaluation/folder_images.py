@@ -6,7 +6,7 @@ skipped: a number over a part of the pictures is not the number that was asked f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -132,10 +132,8 @@ def _require_usable(path: Path, listing: Listing) -> None:
         name, reason = listing.skipped[0]
         raise DataError(_unusable(path, name, reason, len(listing.skipped)))
     if not listing.candidates:
-        others: Sequence[str] = (
-            [f" (ignored: {describe_ignored(listing.ignored)})"] if listing.ignored else [""]
-        )
-        raise DataError(f"{path}: holds no pictures{others[0]}")
+        ignored = f" (ignored: {describe_ignored(listing.ignored)})" if listing.ignored else ""
+        raise DataError(f"{path}: holds no pictures{ignored}")
 
 
 def _unusable(path: Path, name: str, reason: str, count: int = 1) -> str:

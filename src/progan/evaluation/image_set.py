@@ -109,7 +109,8 @@ class ArrayImages(ImageSet):
                 f"{name}: holds an array of shape {list(array.shape)}; expected images [N, C, H, W] or "
                 f"[N, H, W, C], at least one"
             )
-        self._array = _channels_first(array)
+        channels_last = array.shape[1] > 4 and array.shape[3] <= 4
+        self._array = array.transpose(0, 3, 1, 2) if channels_last else array
         if array.dtype != np.uint8:
             _require_floats(array, name)
         channels, height, width = self._array.shape[1:]
@@ -271,12 +272,6 @@ def describe_shape(shape: tuple[int, int, int]) -> str:
     kind = {1: "gray", 2: "gray with alpha", 3: "RGB", 4: "RGBA"}.get(shape[0])
     size = format_resolution((shape[1], shape[2]))
     return f"{size} {kind}" if kind else f"{size} with {shape[0]} channels"
-
-
-def _channels_first(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a view [N, C, H, W]."""
-    last = array.shape[1] > 4 and array.shape[3] <= 4
-    return array.transpose(0, 3, 1, 2) if last else array
 
 
 def _require_floats(array: NDArray[Any], name: str) -> None:

@@ -104,7 +104,7 @@ def evaluate(
     most = max(most, USUAL) if num_reals is None else whole("num_reals", num_reals, least=1)
     # Another seed, so that two generators, or a generator and itself, share no latents.
     opened = None if reals is None else open_images(
-        reals, size=_size(images), part=part, mirror=mirror, seed=seed + 1, device=device, most=most
+        reals, size=images.shape[1:], part=part, mirror=mirror, seed=seed + 1, device=device, most=most
     )  # fmt: skip
     n, num_reals = _counts(images, opened, n, num_reals)
     names = [metric for metric in metrics if isinstance(metric, str)]
@@ -361,7 +361,3 @@ def _require_different(metrics: Sequence[Metric | PathLength]) -> None:
     names = [metric.name for metric in metrics]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"metrics {', '.join(names) or '(none)'}: name at least one, and each once")
-
-
-def _size(images: ImageSet) -> tuple[int, int]:
-    return images.shape[1], images.shape[2]

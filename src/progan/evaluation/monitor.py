@@ -66,7 +66,11 @@ class Monitor:
         self.n = min(n, len(packed.indices(part)))
         self._level: int | None = None
         self._metrics: list[Metric | PathLength] = []
-        self._require_enough()
+        for metric in self._made():
+            if isinstance(metric, Metric) and self.n < metric.minimum:
+                raise DataError(
+                    f"{metric.name} needs at least {metric.minimum:,} images, not {self.n:,} of {packed.path}"
+                )
 
     def measure(
         self, G: Generator, stop: Callable[[], bool] = lambda: False, deal: Deal = alone
@@ -131,14 +135,6 @@ class Monitor:
         return make_metrics(
             self._names, seed=self._seed, device=self._device, extractor=self._extractor, n=self.n
         )
-
-    def _require_enough(self) -> None:
-        for metric in self._made():
-            if isinstance(metric, Metric) and self.n < metric.minimum:
-                raise DataError(
-                    f"{metric.name} needs at least {metric.minimum:,} images, not {self.n:,} of "
-                    f"{self._packed.path}"
-                )
 
 
 def monitored(G: Generator, seed: int, deal: Deal = alone) -> GeneratedImages:

@@ -78,7 +78,7 @@ class _Archive:
 
     def read(self) -> Any:
         """Return the object of `data.pkl`."""
-        if "byteorder" in self._keys() and self._entry("byteorder") != b"little":
+        if self._prefix + "byteorder" in self._infos and self._entry("byteorder") != b"little":
             raise Refused("its numbers are big-endian; save it again on a common machine")
         machine = Machine(
             self._entry("data.pkl"),
@@ -94,9 +94,6 @@ class _Archive:
         if len(found) != 1:
             raise Refused("it is an archive, but none that torch.save wrote (it holds no data.pkl)")
         return found[0].removesuffix("data.pkl")
-
-    def _keys(self) -> set[str]:
-        return {name.removeprefix(self._prefix) for name in self._infos}
 
     def _entry(self, name: str) -> bytes:
         info = self._infos.get(self._prefix + name)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,52 +28,33 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 """Of the channels of ImageNet's training images, 0..1; torchvision's networks were trained with them."""
 
 
-@dataclass(frozen=True)
-class Resize:
-    """A rule for resizing images to squares; the centres of pixels stay where they are.
+def resizer(rule: str) -> Callable[[Tensor], Tensor]:
+    """Return what resizes images [n, C, h, w] to squares; the centres of pixels stay where they are.
 
-    Attributes:
-        method: How values between pixels are found; bicubic values may lie outside 0..255 and are not cut.
-        size: Side of the result.
-        antialias: Widen the kernel where images shrink, as Pillow does; otherwise pixels are skipped.
+    Args:
+        rule: 'none', or METHOD[-antialias]:SIZE, such as 'bilinear-antialias:224'. Bicubic values may lie
+            outside 0..255 and are not cut. With -antialias the kernel is widened where images shrink, as
+            Pillow does; otherwise pixels are skipped. Images that have that size already are not touched.
+
+    Raises:
+        ConfigError: if the rule is another.
     """
-
-    method: Literal["bilinear", "bicubic"]
-    size: int
-    antialias: bool
-
-    @classmethod
-    def parse(cls, rule: str) -> Resize | None:
-        """Read 'none' (which gives None) or METHOD[-antialias]:SIZE, such as 'bilinear-antialias:224'.
-
-        Raises:
-            ConfigError: if the rule is another.
-        """
-        if rule == "none":
-            return None
-        found = re.fullmatch(r"(bilinear|bicubic)(-antialias)?:([1-9]\d{0,4})", rule)
-        if found is None:
-            raise ConfigError(
-                f"unknown resize rule {rule!r}; give 'none', or bilinear:SIZE or bicubic:SIZE, or with "
-                f"-antialias before the colon, such as 'bilinear-antialias:224'"
-            )
-        return cls("bilinear" if found[1] == "bilinear" else "bicubic", int(found[3]), found[2] is not None)
-
-    def __str__(self) -> str:
-        """Return the rule that `parse` reads."""
-        return f"{self.method}{'-antialias' if self.antialias else ''}:{self.size}"
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return images [n, C, size, size]; images that have that size already are not touched."""
-        if images.shape[2:] == (self.size, self.size):
-            return images
-        return F.interpolate(
-            images,
-            size=(self.size, self.size),
-            mode=self.method,
-            align_corners=False,
-            antialias=self.antialias,
+    if rule == "none":
+        return lambda images: images
+    found = re.fullmatch(r"(bilinear|bicubic)(-antialias)?:([1-9]\d{0,4})", rule)
+    if found is None:
+        raise ConfigError(
+            f"unknown resize rule {rule!r}; give 'none', or bilinear:SIZE or bicubic:SIZE, or with "
+            f"-antialias before the colon, such as 'bilinear-antialias:224'"
         )
+    method, size, antialias = found[1], (int(found[3]), int(found[3])), found[2] is not None
+
+    def resize(images: Tensor) -> Tensor:
+        if images.shape[2:] == size:
+            return images
+        return F.interpolate(images, size=size, mode=method, align_corners=False, antialias=antialias)
+
+    return resize
 
 
 def _imagenet(pixels: Tensor) -> Tensor:
@@ -106,7 +86,7 @@ class Extractor:
         name: What the network is called: letters, digits, '.', '_' and '-'. A callable is known by this name
             alone, so give a changed one another name (`dino-v2`), or numbers that were measured with the old
             one are taken for its own.
-        resize: 'none', or a rule of `Resize.parse`; images are resized before they are scaled.
+        resize: 'none', or a rule of `resizer`; images are resized before they are scaled.
         normalisation: One of `NORMALISATIONS`.
         device: Where to compute; None for the CPU.
         batch: Images that are computed together; decides memory and speed only.
@@ -132,9 +112,9 @@ class Extractor:
         batch: int = 64,
         sha256: str | None = None,
     ) -> None:
-        self._resize = Resize.parse(resize)
+        self._resize = resizer(resize)
         self._normalise = _checked(name, normalisation, batch)
-        rules = [] if self._resize is None else [resize.replace(":", "")]
+        rules = [] if resize == "none" else [resize.replace(":", "")]
         rules += [] if normalisation == "0..255" else [normalisation]
         self.name = "_".join([name, *rules])
         self.device = device or torch.device("cpu")
@@ -201,9 +181,7 @@ class Extractor:
         """Return the features [n, d] of few images, 0..255, uint8 or floating point."""
         pixels = images.to(self.device).to(torch.promote_types(images.dtype, torch.float32))
         pixels = pixels.expand(-1, 3, -1, -1).contiguous()  # gray becomes RGB
-        if self._resize is not None:
-            pixels = self._resize(pixels)
-        features = self._network(self._normalise(pixels))
+        features = self._network(self._normalise(self._resize(pixels)))
         if not _are_vectors(features, len(images)):
             got = list(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
             raise ConfigError(

@@ -59,7 +59,16 @@ class ImageShapes:
                 f"The {name} hold an array of shape {list(batch.shape)}; give batches [n, C, H, W] one after "
                 f"the other (a single array goes into a list)."
             )
-        _check_channels(batch.shape[1], name)
+        channels = batch.shape[1]
+        if channels in (2, 4):
+            raise DataError(
+                f"The {name} have {channels} channels, so an alpha channel; put the images on a "
+                f"background, or drop that channel, before measuring."
+            )
+        if channels not in (1, 3):
+            raise DataError(
+                f"The {name} have {channels} channels; only gray (1) and RGB (3) can be measured."
+            )
         shape = batch.shape[1:]
         for other, words in ((name, "those before them"), *((s, f"the {s}") for s in self._shapes)):
             expected = self._shapes.get(other, shape)
@@ -73,16 +82,6 @@ class ImageShapes:
     def forget(self, name: str) -> None:
         """Let the next batch of a set begin it anew."""
         self._shapes.pop(name, None)
-
-
-def _check_channels(channels: int, name: str) -> None:
-    if channels in (2, 4):
-        raise DataError(
-            f"The {name} have {channels} channels, so an alpha channel; put the images on a background, or "
-            f"drop that channel, before measuring."
-        )
-    if channels not in (1, 3):
-        raise DataError(f"The {name} have {channels} channels; only gray (1) and RGB (3) can be measured.")
 
 
 class WaitingImages:

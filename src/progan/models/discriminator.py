@@ -123,7 +123,7 @@ class Discriminator(HubNetwork):
         self.conditioning = _conditioning(conditioning, label_size)
         last, *widths = filters(read, max_level)
         last = last if read.dense_features is None else read.dense_features
-        maps = _stddev_maps(read, widths[0])
+        maps = read.stddev_features if read.stddev_group else 0
         self.from_rgb = nn.ModuleList(EqualizedConv2d(channels, width, 1, read) for width in widths)
         self.blocks = nn.ModuleList(
             DownBlock(widths[i], widths[i - 1], read) for i in range(1, max_level + 1)
@@ -220,14 +220,3 @@ def _conditioning(given: Conditioning | None, label_size: int) -> Conditioning:
     if given != "none" and not label_size:
         raise ValueError(f"conditioning {given} needs labels: label_size is 0")
     return given
-
-
-def _stddev_maps(options: DiscriminatorOptions, width: int) -> int:
-    """Return how many feature maps the minibatch standard deviation appends to those of level 0."""
-    if not options.stddev_group:
-        return 0
-    if width % options.stddev_features:
-        raise ValueError(
-            f"stddev_features {options.stddev_features} does not divide the {width} filters of level 0"
-        )
-    return options.stddev_features

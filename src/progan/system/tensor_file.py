@@ -47,13 +47,9 @@ def write(path: Path, form: str, record: Record, tensors: dict[str, Tensor]) -> 
         try:
             save_file(host, temporary, metadata={KEY: json.dumps(header, sort_keys=True)})
         except SafetensorError as error:
-            raise _system_error(error) from None
-
-
-def _system_error(error: SafetensorError) -> Exception:
-    """Return the operating system's error that safetensors tells in words, such as a full disk, as such."""
-    number = re.search(r"os error (\d+)", str(error))
-    return error if number is None else OSError(int(number[1]), str(error))
+            # It tells the operating system's errors, such as a full disk, in words.
+            number = re.search(r"os error (\d+)", str(error))
+            raise (error if number is None else OSError(int(number[1]), str(error))) from None
 
 
 def read_header(path: Path) -> dict[str, Any]:
