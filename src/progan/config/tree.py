@@ -15,13 +15,7 @@ from progan.config.fields import Branch, per_level
 from progan.config.model import ModelOptions
 from progan.config.monitor import MonitorOptions
 from progan.config.sizes import format_resolution, parse_resolution, split_resolution
-from progan.config.training import (
-    Loss,
-    LossOptions,
-    OptimizerOptions,
-    RunOptions,
-    ScheduleOptions,
-)
+from progan.config.training import Loss, LossOptions, OptimizerOptions, RunOptions, ScheduleOptions
 
 
 class Options(Branch):

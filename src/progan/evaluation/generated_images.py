@@ -20,15 +20,7 @@ from progan.data.pixels import Images
 from progan.distributed.work_sharing import Deal, Work, alone, in_parts
 from progan.evaluation.image_set import ArrayImages, ImageSet
 from progan.generation.label_arguments import Label, label_vector, written_label
-from progan.generation.sampling import (
-    batch_size_for,
-    digest,
-    label_vectors,
-    latents,
-    level_of,
-    render,
-    whole,
-)
+from progan.generation.sampling import batch_size_for, digest, label_vectors, latents, level_of, render, whole
 from progan.models.generator import Generator
 from progan.models.loading import load
 from progan.models.weights import find_weights

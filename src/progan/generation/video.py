@@ -21,14 +21,7 @@ from progan.errors import ConfigError, DependencyError, StorageError
 from progan.generation.grids import check_picture_channels
 from progan.generation.image_files import remove_leftovers_of
 from progan.generation.label_arguments import Label
-from progan.generation.sampling import (
-    batch_size_for,
-    label_vectors,
-    latents,
-    level_of,
-    render,
-    whole,
-)
+from progan.generation.sampling import batch_size_for, label_vectors, latents, level_of, render, whole
 from progan.models.generator import Generator
 from progan.system.files import atomic_path
 from progan.system.progress import Progress, reported, unheard

@@ -10,13 +10,7 @@ import torch
 
 from progan.errors import ConfigError, suggest
 from progan.metrics.extractor import Extractor
-from progan.metrics.extractor_files import (
-    INCEPTION,
-    Inception,
-    extractor_from_file,
-    file_sha256,
-    inception,
-)
+from progan.metrics.extractor_files import INCEPTION, Inception, extractor_from_file, file_sha256, inception
 from progan.metrics.fid_kid_is import FrechetDistance, InceptionScore, KernelDistance
 from progan.metrics.metric import Metric
 from progan.metrics.ms_ssim import MsSsim

@@ -83,7 +83,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class _Stage:
+class _Lengths:
     """What a level asks for, in images: alpha stays 0, alpha rises to 1, alpha is 1."""
 
     delay: int
@@ -204,7 +204,7 @@ def _iteration(config: Config, level: int) -> int:
     return per_level(config.schedule.batch_size, level) * config.loss.d_steps
 
 
-def _stage(config: Config, level: int, pictures: int, *, fades: bool) -> _Stage:
+def _stage(config: Config, level: int, pictures: int, *, fades: bool) -> _Lengths:
     """Work out the lengths of a level; one that does not fade, or in no time, has no delay either.
 
     Raises:
@@ -227,7 +227,7 @@ def _stage(config: Config, level: int, pictures: int, *, fades: bool) -> _Stage:
     iteration = _iteration(config, level)
     delay = options.fade_delay * iteration if rise else 0
     if whole is None:
-        return _Stage(delay, rise, length(options.stabilise_kimg, options.stabilise_epochs))
+        return _Lengths(delay, rise, length(options.stabilise_kimg, options.stabilise_epochs))
     if delay + rise > whole:
         rises = f"schedule.fade_fraction {options.fade_fraction:g}"
         if options.growth == "morph":
@@ -237,10 +237,10 @@ def _stage(config: Config, level: int, pictures: int, *, fades: bool) -> _Stage:
             f"{rises} take {delay + rise:,} images of level "
             f"{level}, whose schedule.stage_kimg is {whole / 1000:g}: lower one, or lengthen the stage"
         )
-    return _Stage(delay, rise, whole - delay - rise)
+    return _Lengths(delay, rise, whole - delay - rise)
 
 
-def _phases(stages: dict[int, _Stage], kind: Kind, total_kimg: float | None) -> tuple[tuple[Phase, ...], int]:
+def _phases(stages: dict[int, _Lengths], kind: Kind, total_kimg: float | None) -> tuple[tuple[Phase, ...], int]:
     """Lay the phases end to end, of the given kind where a level comes in; cut or lengthen to the total."""
     phases: list[Phase] = []
     clock = 0
