@@ -14,7 +14,7 @@ from progan.config import Config, load_config, make_config, merge
 from progan.models.layers import upscale2d
 from progan.performance.estimate import WORKSPACE
 from progan.performance.iteration_cost import ADAM, AVERAGE, FLOAT32, Ceiling, Costs, IterationCost
-from progan.performance.op_counter import Counter, Work
+from progan.performance.op_counter import Counter, OpCounts
 from progan.training.spec import ImageSpec
 
 SPEC = ImageSpec(3, (4, 4), 2)
@@ -95,7 +95,7 @@ def test_bytes_of_a_convolution() -> None:
     sizes = x_bytes, w_bytes, y_bytes = 4 * x.numel(), 4 * weight.numel(), 4 * 2 * 5 * 64
     with Counter() as forward:
         y = F.conv2d(x, weight, padding=1)
-    assert forward.work == Work(2 * 2 * 5 * 3 * 9 * 64, sum(sizes), sum(sizes), 1)
+    assert forward.work == OpCounts(2 * 2 * 5 * 3 * 9 * 64, sum(sizes), sum(sizes), 1)
     with Counter() as both:
         (slope,) = torch.autograd.grad(y, x, torch.empty_like(y), create_graph=True)
         torch.autograd.grad(slope, weight, torch.empty_like(slope))
@@ -110,7 +110,7 @@ def test_what_is_computed_pixel_by_pixel_moves_bytes_operator_by_operator_alone(
         y = (x.view(2, 8).t() + 1).expand(3, 8, 2)
         upscale2d(y[None])
     added, repeated = 2 * x.numel(), x.numel() + 3 * 16 * 4
-    assert counter.work == Work(0, 0, FLOAT32 * (added + repeated), 2)
+    assert counter.work == OpCounts(0, 0, FLOAT32 * (added + repeated), 2)
 
 
 def test_the_peak_counts_what_is_alive_at_once() -> None:
@@ -200,6 +200,6 @@ def test_the_largest_part_fits_and_the_next_does_not() -> None:
 
 def test_the_floor_is_the_longer_of_computing_and_moving() -> None:
     ceiling = Ceiling(operations=100, bandwidth=10)
-    assert ceiling.floor(Work(operations=200, least_bytes=10)) == 2
-    assert ceiling.floor(Work(operations=200, least_bytes=50)) == 5
+    assert ceiling.floor(OpCounts(operations=200, least_bytes=10)) == 2
+    assert ceiling.floor(OpCounts(operations=200, least_bytes=50)) == 5
     assert ADAM.operations > AVERAGE.operations

@@ -134,7 +134,7 @@ def measure(
 ) -> list[Result]:
     """Measure an open set of images; `evaluate` explains the arguments."""
     _require_different(metrics)
-    wanted = [_Measurement.of(metric, images, reals, n, num_reals, seed) for metric in metrics]
+    wanted = [_Pending.of(metric, images, reals, n, num_reals, seed) for metric in metrics]
     results = {each.metric.name: None if force else find_result(out, each.blank) for each in wanted}
     missing = [each for each in wanted if results[each.metric.name] is None]
     for each in missing:
@@ -156,7 +156,7 @@ def measure(
 
 
 @dataclass(frozen=True)
-class _Measurement:
+class _Pending:
     """A metric, and the result that it is to have, still without numbers."""
 
     metric: Metric | PathLength
@@ -171,7 +171,7 @@ class _Measurement:
         n: int,
         num_reals: int | None,
         seed: int,
-    ) -> _Measurement:
+    ) -> _Pending:
         if isinstance(metric, PathLength):
             reals, n = None, metric.samples
         count = None if reals is None else count_reals(metric, reals, n, num_reals)
@@ -227,7 +227,7 @@ class _Measurement:
 
 
 def _measured(
-    group: Sequence[_Measurement],
+    group: Sequence[_Pending],
     images: ImageSet,
     stored: ImageSet,
     reals: ImageSet | None,
@@ -319,9 +319,9 @@ def _path_of(images: GeneratedImages) -> tuple[Render, int, Labels]:
     return render, G.latent_size, labels
 
 
-def _groups(wanted: Sequence[_Measurement]) -> list[list[_Measurement]]:
+def _groups(wanted: Sequence[_Pending]) -> list[list[_Pending]]:
     """Put together what is fed together: metrics on one extractor, which remembers a batch's features."""
-    groups: dict[int, list[_Measurement]] = {}
+    groups: dict[int, list[_Pending]] = {}
     for each in wanted:
         shared = each.metric.extractor if isinstance(each.metric, FeatureMetric) else each.metric
         groups.setdefault(id(shared), []).append(each)

@@ -15,7 +15,7 @@ from progan.config import Config, per_level
 from progan.data.batches import Batch, DiscriminatorBatch, GeneratorBatch
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.performance.op_counter import Counter, Work
+from progan.performance.op_counter import Counter, OpCounts
 from progan.training.augment import DRAWS
 from progan.training.gradients import EagerGradients, Trained
 from progan.training.objective import Conditions
@@ -25,11 +25,11 @@ from progan.training.spec import ImageSpec
 from progan.training.state import build_networks
 
 FLOAT32 = 4
-ADAM = Work(operations=12, least_bytes=7 * FLOAT32, bytes=7 * FLOAT32)
+ADAM = OpCounts(operations=12, least_bytes=7 * FLOAT32, bytes=7 * FLOAT32)
 """Of each parameter: two moments (3 and 4 operations) and the weight (5); weight, gradient and moments are
 read, all but the gradient written."""
 
-AVERAGE = Work(operations=3, least_bytes=3 * FLOAT32, bytes=3 * FLOAT32)
+AVERAGE = OpCounts(operations=3, least_bytes=3 * FLOAT32, bytes=3 * FLOAT32)
 """Of each parameter: lerp; both are read, one written."""
 
 
@@ -42,7 +42,7 @@ class Counted:
         peak: Bytes of tensors at once, at most: activations, gradients, the batch.
     """
 
-    work: Work
+    work: OpCounts
     peak: int
 
 
@@ -66,15 +66,15 @@ class IterationCost:
     level: int
     fading: bool
     images: int
-    d: Work
-    penalty: Work
-    g: Work
-    optimizer: Work
+    d: OpCounts
+    penalty: OpCounts
+    g: OpCounts
+    optimizer: OpCounts
     state_bytes: int
     activation_bytes: int
 
     @property
-    def work(self) -> Work:
+    def work(self) -> OpCounts:
         """Everything together."""
         return self.d + self.penalty + self.g + self.optimizer
 
@@ -96,7 +96,7 @@ class Ceiling:
     operations: float
     bandwidth: float
 
-    def floor(self, work: Work) -> float:
+    def floor(self, work: OpCounts) -> float:
         """Return the seconds that work takes at least: those of its operations or of its bytes."""
         return max(work.operations / self.operations, work.least_bytes / self.bandwidth)
 
@@ -239,12 +239,12 @@ class Costs:
             augment_fake=draws,
         )
 
-    def _optimizer(self, level: int, fading: bool) -> Work:
+    def _optimizer(self, level: int, fading: bool) -> OpCounts:
         """Return what Adam and the average ask for, of the parameters that are trained."""
         g, d = (_used(network, level, fading) for network in (self.G, self.D))
         d_steps = self._config.loss.d_steps
         # PyTorch calls two operators for each group of parameters, one a level; and one for the average.
-        calls = Work(operators=2 * (len(g) + d_steps * len(d)) + d_steps)
+        calls = OpCounts(operators=2 * (len(g) + d_steps * len(d)) + d_steps)
         updated, averaged = sum(g.values()) + d_steps * sum(d.values()), d_steps * sum(g.values())
         return ADAM * updated + AVERAGE * averaged + calls
 

@@ -25,7 +25,7 @@ ALLOCATIONS = frozenset(
 
 
 @dataclass(frozen=True)
-class Work:
+class OpCounts:
     """What a computation asks of a machine.
 
     Attributes:
@@ -42,16 +42,16 @@ class Work:
     bytes: float = 0.0
     operators: float = 0.0
 
-    def __add__(self, other: Work) -> Work:
-        return Work(*(a + b for a, b in self._pairs(other)))
+    def __add__(self, other: OpCounts) -> OpCounts:
+        return OpCounts(*(a + b for a, b in self._pairs(other)))
 
-    def __sub__(self, other: Work) -> Work:
-        return Work(*(a - b for a, b in self._pairs(other)))
+    def __sub__(self, other: OpCounts) -> OpCounts:
+        return OpCounts(*(a - b for a, b in self._pairs(other)))
 
-    def __mul__(self, factor: float) -> Work:
-        return Work(*(value * factor for value in vars(self).values()))
+    def __mul__(self, factor: float) -> OpCounts:
+        return OpCounts(*(value * factor for value in vars(self).values()))
 
-    def _pairs(self, other: Work) -> Iterator[tuple[float, float]]:
+    def _pairs(self, other: OpCounts) -> Iterator[tuple[float, float]]:
         return zip(vars(self).values(), vars(other).values(), strict=True)
 
 
@@ -70,7 +70,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.work = Work()
+        self.work = OpCounts()
         self.peak = 0
         self._alive: dict[int, int] = {}
         self._in_use = 0
@@ -108,7 +108,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             sources = ([gradient, weight], [gradient, x])
             asked = zip(out[:2], sources, strict=True)
             least = sum(_bytes([made, *used]) for made, used in asked if made is not None)
-        self.work += Work(operations, least, moved, len(results) if backward else 1)
+        self.work += OpCounts(operations, least, moved, len(results) if backward else 1)
 
     def _hold(self, read: list[Tensor], results: list[Tensor]) -> None:
         """Take note of new memory, and of when it is given back."""

@@ -240,7 +240,9 @@ def _stage(config: Config, level: int, pictures: int, *, fades: bool) -> _Length
     return _Lengths(delay, rise, whole - delay - rise)
 
 
-def _phases(stages: dict[int, _Lengths], kind: Kind, total_kimg: float | None) -> tuple[tuple[Phase, ...], int]:
+def _phases(
+    stages: dict[int, _Lengths], kind: Kind, total_kimg: float | None
+) -> tuple[tuple[Phase, ...], int]:
     """Lay the phases end to end, of the given kind where a level comes in; cut or lengthen to the total."""
     phases: list[Phase] = []
     clock = 0
