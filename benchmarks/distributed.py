@@ -105,7 +105,7 @@ class Worker:
         point = spec.schedule.at(0)
         self.point = replace(point, phase=replace(point.phase, level=level))
         self.reducing = 0.0
-        reduce: Any = ranks.reduce
+        reduce: Any = ranks.all_reduce
 
         def timed(*arguments: Any) -> Any:
             begun = time.perf_counter()
@@ -113,7 +113,7 @@ class Worker:
             self.reducing += time.perf_counter() - begun
             return result
 
-        self.ranks.__dict__["reduce"] = timed
+        self.ranks.__dict__["all_reduce"] = timed
 
     def iterate(self) -> list[float]:
         """Return the seconds of some iterations, those in adding up, with waiting, and those of the cores."""
@@ -128,7 +128,7 @@ class Worker:
 
         def after() -> None:
             gradients = state.d_optimizer.gradients(self.point.level, fading=False)
-            self.ranks.reduce(gradients, {}, ("loss",))
+            self.ranks.all_reduce(gradients, {}, ("loss",))
 
         return self._backward(state.D, after)
 

@@ -200,12 +200,12 @@ def test_when_processes_are_to_be_started() -> None:
 
 def test_one_process_waits_for_nobody() -> None:
     means, gradients = {"loss": torch.tensor(2.0)}, [torch.ones(3)]
-    assert ALONE.reduce(gradients, means, TERM_NAMES) == means
+    assert ALONE.all_reduce(gradients, means, TERM_NAMES) == means
     assert ALONE.vote(15, 0) == [15, 0], "at once"
-    assert ALONE.from_first({"a": [1]}) == {"a": [1]}
-    assert ALONE.tensors_from_first(means) is means
-    ALONE.meet("the end")
-    ALONE.compare("the weights", 7)
+    assert ALONE.broadcast({"a": [1]}) == {"a": [1]}
+    assert ALONE.broadcast_tensors(means) is means
+    ALONE.barrier("the end")
+    ALONE.compare("the weights", lambda: pytest.fail("nobody to compare with"))
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 63))
@@ -258,7 +258,7 @@ def test_a_reduction_takes_its_memory_before_the_others_get_their_share(
     ranks = Ranks(0, 2, 0, _Link(None, None))  # type: ignore[arg-type]
     gradients, means = [torch.ones(3, 2), torch.ones(4)], {"b": torch.tensor(3.0)}
     with after:
-        sums = ranks.reduce(gradients, means, ("a", "b", "c"))
+        sums = ranks.all_reduce(gradients, means, ("a", "b", "c"))
         with pytest.raises(torch.OutOfMemoryError):
             gradients[0].clone()
     assert {name: float(value) for name, value in sums.items()} == {"b": 6.0}
@@ -274,7 +274,7 @@ def test_memory_that_is_missing_in_a_reduction_ends_the_process(monkeypatch: pyt
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
     ranks = Ranks(1, 2, 1, _Link(None, None))  # type: ignore[arg-type]
     with pytest.raises(RankError, match=r"rank 1 stops: .* \(CUDA out of memory\)"):
-        ranks.reduce([torch.ones(3)], {}, ("a",))
+        ranks.all_reduce([torch.ones(3)], {}, ("a",))
 
 
 STANDS_STILL = """
@@ -283,7 +283,7 @@ from progan.distributed import watchdog
 from progan.distributed.ranks import join
 watchdog.LOST, watchdog.EXIT_SECONDS = 5.0, 1
 with join() as ranks:
-    ranks.meet("the beginning")
+    ranks.barrier("the beginning")
     if ranks.rank == 1:
         print("stands still", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)

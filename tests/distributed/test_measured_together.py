@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from measured_commands import done
 from ports import free_port
 from progan.data.packed import PackedSet
 from progan.distributed.ranks import ALONE, Ranks
-from progan.distributed.work_sharing import Part, _exchange
+from progan.distributed.work_sharing import Deal, Part, _exchange, share
 from progan.errors import DataError, RankError, ToldElsewhere
 from progan.evaluation import image_set
 from progan.evaluation.monitor import Monitor
@@ -26,8 +27,8 @@ from progan.generation import sampling
 from progan.metrics.registry import ExtractorFile
 from progan.models.loading import load
 from progan.preparation.builtin_sets import synthetic
-from progan.runs.gap_of_run import duality_gap
-from progan.runs.monitors import measure_all
+from progan.runs.gap_of_run import GapOfRun
+from progan.runs.monitors import excused
 from rank_measure import PARTS, SCENES, Made
 from rank_process import variables
 from tiny import options, words
@@ -159,14 +160,24 @@ def test_work_ends_when_a_process_is_lost(error: Exception) -> None:
 def test_the_first_alone_goes_on_without_a_measurement(error: Exception) -> None:
     """Another one that did would leave the first amid its measurement, waiting for help."""
 
-    def fails() -> dict[str, float]:
+    def fails(*_: object) -> Any:
         raise error
 
     said: list[str] = []
-    assert measure_all([fails], Ranks(0, 2), 64, said.append) == {}
+    excuse = partial(excused, 64, said.append)
+    assert share(Ranks(0, 2), fails, list, excuse) is None
     assert said == [f"not measured at 64 images: {error}"]
     with pytest.raises(type(error)):
-        measure_all([fails], Ranks(1, 2), 64, said.append)
+        share(Ranks(1, 2), lambda _deal: None, fails, excuse)
+
+
+@pytest.mark.parametrize("error", [RankError("rank 1 was lost"), ToldElsewhere("rank 1 failed", 2)])
+def test_no_measurement_is_excused_by_a_process_that_is_lost(error: Exception) -> None:
+    def fails(_deal: Deal) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        share(Ranks(0, 2), fails, list, lambda _error: True)
 
 
 @pytest.mark.usefixtures("_as_there")
@@ -175,7 +186,7 @@ def test_a_run_is_measured_as_by_one(both: Both, split: PackedSet, pool: Path) -
     stats = [json.loads(line) for line in (both.run / "stats.jsonl").read_text().splitlines()]
     extractor = ExtractorFile(pool, "bilinear:8")
     expected = Monitor(split, METRICS, n=COUNT, extractor=extractor).measure(load(both.run))
-    expected |= duality_gap(both.run, num_images=COUNT).numbers
+    expected |= GapOfRun.open(both.run, num_images=COUNT).measure().numbers
     assert {"swd/mean", "ms_ssim", "duality_gap/gap"} <= set(expected)
     assert {name: stats[-1][name] for name in expected} == expected
 

@@ -17,14 +17,15 @@ from progan.config import Adversarial, Config, make_config, merge
 from progan.data.packed import PackedSet
 from progan.data.pixels import fade_reals, to_float
 from progan.distributed.ranks import Ranks
+from progan.distributed.work_sharing import alone
 from progan.errors import CheckpointError, ConfigError, DataError, DivergenceError, ProganError
 from progan.evaluation.duality_gap import DualityGap
-from progan.evaluation.results import read_results
+from progan.evaluation.results import Result, read_results
 from progan.models.loading import load
 from progan.models.weights import save
 from progan.preparation.builtin_sets import synthetic
 from progan.runs import checkpoint
-from progan.runs.gap_of_run import duality_gap
+from progan.runs.gap_of_run import GapOfRun
 from progan.runs.logs import read_stats
 from progan.runs.monitors import GapWatch
 from progan.runs.resolve import resolve
@@ -40,6 +41,14 @@ from tiny import OPTIONS, TOTAL, Listener, last_tensors, options, require_equal
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 CPU = torch.device("cpu")
 NAMES = {f"duality_gap/{name}" for name in ("gap", "minmax", "maxmin", "value")}
+
+
+def duality_gap(
+    run: Path, data: Path | None = None, *, out: Path | None = None, force: bool = False, **how: Any
+) -> Result:
+    return GapOfRun.open(run, data, **how).measure(out=out, force=force)
+
+
 QUICK = {"duality_gap": True, "gap_steps": 2, "num_images": 16}
 """The gauge with hardly any training: what is tested is not how good the answers are."""
 
@@ -230,12 +239,12 @@ def test_how_many_pictures_are_scored(split: PackedSet) -> None:
 def test_it_can_be_given_up(split: PackedSet) -> None:
     config, state = begun(split)
     before, asked = copy.deepcopy(state.tensors()), iter([False, False, False, True])
-    told: list[tuple[int, int]] = []
+    told: list[tuple[str, int, int]] = []
     gap = DualityGap(config, split, CPU)
     assert gap.measure(state, lambda: next(asked), lambda *args: told.append(args)) is None
-    assert told == [(1, 4), (2, 4), (3, 4)]
+    assert told == [("duality_gap", done, 4) for done in (1, 2, 3)]
     require_equal(state.tensors(), before)
-    assert GapWatch(gap).measure(state, lambda: True) == {}
+    assert GapWatch(gap, Ranks()).lead(state, lambda: True, alone) == {}
 
 
 def test_values_that_are_not_finite(split: PackedSet) -> None:

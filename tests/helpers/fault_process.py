@@ -164,9 +164,9 @@ def _install(hooks: _Hooks) -> None:
             hooks.reach("growth")
         enter(self, point)
 
-    def begin(self: Saver, state: Any, attempt: int, *, together: bool = True) -> None:
+    def begin(self: Saver, state: Any, attempt: int) -> None:
         hooks.submit(state.images_seen)
-        save(self, state, attempt, together=together)
+        save(self, state, attempt)
 
     def count(self: Trainer, point: Any) -> None:
         iterate(self, point)

@@ -21,9 +21,9 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from progan.cli.app import main
-from progan.cli.exit import leave_others
 from progan.data.pixels import Images
 from progan.distributed import work_sharing
+from progan.distributed.leaving import leave_others
 from progan.distributed.ranks import Ranks, join
 from progan.distributed.work_sharing import Deal, Make, Part, Work, follow, in_parts, leading
 from progan.errors import DataError

@@ -27,7 +27,7 @@ from progan.errors import CheckpointError, DataError, DivergenceError, StorageEr
 from progan.evaluation.monitor import Monitor
 from progan.models.generator import Generator
 from progan.preparation.builtin_sets import synthetic
-from progan.runs import checkpoint, loop
+from progan.runs import checkpoint, log_points, loop
 from progan.runs.divergence import NEEDED, Alarm
 from progan.runs.logs import Interval, read_stats
 from progan.runs.reporter import Reporter
@@ -220,7 +220,7 @@ def test_what_is_not_finite_stops_before_it_is_saved(
     """On a GPU terms are read at log points only, so that is played on the CPU too."""
     Poison(monkeypatch, 120, what)
     if not device_waits:
-        monkeypatch.setattr(loop.Trainer, "_iterate", as_on_a_gpu)
+        monkeypatch.setattr(log_points, "READ_AT_ONCE", ())
     run = tmp_path / "run"
     with pytest.raises(DivergenceError, match=r"became NaN or infinite at 1[23]. images") as caught:
         train(blobs, run, run={"checkpoint_kimg": 0.008, "log_kimg": 0.024})
@@ -240,12 +240,6 @@ def test_what_is_not_finite_stops_before_it_is_saved(
         assert checkpoint.not_finite(tensors) == []
     progan.resume(run, options={"run": {"log_kimg": 0.032}})
     require_equal(last_tensors(run)[1], last_tensors(done)[1])
-
-
-def as_on_a_gpu(which: loop.Trainer, point: Point) -> None:
-    clock = which.state.images_seen
-    for terms in which.updates(point):
-        which._interval.add(clock, terms)
 
 
 def test_means_and_the_first_that_was_not_finite() -> None:

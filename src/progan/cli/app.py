@@ -6,8 +6,6 @@ Nothing heavy is imported before a command runs, so that help and mistakes answe
 from __future__ import annotations
 
 import os
-import sys
-import time
 from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
@@ -15,15 +13,15 @@ from rich.console import Console
 
 from progan.cli.bench import bench
 from progan.cli.config import config_app, recipes
-from progan.cli.exit import fail, interrupted, leave_others
+from progan.cli.exit import fail, interrupted
 from progan.cli.generate import generate, interpolate
 from progan.cli.import_weights import import_file
 from progan.cli.measure import compare, evaluate
 from progan.cli.prepare import prepare
-from progan.cli.terminal.console import rank_of_environment
 from progan.cli.train import train
 from progan.config import Options, PictureOptions, explain
-from progan.errors import ConfigError, ProganError, StorageError, ToldElsewhere
+from progan.distributed.leaving import leave_others, told_once
+from progan.errors import ConfigError, ProganError, StorageError
 from progan.system.malloc import keep_freed_memory
 from progan.version import __version__
 
@@ -76,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _carry_out(arguments: list[str] | None) -> None:
-    """Run the command line; see `main`."""
+    """Run the command line, and exit with a message where it cannot be done."""
     _wait_politely()
     keep_freed_memory()
     # A broken connection is told in words; PyTorch would add a page of addresses.
@@ -84,10 +82,8 @@ def _carry_out(arguments: list[str] | None) -> None:
     from pydantic import ValidationError
 
     try:
-        app(arguments, print_error=False, exit_on_error=False)
-    except ToldElsewhere as error:
-        time.sleep(1)  # torchrun ends all as soon as one has ended, so who tells it goes first
-        sys.exit(error.exit_code)
+        with told_once():
+            app(arguments, print_error=False, exit_on_error=False)
     except ProganError as error:
         fail(str(error), error.exit_code)
     except CycloptsError as error:
@@ -100,7 +96,7 @@ def _carry_out(arguments: list[str] | None) -> None:
             raise
         fail(f"{error.filename}: {error.strerror}; look at that path", StorageError.exit_code)
     except KeyboardInterrupt:
-        interrupted(quiet=rank_of_environment() != 0)
+        interrupted()
 
 
 def _wait_politely() -> None:

@@ -10,7 +10,6 @@ from cyclopts import Parameter, Token
 from rich.console import Console
 
 from progan.cli.terminal.console import say, stages, training_console
-from progan.errors import ConfigError
 
 if TYPE_CHECKING:
     from progan.models.generator import Generator
@@ -59,24 +58,19 @@ def generate(
     from progan.distributed.ranks import join
     from progan.generation.sampling import digest, level_of
     from progan.generation.save_samples import save_samples
-    from progan.system.device import choose_device
 
     with join() as ranks:
 
         def loaded() -> tuple[Generator, int]:
-            G = _load(path, str(ranks.device(choose_device(device, ranks.local_rank))))
+            G = _load(path, str(ranks.device(device)))
             return G, level_of(G, level, resolution)
 
         G, chosen = ranks.in_turn(loaded, lambda found: {"the generator": digest(found[0])})
-        try:
-            with stages() as progress:
-                made = save_samples(
-                    G, out, n, seed=seed, label=label, level=chosen, batch_size=batch_size,
-                    progress=progress, ranks=ranks,
-                )  # fmt: skip
-        except ConfigError:  # which all processes meet
-            ranks.let_first_tell()
-            raise
+        with stages() as progress:
+            made = save_samples(
+                G, out, n, seed=seed, label=label, level=chosen, batch_size=batch_size, progress=progress,
+                ranks=ranks,
+            )  # fmt: skip
     say(training_console(), f"{n} pictures: {made}")
 
 

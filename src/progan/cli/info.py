@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
 from rich.console import Console
@@ -30,6 +31,7 @@ from progan.runs.logs import read_stats
 from progan.runs.run_folder import Dataset, RunFolder
 from progan.system.tensor_file import read_header
 from progan.training.schedule import Schedule
+from progan.training.spec import ImageSpec
 
 Facts = dict[str, str]
 
@@ -175,16 +177,7 @@ def _weights(path: Path) -> Facts:
         facts["coming in"] = f"alpha {alpha:.2f}"
     if network.label_size:
         facts["labels"] = describe_labels(network.label_form, network.label_names, network.label_size)
-    known = {
-        "channels",
-        "base_shape",
-        "max_level",
-        "label_size",
-        "label_form",
-        "label_names",
-        "level",
-        "alpha",
-    }
+    known = {field.name for field in fields(ImageSpec)} | {"label_size", "level", "alpha"}
     facts["options"] = ", ".join(f"{k} {v}" for k, v in config.items() if k not in known)
     return facts
 

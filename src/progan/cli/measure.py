@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -178,20 +179,18 @@ class _Opened:
             if self.near is not None:
                 works.append(neighbour_work(self.images, self.near[0], self.extractor.features))
         if self.gap is not None:
-            works.append(self.gap.work(lambda done, total: ranks.at(f"{GAP}, {done:,} of {total:,}")))
+            works.append(self.gap.work(ranks.progress))
         return works
 
 
 def _measure_together(ranks: Ranks, opened: Callable[[], _Opened]) -> None:
     """Measure and print on the first process, while the others help it."""
-    from progan.distributed.work_sharing import follow, leading
+    from progan.distributed.work_sharing import share
 
     # Each process reads the weights, which a training may replace meanwhile.
     found = ranks.in_turn(opened, _Opened.facts)
-    if not ranks.first:
-        follow(ranks, found.works(ranks))
-        return
-    with leading(ranks) as deal:
+
+    def lead(deal: Deal) -> None:
         for G in found.generators:
             G.deal = deal
         if found.gap is not None:
@@ -201,6 +200,8 @@ def _measure_together(ranks: Ranks, opened: Callable[[], _Opened]) -> None:
         if found.near is not None:
             _write_neighbours(ranks, found, deal)
 
+    share(ranks, lead, lambda: found.works(ranks))
+
 
 def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: GapTraining) -> _Opened:
     """Open what `evaluate` measures."""
@@ -209,7 +210,7 @@ def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: Gap
     from progan.evaluation.results import FILE
     from progan.runs.run_folder import RunFolder
 
-    device, seed = ranks.device(options.place(ranks.local_rank)), options.seed_of_images
+    device, seed = ranks.device(options.device), options.seed_of_images
     gap = _open_gap(asked, options, copies, device)
     options = replace(options, metrics=tuple(name for name in options.metrics if name != GAP))
     if gap is not None and not options.metrics and asked.neighbours is None:
@@ -224,10 +225,13 @@ def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: Gap
         images.about["images_seen"] = _images_seen(run)
         asked = asked.as_trained(run)
     size, part, reals = (images.shape[1], images.shape[2]), asked.part or "train", None
-    if asked.data is not None and ranks.first:
-        reals = open_images(
-            asked.data, size=size, part=part, mirror=bool(asked.mirror), seed=seed + 1, device=device
-        )
+    if asked.data is not None:
+        reals = ranks.first_only(
+            partial(
+                open_images, asked.data, size=size, part=part, mirror=bool(asked.mirror), seed=seed + 1,
+                device=device,
+            )
+        )  # fmt: skip
     near = _open_near(asked, images, part, seed + 1, device)
     extractor = _extractor(ranks, options, device, all_need_it=near is not None)
     return _Opened(options, asked.out, device, images, reals, (images,), near, extractor, gap)
@@ -244,14 +248,13 @@ def _open_both(
         raise ConfigError(
             f"{GAP} is of the two networks of a run, not of two sets: progan evaluate RUN --metrics {GAP}"
         )
-    device, seed = ranks.device(options.place(ranks.local_rank)), options.seed_of_images
-    # Another seed, so that two generators share no latents.
-    images, reals = (
-        open_images(place, size=options.size, part=part, seed=seed, device=device)
-        if ranks.first or is_generator(place)
-        else None
-        for place, seed in ((b, seed), (a, seed + 1))
-    )
+    device, seed = ranks.device(options.device), options.seed_of_images
+
+    def opened(place: Path, seed: int) -> ImageSet | None:
+        open_it = partial(open_images, place, size=options.size, part=part, seed=seed, device=device)
+        return open_it() if is_generator(place) else ranks.first_only(open_it)
+
+    images, reals = opened(b, seed), opened(a, seed + 1)  # other seeds, so that they share no latents
     generators = tuple(each for each in (images, reals) if isinstance(each, GeneratedImages))
     if reals is not None and mirror:
         reals = open_images(reals, mirror=True, seed=seed + 1)
@@ -323,16 +326,14 @@ def _extractor(
     from progan.metrics.registry import check_names, needs_extractor
 
     check_names(options.metrics)
-    here = needs_extractor(options.metrics) if ranks.first else "ppl" in options.metrics
+    here = ranks.first_only(lambda: needs_extractor(options.metrics)) or "ppl" in options.metrics
     return options.load(ranks, device) if here or all_need_it else None
 
 
 def _measure_gap(ranks: Ranks, gap: GapOfRun, out: Path | None, force: bool, deal: Deal) -> None:
     """Measure the duality gap of a run, and print it."""
     with interruptible(ranks, out) as progress:
-        result = gap.measure(
-            out=out, force=force, progress=lambda done, total: progress(GAP, done, total), deal=deal
-        )
+        result = gap.measure(out=out, force=force, progress=progress, deal=deal)
     console = Console()
     print_results(console, [result])
     state, how, adam = result.images, result.definition, result.definition["optimizer"]

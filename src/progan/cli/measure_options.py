@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from progan.distributed.ranks import Ranks
     from progan.metrics.extractor_files import Inception
-    from progan.metrics.registry import ExtractorFile
 
 GAP = "duality_gap"
 """The metric that is of a run's two networks, and not of a set of images."""
@@ -88,22 +87,13 @@ class Measuring:
         """Seed of everything but the duality gap."""
         return 0 if self.seed is None else self.seed
 
-    def place(self, own: int = 0) -> torch.device:
-        """Return the device to compute on; `own` as for `choose_device`."""
-        from progan.system.device import choose_device
-
-        return choose_device(self.device, own)
-
-    def network(self) -> ExtractorFile:
-        """Return the extractor, not loaded yet."""
-        from progan.metrics.registry import ExtractorFile
-
-        return ExtractorFile(self.extractor, self.resize, self.normalise, self.download)
-
     def load(self, ranks: Ranks, device: torch.device) -> Inception:
         """Load the extractor, and let the other processes know how far it is."""
+        from progan.metrics.registry import ExtractorFile
+
+        file = ExtractorFile(self.extractor, self.resize, self.normalise, self.download)
         with interruptible(ranks, None) as progress:
-            return self.network().load(device, progress)
+            return file.load(device, progress)
 
 
 @Parameter(name="*")

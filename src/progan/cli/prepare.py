@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter, validators
 from rich.console import Console
@@ -12,9 +12,6 @@ from rich.console import Console
 from progan.config import PictureOptions, parse_resolution, split_resolution
 from progan.errors import Interrupted
 from progan.system.safe_stdout import patient
-
-if TYPE_CHECKING:
-    pass
 
 
 def prepare(

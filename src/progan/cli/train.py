@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import Annotated, Literal, cast
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from progan.cli.config import Tree, given
-from progan.cli.terminal.console import say
+from progan.cli.terminal.console import say, training_console
 from progan.config import merge
 from progan.config.documents import read_document
 from progan.config.recipes import DEFAULT_RECIPE
 from progan.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
-from progan.cli.terminal.console import training_console
 
 
 def train(
@@ -79,67 +75,21 @@ def train(
         raise ConfigError("--resume goes on with a run as it is: leave out --out and --recipe")
     if dry_run and memory_check:
         raise ConfigError("--memory-check computes a step and --dry-run computes none: leave one out")
+    from progan.cli.terminal.training import TerminalReporter, print_plan
+    from progan.runs import checks
+    from progan.runs.run import Check, carry_out, only_check
+
+    checked: Check
     if resume is not None:
         tree = merge({} if config is None else read_document(config), tree)
-        _resume(resume, tree, dry_run=dry_run, memory_check=memory_check)
+        checked = partial(checks.check_resume, resume, tree)
     else:
-        place = (str(source), out, recipe or DEFAULT_RECIPE)
-        _begin(*place, config, tree, dry_run=dry_run, memory_check=memory_check)
-
-
-def _begin(
-    source: str, out: Path | None, recipe: str, config: Path | None, tree: dict[str, Any], *,
-    dry_run: bool, memory_check: bool,
-) -> None:  # fmt: skip
-    """Train from pictures, or say what would happen."""
-    from progan.cli.terminal.training import TerminalReporter, print_plan
-    from progan.distributed.ranks import join
-    from progan.runs import checks
-    from progan.runs import run as training
-    from progan.system.signals import stop_on_signals
-
+        checked = partial(checks.check, str(source), out, recipe or DEFAULT_RECIPE, tree, file=config)
     console = training_console()
     with TerminalReporter(console) as reporter:
         if dry_run:
-            with join() as ranks, stop_on_signals() as stop:
-                place = (source, out, recipe, tree, reporter, stop)
-                prepared = ranks.in_turn(
-                    lambda: checks.check(*place, file=config, ranks=ranks), training.facts
-                )
+            prepared = only_check(checked, reporter)
             print_plan(console, prepared.spec, str(prepared.device), prepared.folder.path)
             return
-        folder = training.train(
-            source,
-            out,
-            recipe=recipe,
-            file=config,
-            options=tree,
-            reporter=reporter,
-            memory_check=memory_check,
-        )
-    _say_done(console, folder)
-
-
-def _resume(run: Path, tree: dict[str, Any], *, dry_run: bool, memory_check: bool) -> None:
-    """Go on with a run, or say what would happen."""
-    from progan.cli.terminal.training import TerminalReporter, print_plan
-    from progan.distributed.ranks import join
-    from progan.runs import checks
-    from progan.runs import run as training
-    from progan.system.signals import stop_on_signals
-
-    console = training_console()
-    with TerminalReporter(console) as reporter:
-        if dry_run:
-            with join() as ranks, stop_on_signals() as stop:
-                prepared = ranks.in_turn(
-                    lambda: checks.check_resume(run, tree, reporter, stop, ranks=ranks), training.facts
-                )
-            print_plan(console, prepared.spec, str(prepared.device), prepared.folder.path)
-            return
-        folder = training.resume(run, options=tree, reporter=reporter, memory_check=memory_check)
-    _say_done(console, folder)
-
-
-def _say_done(console: Console, folder: Path) -> None:
+        folder = carry_out(checked, reporter, memory_check)
     say(console, f"run folder: {folder}\nuse it: progan generate {folder} --n 64 --out samples.png")

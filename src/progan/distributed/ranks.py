@@ -1,8 +1,10 @@
 """The processes of a run, as torchrun starts them; `torch.distributed` is used here and in `rendezvous`.
 
 Each process holds the whole state and makes the same updates; what is shared is the work of the batch. So
-they add up gradients (`Ranks.reduce`), agree on what depends on time and signals (`Ranks.vote`), and take the
-state from the first (`Ranks.from_first`). One process alone is the same class, and waits for nobody.
+they add up gradients (`Ranks.all_reduce`), agree on what depends on time and signals (`Ranks.vote`), and take
+the state from the first (`Ranks.broadcast`). Files, messages and measurements are the first's: what it alone
+does is given to `Ranks.first_only`, and what all come to the end with is told by it (`join`). One process
+alone is the same class, and waits for nobody.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,7 +25,16 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 
 from progan.distributed.rendezvous import POLL, alone, connect
 from progan.distributed.watchdog import Watch, limit_exit
-from progan.errors import ConfigError, ProganError, RankError, ToldElsewhere
+from progan.errors import (
+    ConfigError,
+    DataError,
+    DivergenceError,
+    Interrupted,
+    ProganError,
+    RankError,
+    ToldElsewhere,
+)
+from progan.system.device import choose_device
 
 T = TypeVar("T")
 
@@ -46,6 +57,9 @@ class _Link:
 class Ranks:
     """The processes that share a run, seen from one of them.
 
+    Whatever exchanges something with the others, or waits for them, raises RankError if one is lost, and
+    ToldElsewhere if one has failed and tells why.
+
     Args:
         rank: Which one this is; the first, 0, is the one that writes and reports.
         size: How many there are.
@@ -62,12 +76,21 @@ class Ranks:
         """Whether this is the process that writes and reports."""
         return self.rank == 0
 
-    def device(self, chosen: torch.device) -> torch.device:
-        """Return this process's device: of several on a machine, each has the GPU of its number.
+    def first_only(self, work: Callable[[], T]) -> T | None:
+        """Do some work on the first process alone, for which nobody waits; returns None on the others."""
+        return work() if self.first else None
+
+    def device(self, name: str) -> torch.device:
+        """Return the device of a name; of processes on one machine, each has the GPU of its number.
+
+        Args:
+            name: `auto`, or a name of PyTorch's.
 
         Raises:
-            ConfigError: if there are fewer GPUs than processes, or one was named that all would use.
+            ConfigError: if there is no such device, or fewer GPUs than processes, or one was named that all
+                would use.
         """
+        chosen = choose_device(name, self.local_rank)
         if self._link is None or chosen.type != "cuda":
             return chosen
         if ":" in str(chosen):
@@ -85,21 +108,21 @@ class Ranks:
         return device
 
     def at(self, what: str, clock: int | None = None, phase: str = "") -> None:
-        """Note what this process is about to do, for the message that says where each is when one is lost.
-
-        Raises:
-            RankError, ToldElsewhere: if another process is known to be lost or to have failed.
-        """
+        """Note what this process is about to do, for the message that says where each is when one is lost."""
         if self._link is not None:
             when = "" if clock is None else f" at {clock:,} images"
             self._link.watch.at(f"{what}{when}{f' ({phase})' if phase else ''}")
+
+    def progress(self, what: str, done: int, total: int, /) -> None:
+        """Note how far this process is with some work."""
+        self.at(f"{what}, {done:,} of {total:,}")
 
     def limit(self, minutes: float) -> None:
         """Set the time after which it is an error that no process moves."""
         if self._link is not None:
             self._link.watch.timeout = 60 * minutes
 
-    def reduce(
+    def all_reduce(
         self, gradients: Sequence[Tensor], means: Mapping[str, Tensor], names: Sequence[str]
     ) -> dict[str, Tensor]:
         """Add up gradients, in place, and means over the processes, in one flat buffer.
@@ -115,9 +138,6 @@ class Ranks:
 
         Returns:
             The sums of the means, those that any process has.
-
-        Raises:
-            RankError, ToldElsewhere: if a process is lost or has failed.
         """
         if self._link is None:
             return dict(means)
@@ -144,9 +164,6 @@ class Ranks:
         """Return the largest of all processes' votes, at the same call on each of them.
 
         Nobody waits: with several processes these are the votes of the call before, and at the first, zeros.
-
-        Raises:
-            RankError, ToldElsewhere: if a process is lost or has failed.
         """
         if self._link is None:
             return list(votes)
@@ -159,12 +176,8 @@ class Ranks:
             before[1].wait()
         return [int(vote) for vote in before[0].tolist()]
 
-    def from_first(self, value: T) -> T:
-        """Return the first process's value, which is made of what JSON has; all wait for it.
-
-        Raises:
-            RankError, ToldElsewhere: if a process is lost or has failed.
-        """
+    def broadcast(self, value: T) -> T:
+        """Return the first process's value, which is made of what JSON has; all wait for it."""
         if self._link is None:
             return value
         text = json.dumps(value).encode() if self.first else b""
@@ -176,17 +189,13 @@ class Ranks:
         received: T = json.loads(bytes(data.numpy()))
         return received
 
-    def tensors_from_first(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the first process's tensors, on the CPU; all wait for them.
-
-        Raises:
-            RankError, ToldElsewhere: if a process is lost or has failed.
-        """
+    def broadcast_tensors(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the first process's tensors, on the CPU; all wait for them."""
         if self._link is None:
             return tensors
         kinds = {name: (list(value.shape), str(value.dtype)[6:]) for name, value in tensors.items()}
         received = {}
-        for name, (shape, dtype) in self.from_first(kinds).items():
+        for name, (shape, dtype) in self.broadcast(kinds).items():
             value = tensors[name] if self.first else torch.empty(shape, dtype=getattr(torch, dtype))
             received[name] = value.cpu().contiguous()
             with self._connected():
@@ -194,11 +203,7 @@ class Ranks:
         return received
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
-        """Return the tensors of all processes, of one shape and on the CPU, on the first; none on the others.
-
-        Raises:
-            RankError, ToldElsewhere: if a process is lost or has failed.
-        """
+        """Return all processes' tensors, of one shape and on the CPU, on the first; none on the others."""
         if self._link is None:
             return [tensor]
         gathered = [torch.empty_like(tensor) for _ in range(self.size)] if self.first else []
@@ -206,12 +211,12 @@ class Ranks:
             dist.gather(tensor, gathered or None, 0)
         return gathered
 
-    def compare(self, what: str, digest: int) -> None:
+    def compare(self, what: str, digest: Callable[[], int]) -> None:
         """Compare a number over all processes. The first waits for the others, which learn of it later.
 
         Args:
             what: What it stands for, in words.
-            digest: A number of 64 bits.
+            digest: Returns a number of 64 bits; not asked where there is nobody to compare with.
 
         Raises:
             RankError: naming those whose number is not that of the first; the others, at their next call.
@@ -220,12 +225,12 @@ class Ranks:
             return
         with self._connected():
             gathered = [torch.zeros((), dtype=torch.int64) for _ in range(self.size)]
-            work = dist.all_gather(gathered, torch.tensor(digest), async_op=True)
+            work = dist.all_gather(gathered, torch.tensor(digest()), async_op=True)
         self._link.pending.append((what, gathered, work))
         self._settle(0 if self.first else 1)
 
     def _settle(self, most: int) -> None:
-        """Look at comparisons until at most so many are left; see `compare`."""
+        """Look at what was compared, until at most so many comparisons are left."""
         assert self._link is not None
         while len(self._link.pending) > most:
             about, numbers, work = self._link.pending.pop(0)
@@ -239,7 +244,7 @@ class Ranks:
                     f"What was saved is whole: leave those machines out, and give the same command again"
                 )
 
-    def meet(self, what: str) -> None:
+    def barrier(self, what: str) -> None:
         """Wait until all processes have come here, and have agreed about what they were asked before."""
         if self._link is None:
             return
@@ -257,7 +262,7 @@ class Ranks:
             all_here.wait()
 
     def leave(self, asked: Callable[[], bool]) -> None:
-        """Leave the others, after `meet`, but stay a moment until torchrun has asked this process to stop.
+        """Leave the others, after a barrier, but stay a moment until torchrun has asked this process to stop.
 
         When a machine joins, each torchrun asks the processes of its own machine, one after the other. To one
         whose processes had ended before it asks them, that is a failure, for which it has a limit
@@ -271,21 +276,6 @@ class Ranks:
         self._link.watch.end()
         until = time.monotonic() + SIGNAL_SECONDS
         while not asked() and time.monotonic() < until:
-            time.sleep(POLL)
-
-    def let_first_tell(self) -> None:
-        """Wait a moment, on a process that has failed: the first may have met the same, and tells it for all.
-
-        What all meet at once, such as a disk that is gone, is then told once, after the first has saved.
-
-        Raises:
-            RankError, ToldElsewhere: if the first, or another process, has told its end.
-        """
-        if self._link is None or self.first:
-            return
-        until = time.monotonic() + TELL_SECONDS
-        while time.monotonic() < until:
-            self._link.watch.require_well()
             time.sleep(POLL)
 
     def in_turn(self, work: Callable[[], T], facts_of: Callable[[T], dict[str, str]]) -> T:
@@ -320,7 +310,6 @@ class Ranks:
             outcome |= {"code": error.exit_code, "error": str(error)}
             if self.first:
                 self._link.store.set("outcome/0", json.dumps(outcome))
-                self._link.store.set("outcome", json.dumps(outcome))
                 raise
         self._link.store.set(f"outcome/{self.rank}", json.dumps(outcome))
         self._conclude(outcome)
@@ -328,7 +317,7 @@ class Ranks:
         return result
 
     def _conclude(self, own: dict[str, Any]) -> None:
-        """Let the first process compare what all have found, and all end if it finds fault; see `in_turn`."""
+        """Let the first process compare what all have found, and all end if it finds fault."""
         assert self._link is not None
         if self.first:
             outcomes = [own, *(self._await(f"outcome/{rank}") for rank in range(1, self.size))]
@@ -397,14 +386,11 @@ def _verdict(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def is_joined() -> bool:
-    """Whether this process is connected with others; also after a `join` that ended with an error."""
-    return dist.is_initialized()
-
-
 @contextmanager
 def join() -> Iterator[Ranks]:
     """Meet the other processes that torchrun has started, and leave them at the end of the block.
+
+    What all of them end with is told by the first: the others raise ToldElsewhere then.
 
     Raises:
         ConfigError: if the environment is incomplete, or this process has a process group already.
@@ -420,9 +406,10 @@ def join() -> Iterator[Ranks]:
     link = _Link(*connect(rank, size))
     ranks = Ranks(rank, size, local_rank, link)
     try:
-        yield ranks
-        ranks.meet("the end")
-        dist.destroy_process_group()
+        with nullcontext() if ranks.first else _told_by_first(link.watch):
+            yield ranks
+            ranks.barrier("the end")
+            dist.destroy_process_group()
     except ToldElsewhere as error:
         link.watch.end(None, error.exit_code)
         raise
@@ -432,3 +419,25 @@ def join() -> Iterator[Ranks]:
         raise
     link.watch.end()
     atexit.unregister(limit_exit)
+
+
+@contextmanager
+def _told_by_first(watch: Watch) -> Iterator[None]:
+    """Leave it to the first process to tell of what it meets, too.
+
+    All come to the end of a run together. Another mistake, such as a disk that is gone, the first may have
+    met at the same time: it has a moment to save and to tell it, before this process does.
+
+    Raises:
+        ToldElsewhere: if the first tells it.
+    """
+    try:
+        yield
+    except (DivergenceError, Interrupted) as error:
+        raise ToldElsewhere(str(error), error.exit_code) from None
+    except (ConfigError, DataError):
+        until = time.monotonic() + TELL_SECONDS
+        while time.monotonic() < until:
+            watch.require_well()
+            time.sleep(POLL)
+        raise

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from progan.distributed.ranks import Ranks
 from progan.errors import Interrupted, RankError, ToldElsewhere
+
+T = TypeVar("T")
 
 Part: TypeAlias = NDArray[np.int64]
 """Indices, of images or whatever the work is on, that are done at once, at least one."""
@@ -48,7 +50,7 @@ Deal: TypeAlias = Callable[[Work, Sequence[Part]], Iterator[NDArray[Any]]]
 
 
 def alone(work: Work, parts: Sequence[Part]) -> Iterator[NDArray[Any]]:
-    """Do all parts here, each when it is asked for; see `Deal`."""
+    """Do all parts here, each when it is asked for: the `Deal` of one process."""
     return map(work.make, parts)
 
 
@@ -60,6 +62,45 @@ def in_parts(indices: Part, size: int) -> list[Part]:
         size: At least 1.
     """
     return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+ENDS = (RankError, ToldElsewhere, Interrupted)
+"""Errors with which all processes end: nobody is let go on, and nobody goes on without."""
+
+
+def share(
+    ranks: Ranks,
+    lead: Callable[[Deal], T],
+    works: Callable[[], Sequence[Work]],
+    excuse: Callable[[Exception], bool] = lambda _error: False,
+) -> T | None:
+    """Do some work on the first process, and have the others help; all call this.
+
+    Args:
+        ranks: The processes.
+        lead: The work, given what has parts of it done.
+        works: Returns what the others can do for it; asked there.
+        excuse: Told an error of `lead`; returns whether to go on without what it would have returned. The
+            first alone may do so: it would wait for the help of others in vain if they did.
+
+    Returns:
+        What `lead` returns; None on the others, and where it was excused.
+
+    Raises:
+        RankError, ToldElsewhere: if a process is lost or has failed.
+    """
+    if not ranks.first:
+        follow(ranks, works())
+        return None
+    with leading(ranks) as deal:
+        try:
+            return lead(deal)
+        except ENDS:
+            raise
+        except Exception as error:
+            if not excuse(error):
+                raise
+    return None
 
 
 class _Wanted(TypedDict):
@@ -89,12 +130,12 @@ def leading(ranks: Ranks) -> Iterator[Deal]:
         return
     try:
         yield partial(_lead, ranks)
-    except (RankError, ToldElsewhere, Interrupted):
+    except ENDS:
         raise
     except Exception:
-        ranks.from_first(None)
+        ranks.broadcast(None)
         raise
-    ranks.from_first(None)
+    ranks.broadcast(None)
 
 
 def follow(ranks: Ranks, works: Sequence[Work]) -> None:
@@ -110,7 +151,7 @@ def follow(ranks: Ranks, works: Sequence[Work]) -> None:
     """
     makes = {work.name: work.make for work in works}
     done: _Wanted | None = None
-    while (wanted := ranks.from_first(done)) is not None:
+    while (wanted := ranks.broadcast(done)) is not None:
         _exchange(ranks, makes.get(wanted["work"], _cannot), wanted)
 
 
@@ -119,7 +160,7 @@ def _cannot(_part: Part) -> NDArray[Any]:
 
 
 def _lead(ranks: Ranks, work: Work, parts: Sequence[Part]) -> Iterator[NDArray[Any]]:
-    """Deal parts to the processes, one each, and so on; yield what is made of each, in order."""
+    """Deal parts to the processes, one each, and so on; yield what is made of each in order."""
     for turn in range(0, len(parts), ranks.size):
         dealt = parts[turn : turn + ranks.size]
         wanted: _Wanted = {
@@ -128,7 +169,7 @@ def _lead(ranks: Ranks, work: Work, parts: Sequence[Part]) -> Iterator[NDArray[A
             "shape": work.shape,
             "dtype": np.dtype(work.dtype).name,
         }
-        for part, made in zip(dealt, _exchange(ranks, work.make, ranks.from_first(wanted)), strict=True):
+        for part, made in zip(dealt, _exchange(ranks, work.make, ranks.broadcast(wanted)), strict=True):
             yield work.make(part) if made is None else made
 
 

@@ -28,6 +28,7 @@ from progan.data.packed import PackedSet
 from progan.distributed.work_sharing import Deal, Part, Work, alone, in_parts
 from progan.errors import ConfigError, DataError, DivergenceError
 from progan.models.generator import Generator
+from progan.system.progress import Progress, unheard
 from progan.system.randomness import random_generator
 from progan.training.augment import DRAWS
 from progan.training.gradients import Networks, Trained
@@ -53,7 +54,6 @@ VERSION = 1
 """Raised whenever the definition changes, so that numbers of the old one are not taken for new ones."""
 
 Stop = Callable[[], bool]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class DualityGap:
         self,
         state: TrainState,
         stop: Stop = lambda: False,
-        progress: Progress = lambda _done, _total: None,
+        progress: Progress = unheard,
         deal: Deal = alone,
     ) -> Gap | None:
         """Measure G (the present one, not the average) and D of a state, which stays as it is.
@@ -142,7 +142,7 @@ class DualityGap:
         Args:
             state: A run; its networks' own level and alpha count.
             stop: Asked before each update whether to give up.
-            progress: Called with (updates done, updates in all) after each that is made here.
+            progress: Told how many updates are made, after each that is made here.
             deal: Who trains each of the two copies; the numbers do not depend on it.
 
         Returns:
@@ -179,9 +179,7 @@ class DualityGap:
             reached.append(float(answer))
         return Gap(value, *reached)
 
-    def work(
-        self, state: TrainState, stop: Stop = lambda: False, progress: Progress = lambda _done, _total: None
-    ) -> Work:
+    def work(self, state: TrainState, stop: Stop = lambda: False, progress: Progress = unheard) -> Work:
         """Return the training of the two copies, of D (0) and of G (1), as `measure` deals it.
 
         Each is trained whole wherever that is, since shares of its batches would add up to other bits. What
@@ -241,7 +239,7 @@ class DualityGap:
                     f"{type(copied).__name__} overflow float16 after {k} updates, however small the loss is "
                     f"scaled; {GENTLER}"
                 ) from None
-            progress(done + k + 1, 2 * monitor.gap_steps)
+            progress(NAME, done + k + 1, 2 * monitor.gap_steps)
         return _finite(self._value(networks, at), trained)
 
     @torch.no_grad()

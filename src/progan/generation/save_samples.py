@@ -78,7 +78,7 @@ def save_samples(
     done = 0
     if form == "folder":
         manifest = _manifest(G, seed, label, level)
-        done = ranks.from_first(_resume(out, n, manifest) if ranks.first else 0)
+        done = ranks.broadcast(_resume(out, n, manifest) if ranks.first else 0)
     batches: Iterator[NDArray[np.uint8]] = generate_together(
         ranks, G, n - done, seed=seed, start=done, label=label, level=level, batch_size=batch_size
     )

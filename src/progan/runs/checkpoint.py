@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import ConfigDict, Field, ValidationError
@@ -21,6 +22,7 @@ from progan.system import tensor_file
 from progan.system.files import storage_errors
 from progan.system.tensor_file import NewerVersionError
 
+T = TypeVar("T")
 FORMAT = "progan-checkpoint-1"
 SUFFIX = ".safetensors"
 Count = Annotated[int, Field(ge=0, lt=10**12)]
@@ -125,19 +127,10 @@ def newest(
         CheckpointError: if there are checkpoints but none can be read, or if one was written by a newer
             progan: passing over it would lose what that one has done.
     """
-    passed_over: list[str] = []
-    for path in reversed(paths(folder)):
-        if before is not None and int(path.stem) >= before:
-            continue
-        try:
-            return load(path), passed_over
-        except NewerVersionError:
-            raise
-        except CheckpointError as error:
-            passed_over.append(str(error))
-    if passed_over:
+    found, passed_over = _first_good(folder, load, before)
+    if found is None and passed_over:
         raise CheckpointError("no checkpoint can be read:\n" + "\n".join(passed_over))
-    return None, passed_over
+    return found, passed_over
 
 
 def newest_record(folder: Path) -> tuple[Record | None, list[str]]:
@@ -146,14 +139,32 @@ def newest_record(folder: Path) -> tuple[Record | None, list[str]]:
     Returns:
         The record (None if there is none) and why newer ones were passed over.
     """
-    passed_over: list[str] = []
-    for path in reversed(paths(folder)):
+
+    def read(path: Path) -> Record:
         try:
             header = tensor_file.read_header(path)
             tensor_file.require_format(path, header, FORMAT)
-            return _record(path, header.get("record")), passed_over
+            return _record(path, header.get("record"))
         except CheckpointError as error:
-            passed_over.append(f"{path} is not readable ({error})")
+            raise CheckpointError(f"{path} is not readable ({error})") from None
+
+    return _first_good(folder, read)
+
+
+def _first_good(
+    folder: Path, read: Callable[[Path], T], before: int | None = None
+) -> tuple[T | None, list[str]]:
+    """Return what is read of the newest checkpoint that can be read, and why newer ones cannot."""
+    passed_over: list[str] = []
+    for path in reversed(paths(folder)):
+        if before is not None and int(path.stem) >= before:
+            continue
+        try:
+            return read(path), passed_over
+        except NewerVersionError:
+            raise
+        except CheckpointError as error:
+            passed_over.append(str(error))
     return None, passed_over
 
 

@@ -10,13 +10,11 @@ from dataclasses import asdict
 
 import torch
 
-from progan.config import Config
-from progan.distributed.ranks import ALONE, Ranks
 from progan.errors import CheckpointError
 from progan.models import weights
 from progan.runs import checkpoint
 from progan.runs.checkpoint import Record
-from progan.runs.run_folder import RunFolder
+from progan.runs.checks import Prepared
 from progan.system import tensor_file
 from progan.system.background import BackgroundWriter
 from progan.training.state import TrainState
@@ -83,40 +81,37 @@ class Saver:
     """Writes checkpoints of a run, each with its averaged generator, and reads them.
 
     Args:
-        folder: The run.
-        config: Its configuration.
-        fingerprint: Of its packed set.
-        ranks: The processes of the run; the first reads and writes.
+        run: Whose; its first process reads and writes.
 
     Attributes:
         writer: What writes; to be entered while training, and waited for before saying that all is saved.
         pace: Knows when the next is due; to be restarted when training begins.
     """
 
-    def __init__(self, folder: RunFolder, config: Config, fingerprint: str, ranks: Ranks = ALONE) -> None:
-        self.writer, self.pace = BackgroundWriter(), Pace(60 * config.run.checkpoint_minutes)
-        self._ranks = ranks
-        self._folder, self._config, self._fingerprint = folder, config, fingerprint
+    def __init__(self, run: Prepared) -> None:
+        self._config, self._folder, self._ranks = run.spec.config, run.folder, run.ranks
+        self._fingerprint = run.packed.fingerprint
+        self.writer, self.pace = BackgroundWriter(), Pace(60 * self._config.run.checkpoint_minutes)
 
-    def save(self, state: TrainState, attempt: int, *, together: bool = True) -> None:
-        """Copy the state, which must be finite, into the CPU's memory and begin to write it.
-
-        All processes call it, and the first writes, once all are known to hold the same weights. It
-        waits for the checkpoint before, so that memory holds one copy at a time.
+    def save(self, state: TrainState, attempt: int) -> None:
+        """Save the state on the first process, once all, which call this, are known to hold the same weights.
 
         Args:
-            state: What to write; it may be changed as soon as this returns.
+            state: What to write, which must be finite; it may be changed as soon as this returns.
             attempt: How often the run has gone back.
-            together: False if the first alone calls it, and so cannot know what the others hold.
 
         Raises:
             StorageError: if the one before could not be written.
             RankError: if processes hold different weights.
         """
-        if together:
-            self.compare(state)
-        if not self._ranks.first:
-            return
+        self.compare(state)
+        self._ranks.first_only(lambda: self.save_here(state, attempt))
+
+    def save_here(self, state: TrainState, attempt: int) -> None:
+        """Copy the state into the CPU's memory and begin to write it, whatever other processes hold.
+
+        It waits for the checkpoint before, so that memory holds one copy at a time.
+        """
         with self.pace.waiting():
             self.writer.wait()
         begun = self.pace.begin()
@@ -142,9 +137,27 @@ class Saver:
         self.writer.submit(write)
 
     def compare(self, state: TrainState) -> None:
-        """Compare the states of all processes; see `Ranks.compare`."""
-        if self._ranks.size > 1:
-            self._ranks.compare(f"The weights at {state.images_seen:,} images", digest(state.tensors()))
+        """Compare the states of all processes, of which the others than the first learn of it later.
+
+        Raises:
+            RankError: if they differ.
+        """
+        what = f"The weights at {state.images_seen:,} images"
+        self._ranks.compare(what, lambda: digest(state.tensors()))
+
+    def has_saved(self, clock: int | None = None) -> bool:
+        """Whether there is a checkpoint, or the newest is of a clock, once what is being written is whole.
+
+        Raises:
+            StorageError: if it could not be written.
+        """
+        self.writer.wait()
+        present = checkpoint.paths(self._folder.checkpoints)
+        return bool(present) and clock in (None, int(present[-1].stem))
+
+    def is_due(self) -> bool:
+        """Whether it is time to begin a checkpoint, as the process knows that writes them."""
+        return bool(self._ranks.first_only(self.pace.is_due))
 
     def keep_up(self) -> None:
         """Wait for what is being written, if so much work would else be lost by a kill that it has to.
@@ -172,21 +185,28 @@ class Saver:
             CheckpointError: if there are checkpoints but none fits or can be read.
         """
         self._ranks.at("reading a checkpoint")
-        found, passed_over = None, list[str]()
-        if self._ranks.first:
-            found, passed_over = checkpoint.newest(self._folder.checkpoints, before)
-        facts = self._ranks.from_first(None if found is None else asdict(found[0]))
+        read = self._ranks.first_only(lambda: checkpoint.newest(self._folder.checkpoints, before))
+        found, passed_over = read or (None, [])
+        facts = self._ranks.broadcast(None if found is None else asdict(found[0]))
         if facts is None:
             return None, passed_over
         record = Record(**facts)
-        tensors = self._ranks.tensors_from_first({} if found is None else found[1])
         try:
-            state.load_tensors(tensors)
-            state.set_growth(record.level, record.alpha)
+            enter(state, record, self._ranks.broadcast_tensors({} if found is None else found[1]))
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{self._folder.path}: the checkpoint does not fit ({error})") from None
-        state.images_seen, state.phase = record.images_seen, record.phase
         return record, passed_over
+
+
+def enter(state: TrainState, record: Record, tensors: dict[str, torch.Tensor]) -> None:
+    """Bring a state to where a checkpoint has it.
+
+    Raises:
+        KeyError, RuntimeError, ValueError: if it is of other networks.
+    """
+    state.load_tensors(tensors)
+    state.set_growth(record.level, record.alpha)
+    state.images_seen, state.phase = record.images_seen, record.phase
 
 
 def digest(tensors: dict[str, torch.Tensor]) -> int:

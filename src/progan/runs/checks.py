@@ -29,7 +29,6 @@ from progan.runs import checkpoint
 from progan.runs.reporter import Reporter
 from progan.runs.resolve import resolve, restrict
 from progan.runs.run_folder import Dataset, RunFolder, require_resumable, require_same
-from progan.system.device import choose_device
 from progan.system.signals import StopRequest
 from progan.training.iteration import Iteration
 from progan.training.precision import check_settings, settle
@@ -42,7 +41,7 @@ def try_largest(spec: Spec, packed: PackedSet, device: torch.device, ranks: Rank
     """Make two iterations at the largest level that the run reaches, and forget them.
 
     Args:
-        plan: What the run will do.
+        spec: What the run will train.
         packed: Its pictures.
         device: Where it will compute.
         ranks: The processes that share its batches.
@@ -81,11 +80,13 @@ class Prepared:
     """A run that has been checked and could start.
 
     Attributes:
-        plan: What it will do.
+        spec: What it trains.
         packed: Its pictures.
         folder: Where it is written.
         dataset: Where the pictures came from.
-        device: Where it will compute.
+        device: Where it computes.
+        reporter: Who watches.
+        ranks: The processes that share it; the first writes and measures.
     """
 
     spec: Spec
@@ -93,6 +94,8 @@ class Prepared:
     folder: RunFolder
     dataset: Dataset
     device: torch.device
+    reporter: Reporter
+    ranks: Ranks
 
 
 def check(
@@ -119,7 +122,7 @@ def check(
         ProganError: of the kind that fits.
     """
     config = _from_anywhere(load_config(recipe, options, file=file))
-    device = ranks.device(choose_device(config.run.device, ranks.local_rank))
+    device = ranks.device(config.run.device)
     config = settle(config, device)
     check_settings(config.run, device)
     opened = open_source(source)
@@ -142,7 +145,7 @@ def check(
                 f"the pictures of {source} have changed since {folder.path} was begun; go on with the old "
                 f"ones: progan train --resume {folder.path}; or train on the new ones with another --out"
             )
-    return _checked(config, packed, folder, _dataset(opened.place, packed), device)
+    return _checked(config, packed, folder, opened.place, device, reporter, ranks)
 
 
 def check_resume(
@@ -153,13 +156,24 @@ def check_resume(
     *,
     ranks: Ranks = ALONE,
 ) -> Prepared:
-    """Check that a run can go on, without training. Arguments as `progan.runs.run.resume` and `check`."""
+    """Check that a run can go on, without training.
+
+    Args:
+        run: The run folder.
+        options: Nested options to change from here on.
+        reporter: Hears what is found.
+        stop: Polled while pictures are prepared again.
+        ranks: The processes of the run, each of which checks.
+
+    Raises:
+        ProganError: of the kind that fits.
+    """
     folder = RunFolder(run)
     old = folder.config()
     config = make_config(old.model_dump(mode="json"), options or {})
     require_resumable(folder, old, config)
     require_writable(folder.path)
-    device = ranks.device(choose_device(config.run.device, ranks.local_rank))
+    device = ranks.device(config.run.device)
     config = settle(config, device)
     check_settings(config.run, device)
     dataset = folder.dataset()
@@ -179,7 +193,7 @@ def check_resume(
             f"{dataset.source}, or begin a new run"
         )
     packed = restrict(packed, config)
-    return _checked(config, packed, folder, _dataset(dataset.source, packed), device)
+    return _checked(config, packed, folder, dataset.source, device, reporter, ranks)
 
 
 def require_writable(path: Path) -> None:
@@ -217,13 +231,14 @@ def _prepare(
     return packed
 
 
-def _dataset(place: str, packed: PackedSet) -> Dataset:
-    """Note where the pictures are, independently of the current folder."""
-    return Dataset(place, str(packed.path.resolve()), packed.fingerprint)
-
-
 def _checked(
-    config: Config, packed: PackedSet, folder: RunFolder, dataset: Dataset, device: torch.device
+    config: Config,
+    packed: PackedSet,
+    folder: RunFolder,
+    source: str,
+    device: torch.device,
+    reporter: Reporter,
+    ranks: Ranks,
 ) -> Prepared:
     """Check what needs both configuration and pictures."""
     image = ImageSpec(
@@ -233,14 +248,14 @@ def _checked(
     pictures = len(packed.indices(part))
     if pictures == 0:
         raise DataError(
-            f"{dataset.source}: none of its {packed.count} pictures is in the {part} part of the split "
+            f"{source}: none of its {packed.count} pictures is in the {part} part of the split "
             f"({config.data.split}); prepare it with a larger share, or set --data.part"
         )
     phases = Schedule(config, image.max_level, pictures).phases
     largest = max(per_level(config.schedule.batch_size, phase.level) for phase in phases)
     if pictures < largest:
         raise DataError(
-            f"{dataset.source}: {pictures} pictures to train on are fewer than a batch of {largest}; "
+            f"{source}: {pictures} pictures to train on are fewer than a batch of {largest}; "
             f"add pictures or lower --schedule.batch-size"
         )
     if config.monitor.duality_gap:
@@ -250,7 +265,8 @@ def _checked(
     if spec.schedule.total == 0:
         raise ConfigError("the schedule is 0 images long; give schedule.total_kimg, or phases, a length")
     _require_checkpoint_fits(folder, spec, packed)
-    return Prepared(spec, packed, folder, dataset, device)
+    dataset = Dataset(source, str(packed.path.resolve()), packed.fingerprint)
+    return Prepared(spec, packed, folder, dataset, device, reporter, ranks)
 
 
 def _from_anywhere(config: Config) -> Config:

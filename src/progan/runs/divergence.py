@@ -1,17 +1,21 @@
-"""What is told about a run that diverged: enough to reproduce the update, and what to do."""
+"""A run that diverges: the alarm before, what is told of the update, and the way back to a checkpoint."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 
 from progan.errors import DivergenceError, StorageError
+from progan.runs.checkpointing import Saver
+from progan.runs.checks import Prepared
+from progan.runs.logs import Stats
 from progan.system.files import write_text
+from progan.training.iteration import Iteration
+from progan.training.schedule import Point
 
 MEMORY = 16
 """Log points that a running median is taken of."""
@@ -19,9 +23,6 @@ MEMORY = 16
 
 NEEDED = 4
 """Log points before there is a median to compare with."""
-
-Point = Mapping[str, float | int | str]
-"""The numbers of a log point by name."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class _Sign:
     floor: float
     help: str
 
-    def value(self, point: Point) -> float | None:
+    def value(self, point: Stats) -> float | None:
         """Return the number at a log point, None if it has none."""
         there = [point[name] for name in self.names if name in point]
         values = [abs(float(value)) for value in there if not isinstance(value, str)]
@@ -99,13 +100,13 @@ class Alarm:
             not interrupted.
     """
 
-    def __init__(self, points: Iterable[Point] = ()) -> None:
+    def __init__(self, points: Iterable[Stats] = ()) -> None:
         self._seen: list[deque[float]] = [deque(maxlen=MEMORY) for _ in SIGNS]
         self._raised = [False] * len(SIGNS)
         for point in points:
             self.observe(point)
 
-    def observe(self, point: Point) -> list[str]:
+    def observe(self, point: Stats) -> list[str]:
         """Take note of a log point.
 
         Returns:
@@ -130,67 +131,119 @@ SHOWN = 16
 """Names and pictures that a message lists; the file has all."""
 
 
-@dataclass(frozen=True)
-class Circumstances:
-    """What an update was made of; batches are a pure function of it.
+class Rollbacks:
+    """Tells of an update that diverged, and goes back to a checkpoint, from where other batches are drawn.
 
-    Attributes:
-        images_seen: The clock before the update.
-        phase, alpha, batch_size, g_lr, d_lr: What the schedule said.
-        seed, attempt: What batches are drawn from.
-        pictures: Positions in the packed set of the real images.
-    """
-
-    images_seen: int
-    phase: str
-    alpha: float
-    batch_size: int
-    g_lr: float
-    d_lr: float
-    seed: int
-    attempt: int
-    pictures: tuple[int, ...]
-
-    def __str__(self) -> str:
-        attempt = f", attempt {self.attempt}" if self.attempt else ""
-        return (
-            f"at {self.images_seen:,} images: {self.phase}, alpha {self.alpha:g}, batch of "
-            f"{self.batch_size}, learning rates {self.g_lr:g} and {self.d_lr:g}, seed {self.seed}{attempt}, "
-            f"pictures {_some(self.pictures)}"
-        )
-
-
-def not_finite(names: Sequence[str], at: Circumstances, run: Path, *, saved: bool) -> DivergenceError:
-    """Return the error for numbers that are not finite, and write `divergence.json` into the run folder.
+    All processes of the run go back together; the first writes.
 
     Args:
-        names: The terms or tensors that are NaN or infinite.
-        at: The update in which that was found.
-        run: The run folder.
-        saved: Whether there is a checkpoint to go on from.
+        run: What is trained, and where.
+        iteration: Carries it on.
+        saver: Holds its checkpoints.
     """
-    file = run / "divergence.json"
-    where = f" (all in {file})"
-    try:
-        write_text(file, json.dumps({"not_finite": list(names), **asdict(at)}, indent=1) + "\n")
-    except StorageError:  # what went wrong first is what is told
-        where = ""
-    return DivergenceError(f"{_some(names)} became NaN or infinite {at}{where}. {advice(run, saved)}")
 
+    def __init__(self, run: Prepared, iteration: Iteration, saver: Saver) -> None:
+        self._run, self._state, self._batches, self._saver = run, iteration.state, iteration.batches, saver
+        self._went_back_to: int | None = None
 
-def advice(run: Path, saved: bool) -> str:
-    """Return what to do about a run that was stopped, as sentences."""
-    if not saved:
+    def point(self, clock: int) -> Point:
+        """Return what the schedule says, with the learning rates that are left after going back."""
+        point = self._run.spec.schedule.at(clock)
+        factor = self._run.spec.config.run.rollback_lr**self._batches.attempt
+        return replace(point, g_lr=point.g_lr * factor, d_lr=point.d_lr * factor)
+
+    def advice(self) -> str:
+        """Return what to do about a run that is stopped, as sentences.
+
+        Raises:
+            StorageError: if the last checkpoint could not be written.
+        """
+        run = self._run.folder.path
+        if not self._saver.has_saved():
+            return (
+                "Nothing had been saved yet: begin again in a new run folder, first of all with lower rates: "
+                "--optimizer.g-lr ... --optimizer.d-lr ..."
+            )
         return (
-            "Nothing had been saved yet: begin again in a new run folder, first of all with lower rates: "
-            "--optimizer.g-lr ... --optimizer.d-lr ..."
+            f"Nothing of it was saved: the last checkpoint in {run / 'checkpoints'} is whole. Try lower "
+            f"learning rates from there: progan train --resume {run} --optimizer.g-lr ... "
+            f"--optimizer.d-lr ...; or let it go back by itself and take another way: --on-divergence "
+            f"rollback --run.rollback-lr 0.5; if it diverges at once again, delete the newest file there to "
+            f"go further back"
         )
-    return (
-        f"Nothing of it was saved: the last checkpoint in {run / 'checkpoints'} is whole. Try lower learning "
-        f"rates from there: progan train --resume {run} --optimizer.g-lr ... --optimizer.d-lr ...; or let it "
-        f"go back by itself and take another way: --on-divergence rollback --run.rollback-lr 0.5; if it "
-        f"diverges at once again, delete the newest file there to go further back"
-    )
+
+    def diverged(self, wrong: Sequence[str], point: Point, clock: int) -> DivergenceError:
+        """Return the error for numbers that are not finite, and write `divergence.json` into the run folder.
+
+        Args:
+            wrong: The terms or tensors that are NaN or infinite.
+            point: What the schedule said of the update in which that was found.
+            clock: Images seen before it.
+        """
+        advice = self.advice()
+        seed, attempt = self._run.spec.config.run.seed, self._batches.attempt
+        pictures = self._batches.chosen(clock, point.batch_size).tolist()
+        made_of = {
+            "not_finite": list(wrong),
+            "images_seen": clock,
+            "phase": point.phase.name,
+            "alpha": point.alpha,
+            "batch_size": point.batch_size,
+            "g_lr": point.g_lr,
+            "d_lr": point.d_lr,
+            "seed": seed,
+            "attempt": attempt,
+            "pictures": pictures,
+        }
+        file = self._run.folder.path / "divergence.json"
+        where = f" (all in {file})"
+        try:
+            self._run.ranks.first_only(lambda: write_text(file, json.dumps(made_of, indent=1) + "\n"))
+        except StorageError:  # what went wrong first is what is told
+            where = ""
+        return DivergenceError(
+            f"{_some(wrong)} became NaN or infinite at {clock:,} images: {point.phase.name}, alpha "
+            f"{point.alpha:g}, batch of {point.batch_size}, learning rates {point.g_lr:g} and "
+            f"{point.d_lr:g}, seed {seed}{f', attempt {attempt}' if attempt else ''}, pictures "
+            f"{_some(pictures)}{where}. {advice}"
+        )
+
+    def go_back(self, error: DivergenceError) -> None:
+        """Go back to the last checkpoint.
+
+        If no checkpoint has been written since the last time, that one was too late, and the one before is
+        taken, as far as there is one.
+
+        Raises:
+            DivergenceError: the one given, if going back is not asked for, or has been done too often.
+        """
+        options, batches = self._run.spec.config.run, self._batches
+        self._saver.writer.wait()
+        self._run.ranks.barrier("going back")
+        if options.on_divergence == "stop":
+            raise error
+        attempt = batches.attempt + 1
+        if attempt > options.max_rollbacks:
+            raise DivergenceError(
+                f"{error}. It has gone back {batches.attempt} times (run.max_rollbacks)"
+            ) from error
+        record = None
+        if self._went_back_to is not None:
+            record, _ = self._saver.restore(self._state, self._went_back_to)
+        if record is None:
+            record, _ = self._saver.restore(self._state)
+        if record is None:
+            raise error
+        batches.attempt, self._went_back_to = attempt, record.images_seen
+        factor = options.rollback_lr**attempt
+        self._run.reporter.say(
+            f"{error}\nback at {record.images_seen:,} images with other batches and learning rates times "
+            f"{factor:g} (rollback {attempt} of {options.max_rollbacks})"
+        )
+
+    def forget(self) -> None:
+        """Take note that a checkpoint is written from which a run may go on."""
+        self._went_back_to = None
 
 
 def _some(items: Sequence[object]) -> str:

@@ -1,4 +1,7 @@
-"""The duality gap of a run on disk, from its newest checkpoint, as a result that is written down once."""
+"""The duality gap of a run on disk, from its newest checkpoint, as a result that is written down once.
+
+`GapOfRun.open(run).measure()` gives the numbers that the run's monitor logs at that clock.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,14 @@ from progan.config import Config, format_resolution, make_config, per_level
 from progan.data.packed import PackedSet
 from progan.distributed.work_sharing import Deal, Part, Work, alone
 from progan.errors import CheckpointError, ConfigError, DataError
-from progan.evaluation.duality_gap import COPIES, NAME, VERSION, DualityGap, Progress, require_sizes
+from progan.evaluation.duality_gap import COPIES, NAME, VERSION, DualityGap, require_sizes
 from progan.evaluation.results import Result, append_result, find_result, require_appendable, software
 from progan.generation.sampling import whole
 from progan.runs import checkpoint
+from progan.runs.checkpointing import enter
 from progan.runs.resolve import restrict
 from progan.runs.run_folder import RunFolder
+from progan.system.progress import Progress, unheard
 from progan.training.precision import settings
 from progan.training.spec import ImageSpec
 from progan.training.state import TrainState
@@ -32,34 +37,6 @@ OTHERS = (
     "prepare PICTURES OTHER.packed --split 0.8,0.1,0.1"
 )
 """What to do about a run that is trained and left no pictures to measure it with."""
-
-
-def duality_gap(
-    run: str | Path,
-    data: str | Path | None = None,
-    *,
-    num_images: int | None = None,
-    seed: int | None = None,
-    steps: int | None = None,
-    lr: float | None = None,
-    device: torch.device | None = None,
-    out: Path | None = None,
-    force: bool = False,
-    progress: Progress = lambda _done, _total: None,
-) -> Result:
-    """Measure the duality gap of a run where its newest checkpoint has it.
-
-    With nothing else given, the numbers are those that the run's monitor logs at that clock.
-
-    Args:
-        run, data, num_images, seed, steps, lr, device: The arguments of `GapOfRun.open`.
-        out, force, progress: The arguments of `GapOfRun.measure`.
-
-    Raises:
-        ProganError: as both of them.
-    """
-    opened = GapOfRun.open(run, data, num_images=num_images, seed=seed, steps=steps, lr=lr, device=device)
-    return opened.measure(out=out, force=force, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -110,7 +87,9 @@ class GapOfRun:
                 f"{run} is no run folder, and {NAME} is of a generator with its discriminator, which only "
                 f"the checkpoints of a run hold: progan evaluate RUN --metrics {NAME}"
             )
-        config = _changed(folder.config(), {"gap_steps": steps, "gap_lr": lr})
+        changes = {"gap_steps": steps, "gap_lr": lr}
+        given = {name: value for name, value in changes.items() if value is not None}
+        config = make_config(folder.config().model_dump(), {"monitor": given})
         seed = config.run.seed if seed is None else whole("seed", seed)
         packed = restrict(PackedSet.open(folder.pictures() if data is None else data), config)
         newest = _Found.of(folder)
@@ -126,7 +105,7 @@ class GapOfRun:
         *,
         out: Path | None = None,
         force: bool = False,
-        progress: Progress = lambda _done, _total: None,
+        progress: Progress = unheard,
         deal: Deal = alone,
     ) -> Result:
         """Return the result, measured or as it is known already.
@@ -134,11 +113,13 @@ class GapOfRun:
         Args:
             out: File of results: what is in it is not computed again, what is computed is appended.
             force: Compute and append again what is in the file.
-            progress, deal: The arguments of `DualityGap.measure`.
+            progress: Told how many updates are made, after each that is made here.
+            deal: Who trains the copies.
 
         Raises:
             DataError: if the checkpoint does not fit the pictures.
-            DivergenceError, ConfigError: as `DualityGap.measure`.
+            DivergenceError: if copies run away.
+            ConfigError: if memory does not hold them.
             StorageError: if the result cannot be written.
         """
         known = None if force else find_result(out, self.wanted)
@@ -156,11 +137,11 @@ class GapOfRun:
             append_result(out, result)
         return result
 
-    def work(self, progress: Progress = lambda _done, _total: None) -> Work:
+    def work(self, progress: Progress = unheard) -> Work:
         """Return the training of the copies, as `measure` deals it; for the other processes.
 
         Args:
-            progress: Told how many updates are made.
+            progress: Told how many updates are made, after each that is made here.
         """
 
         def make(part: Part) -> NDArray[Any]:
@@ -188,12 +169,6 @@ def definition(config: Config) -> dict[str, Any]:
         "mirror": config.data.mirror,
         "precision": config.run.precision,
     }
-
-
-def _changed(config: Config, monitor: dict[str, float | None]) -> Config:
-    """Return the configuration with those options of the monitor that are given, checked like any other."""
-    given = {name: value for name, value in monitor.items() if value is not None}
-    return make_config(config.model_dump(), {"monitor": given})
 
 
 def _require_unseen(folder: RunFolder, config: Config, packed: PackedSet) -> None:
@@ -231,13 +206,11 @@ class _Found:
         )
         try:
             state = TrainState.create(config, image, device)
-            state.load_tensors(self.tensors)
+            enter(state, self.record, self.tensors)
         except (KeyError, ValueError, RuntimeError) as error:
             raise DataError(
                 f"{self.path} does not fit pictures like those of {packed.path}: {str(error).splitlines()[0]}"
             ) from None
-        state.images_seen, state.phase = self.record.images_seen, self.record.phase
-        state.set_growth(self.record.level, self.record.alpha)
         return state
 
 

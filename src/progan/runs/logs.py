@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -91,30 +89,9 @@ class Logs:
                     self._events.add_scalar(name, value, step)
             self._events.flush()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Write no more."""
         self._events.close()
-
-
-class NoLogs:
-    """In the place of `Logs` where another process writes them."""
-
-    kept: tuple[Stats, ...] = ()
-
-    def write(self, stats: Stats) -> None:
-        """Write nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
 
 
 def read_stats(path: Path) -> list[Stats]:

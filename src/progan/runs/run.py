@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from progan.config import flatten
 from progan.config.recipes import DEFAULT_RECIPE
 from progan.distributed.ranks import Ranks, join
-from progan.errors import DivergenceError, Interrupted, ToldElsewhere
 from progan.runs.checks import Prepared, check, check_resume, try_largest
 from progan.runs.loop import Trainer
 from progan.runs.reporter import Reporter
@@ -50,16 +50,10 @@ def train(
         The run folder; `progan.load` takes it.
 
     Raises:
-        ProganError: of the kind that fits; see `progan.errors`. Everything that can be checked is checked
+        ProganError: of the kind that fits (`progan.errors`); everything that can be checked is checked
             before the first step.
     """
-    with join() as ranks, stop_on_signals() as stop:
-        heard = reporter if reporter is not None and ranks.first else Reporter()
-
-        def checked() -> Prepared:
-            return check(source, out, recipe, options, heard, stop, file=file, ranks=ranks)
-
-        return _run(checked, heard, stop, ranks, memory_check)
+    return carry_out(partial(check, source, out, recipe, options, file=file), reporter, memory_check)
 
 
 def resume(
@@ -75,45 +69,71 @@ def resume(
         run: The run folder.
         options: Nested options to change from here on; those of data, model and the seed cannot change.
         reporter: Who watches; default: nobody.
-        memory_check: Try the largest iteration before the first step.
+        memory_check: First try one update at the largest level.
 
     Returns:
         The run folder.
 
     Raises:
-        ProganError: as `train`.
+        ProganError: of the kind that fits; everything that can be checked is checked before the first step.
     """
-    with join() as ranks, stop_on_signals() as stop:
-        heard = reporter if reporter is not None and ranks.first else Reporter()
-
-        def checked() -> Prepared:
-            return check_resume(run, options, heard, stop, ranks=ranks)
-
-        return _run(checked, heard, stop, ranks, memory_check)
+    return carry_out(partial(check_resume, run, options), reporter, memory_check)
 
 
-def _run(
-    checked: Callable[[], Prepared], reporter: Reporter, stop: StopRequest, ranks: Ranks, memory_check: bool
-) -> Path:
-    """Check a run, on each of its processes, and train it to its end."""
-    prepared = ranks.in_turn(checked, facts)
-    spec, packed, folder, device = prepared.spec, prepared.packed, prepared.folder, prepared.device
-    ranks.limit(spec.config.run.timeout_minutes)
-    with folder.lock() if ranks.first else nullcontext(), settings(spec.config.run, device):
-        if memory_check:
-            reporter.say(try_largest(spec, packed, device, ranks))
-        trainer = Trainer(spec, packed, folder, device, reporter, ranks)
-        trainer.resume()
-        if ranks.first:
-            folder.begin(spec.config, prepared.dataset)
-        try:
+class Check(Protocol):
+    """Checks a run, each of its processes by itself."""
+
+    def __call__(self, *, reporter: Reporter, stop: StopRequest, ranks: Ranks) -> Prepared:
+        """Return the run, which could start."""
+
+
+def carry_out(checked: Check, reporter: Reporter | None, memory_check: bool = False) -> Path:
+    """Check a run and train it to its end.
+
+    Args:
+        checked: Checks it.
+        reporter: Who watches.
+        memory_check: First try one update at the largest level.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ProganError: of the kind that fits.
+    """
+    with _checked(checked, reporter) as (run, stop):
+        options, folder, ranks = run.spec.config.run, run.folder, run.ranks
+        ranks.limit(options.timeout_minutes)
+        with ranks.first_only(folder.lock) or nullcontext(), settings(options, run.device):
+            if memory_check:
+                run.reporter.say(try_largest(run.spec, run.packed, run.device, ranks))
+            trainer = Trainer(run)
+            trainer.resume()
+            ranks.first_only(lambda: folder.begin(run.spec.config, run.dataset))
             trainer.run(stop)
-        except (DivergenceError, Interrupted) as error:
-            if ranks.first:
-                raise
-            # All processes come to the same end together.
-            raise ToldElsewhere(str(error), error.exit_code) from None
     return folder.path
+
+
+def only_check(checked: Check, reporter: Reporter | None) -> Prepared:
+    """Check a run, prepare its pictures, and do not train.
+
+    Args:
+        checked: Checks it.
+        reporter: Who watches.
+
+    Raises:
+        ProganError: of the kind that fits.
+    """
+    with _checked(checked, reporter) as (run, _):
+        return run
+
+
+@contextmanager
+def _checked(checked: Check, reporter: Reporter | None) -> Iterator[tuple[Prepared, StopRequest]]:
+    """Meet the processes of a run, each of which checks it; only the first reports."""
+    with join() as ranks, stop_on_signals() as stop:
+        heard = ranks.first_only(lambda: reporter) or Reporter()
+        yield ranks.in_turn(lambda: checked(reporter=heard, stop=stop, ranks=ranks), facts), stop
 
 
 def facts(prepared: Prepared) -> dict[str, str]:

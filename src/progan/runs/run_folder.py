@@ -22,7 +22,14 @@ from progan.config.recipes import read_recipe
 from progan.data.packed import read_manifest
 from progan.errors import CheckpointError, ConfigError, DataError
 from progan.models.weights import GENERATOR_FILE
-from progan.system.files import file_lock, is_leftover, parse_json, storage_errors, write_text
+from progan.system.files import (
+    file_lock,
+    is_leftover,
+    parse_json,
+    remove_leftovers,
+    storage_errors,
+    write_text,
+)
 
 FREE_KEYS = (
     "run.device",
@@ -46,19 +53,8 @@ FREE_KEYS = (
     "data.cache",
     "data.in_memory",
     "data.on_device",
-    "monitor.metrics",
-    "monitor.duality_gap",
-    "monitor.interval_kimg",
-    "monitor.num_images",
-    "monitor.gap_steps",
-    "monitor.gap_lr",
-    "monitor.gap_beta1",
-    "monitor.gap_beta2",
-    "monitor.extractor",
-    "monitor.resize",
-    "monitor.normalise",
 )
-"""Options that may differ whenever a run goes on: they do not change what is computed."""
+"""Options that may differ whenever a run goes on, like those of the monitor: they change nothing of it."""
 FIXED_BRANCHES = ("data.", "model.", "run.seed", "schedule.growth")
 """Options that may never change within a run."""
 
@@ -121,6 +117,23 @@ class RunFolder:
                         f"another process is training in {self.path}; wait until it has stopped"
                     )
             yield
+
+    def remove_leftovers(self) -> None:
+        """Remove what writing has left behind that a kill ended."""
+        for place in (self.path, self.checkpoints, self.samples):
+            remove_leftovers(place)
+
+    def require_nothing_trained(self) -> None:
+        """Refuse to begin where a generator, which is only written with a checkpoint, would be replaced.
+
+        Raises:
+            CheckpointError: if there is one.
+        """
+        if self.generator_file.exists():
+            raise CheckpointError(
+                f"{self.checkpoints} holds no checkpoint any more, and {self.generator_file} is of a "
+                f"training that cannot go on without; put one back, or begin anew with another --out"
+            )
 
     def begin(self, config: Config, dataset: Dataset) -> None:
         """Write configuration and dataset, before the first step or when a run goes on with changes.
@@ -189,7 +202,7 @@ def require_same(folder: RunFolder, old: Config, new: Config, unless: tuple[str,
     Raises:
         ConfigError: naming each option that differs, with both values.
     """
-    keys = [key for key in differing_keys(old, new) if key not in (*FREE_KEYS, *unless)]
+    keys = [key for key in _bound_keys(old, new) if key not in unless]
     if keys:
         raise ConfigError(
             f"{folder.path} belongs to a run of another configuration:\n{_differences(old, new, keys)}\n"
@@ -203,15 +216,20 @@ def require_resumable(folder: RunFolder, old: Config, new: Config) -> None:
     Raises:
         ConfigError: naming each such option, with both values.
     """
-    keys = [
-        key for key in differing_keys(old, new) if key.startswith(FIXED_BRANCHES) and key not in FREE_KEYS
-    ]
+    keys = [key for key in _bound_keys(old, new) if key.startswith(FIXED_BRANCHES)]
     if keys:
         raise ConfigError(
             f"{folder.path} cannot go on with these changes:\n{_differences(old, new, keys)}\n"
             f"Options of data and model, run.seed and schedule.growth are fixed for a run; begin a new one "
             f"with another --out."
         )
+
+
+def _bound_keys(old: Config, new: Config) -> list[str]:
+    """Return the options that differ and decide what is computed."""
+    return [
+        key for key in differing_keys(old, new) if key not in FREE_KEYS and not key.startswith("monitor.")
+    ]
 
 
 def _differences(old: Config, new: Config, keys: list[str]) -> str:

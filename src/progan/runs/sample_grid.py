@@ -9,7 +9,9 @@ from torch import Tensor
 
 from progan.data.packed import PackedSet
 from progan.data.pixels import to_8_bit, to_uint8
+from progan.generation.grids import write_grid
 from progan.models.generator import Generator
+from progan.runs.checks import Prepared
 from progan.system.randomness import random_generator
 
 PIXELS_AT_ONCE = 1 << 21
@@ -47,7 +49,6 @@ class SampleGrid:
     """
 
     def __init__(self, rows: int, columns: int, *, seed: int, G: Generator) -> None:
-        self.columns = columns
         n = rows * columns
         rng = random_generator(seed, "sample grid", 0)
         self._latents = torch.from_numpy(rng.standard_normal((n, G.latent_size), dtype=np.float32))
@@ -84,6 +85,44 @@ class SampleGrid:
         labels = None if self._probe_labels is None else self._probe_labels[:n].to(weight)
         images: Tensor = G(self._probes[:n].to(weight), labels)
         return images.to(torch.promote_types(images.dtype, torch.float32)).std(dim=0, correction=0).mean()
+
+
+class Snapshots:
+    """The grids of a run on disk.
+
+    Args:
+        run: Whose; its first process draws and writes.
+        G: The generator whose latents and labels are used.
+
+    Attributes:
+        grid: What is drawn.
+    """
+
+    def __init__(self, run: Prepared, G: Generator) -> None:
+        options, image = run.spec.config.run, run.spec.image
+        self._run, self._folder = run, run.folder.samples
+        self._rows, self._columns = grid_shape(*options.grid, image.resolution(image.max_level))
+        self.grid = SampleGrid(self._rows, self._columns, seed=options.seed, G=G)
+
+    def write(self, G: Generator, images_seen: int) -> None:
+        """Write the samples of a generator, named after the clock and their size."""
+
+        def draw() -> None:
+            self._run.ranks.at("a sample grid", images_seen)
+            height, width = G.resolution()
+            name = f"{images_seen:09d}_{height}x{width}.png"
+            write_grid(self.grid.draw(G), self._columns, self._folder / name)
+
+        self._run.ranks.first_only(draw)
+
+    def write_reals(self, indices: NDArray[np.int64]) -> None:
+        """Write real pictures for comparison, of those that may be shown."""
+
+        def draw() -> None:
+            pictures = real_grid(self._run.packed, indices, self._rows, self._columns)
+            write_grid(pictures, self._columns, self._folder / "reals.png")
+
+        self._run.ranks.first_only(draw)
 
 
 def real_grid(packed: PackedSet, indices: NDArray[np.int64], rows: int, columns: int) -> NDArray[np.uint8]:

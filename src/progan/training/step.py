@@ -105,7 +105,7 @@ class Step:
         if self._ranks.size == 1:
             return means
         fading = at.alpha is not None and G.growth == "fade"
-        return self._ranks.reduce(self.optimizer.gradients(at.level, fading=fading), means, TERM_NAMES)
+        return self._ranks.all_reduce(self.optimizer.gradients(at.level, fading=fading), means, TERM_NAMES)
 
     @contextmanager
     def _not_begun_again(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from progan.cli.terminal.console import format_seconds
+from progan.cli.terminal.console import format_seconds, say
 from progan.config import format_resolution
 from progan.performance.bench import Measurement as Measured
 from progan.performance.bench import Report
@@ -34,33 +34,33 @@ def print_measurements(console: Console, report: Report) -> None:
     """Print the machine, a table a level, and the length of the schedule."""
     machine = report.machine
     what = f"{machine['name']}, device {machine['device']}, {machine['threads']} threads"
-    _say(console, f"{what}, PyTorch {machine['torch']}")
+    say(console, f"{what}, PyTorch {machine['torch']}")
     for name, ceiling in report.ceilings.items():
         rates = report.rates.get(name)
         how = "as given" if rates is None else f"a {rates.faster}, a copy"
         operations = f"{ceiling.operations / 1e9:,.1f} GFLOP/s"
-        _say(console, f"at best, {name}: {operations}, {ceiling.bandwidth / 1e9:,.1f} GB/s ({how})")
+        say(console, f"at best, {name}: {operations}, {ceiling.bandwidth / 1e9:,.1f} GB/s ({how})")
     for _, group in groupby(report.measurements, key=lambda one: one.phase.level):
         _print_level(console, report, list(group))
-    _say(console, LEGEND)
+    say(console, LEGEND)
     measured = machine["device"].startswith("cuda")
-    _say(console, "MiB: at most in use" if measured else "MiB: counted from the shapes, not measured")
+    say(console, "MiB: at most in use" if measured else "MiB: counted from the shapes, not measured")
     for name in report.projections:
-        _say(console, _projected(report, name))
+        say(console, _projected(report, name))
 
 
 def print_counts(console: Console, report: Report) -> None:
     """Print what was counted: a row a level and kind of phase."""
     rows = [_count_row(report, one) for one in report.measurements]
     _print_rows(console, f"what iterations must do, {report.config.run.precision}", COUNT_HEAD, rows, 3, 9)
-    _say(console, COUNT_LEGEND)
+    say(console, COUNT_LEGEND)
     if any(one.largest_part is not None for one in report.measurements):
-        _say(console, f"at once: images that fit, each byte counted as {WORKSPACE:g} bytes")
+        say(console, f"at once: images that fit, each byte counted as {WORKSPACE:g} bytes")
     ceiling = report.ceilings["default"]
     best = f"{ceiling.operations / 1e12:,.3g} TFLOP/s and {ceiling.bandwidth / 1e9:,.0f} GB/s"
-    _say(console, f"images/s: at most, at {best}")
+    say(console, f"images/s: at most, at {best}")
     least = format_seconds(report.floors["default"])
-    _say(console, f"whole schedule: {report.operations:.4g} floating-point operations, at least {least}")
+    say(console, f"whole schedule: {report.operations:.4g} floating-point operations, at least {least}")
 
 
 def _count_row(report: Report, one: Measured) -> list[str]:
@@ -90,10 +90,10 @@ def _print_level(console: Console, report: Report, found: list[Measured]) -> Non
     )
     for kind, same in groupby(found, key=lambda one: one.phase.kind):
         first = next(same)
-        _say(console, f"{kind}, {first.variant}: {_counted(first)}")
+        say(console, f"{kind}, {first.variant}: {_counted(first)}")
     for one in found:
         for note in one.timed.notes if one.timed else ():
-            _say(console, f"{one.phase.kind}, {one.variant}: {note}")
+            say(console, f"{one.phase.kind}, {one.variant}: {note}")
 
 
 def _cells(report: Report, one: Measured) -> list[str]:
@@ -177,8 +177,3 @@ def _table(
 def _number(value: float) -> str:
     """Write a number with three digits, or more before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _say(console: Console, message: str) -> None:
-    """Print a line as it is."""
-    console.print(message, markup=False, highlight=False, soft_wrap=True)

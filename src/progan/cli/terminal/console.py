@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from progan.distributed.leaving import tells
 from progan.errors import Interrupted
 from progan.system.progress import Progress
 from progan.system.safe_stdout import patient
@@ -60,7 +60,7 @@ def interruptible(ranks: Ranks, out: Path | None) -> Iterator[Progress]:
     with stages() as show:
 
         def progress(what: str, done: int, total: int) -> None:
-            ranks.at(f"{what}, {done:,} of {total:,}")
+            ranks.progress(what, done, total)
             show(what, done, total)
 
         try:
@@ -92,10 +92,4 @@ def say(console: Console, message: str) -> None:
 
 def training_console() -> Console:
     """Return where training reports: of the processes that torchrun has started, the first does."""
-    return Console(file=patient(sys.stdout), quiet=rank_of_environment() != 0)
-
-
-def rank_of_environment() -> int:
-    """Return which of the processes of torchrun this is; 0 if it has started none."""
-    rank = os.environ.get("RANK", "0")
-    return int(rank) if rank.isdigit() else 0
+    return Console(file=patient(sys.stdout), quiet=not tells())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich import box
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from progan.cli.terminal.console import format_bytes, format_seconds, say
 from progan.config import format_resolution
 from progan.performance.estimate import Estimate
 from progan.preparation.report import PrepareReport
@@ -20,10 +21,6 @@ from progan.runs.logs import Stats
 from progan.runs.reporter import Reporter
 from progan.training.schedule import Phase, Point
 from progan.training.spec import Spec
-
-if TYPE_CHECKING:
-    pass
-from progan.cli.terminal.console import format_bytes, format_seconds
 
 
 class TerminalReporter(Reporter):
@@ -61,7 +58,7 @@ class TerminalReporter(Reporter):
         """Say what was found and skipped."""
         self._remove("preparing")
         for line in report.lines():
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self.say(line)
 
     def begin(self, spec: Spec, images_seen: int) -> None:
         """Say what is about to be trained."""
@@ -107,17 +104,15 @@ class TerminalReporter(Reporter):
         augmented = "" if probability is None else f"  augment {float(probability):.3f}"
         swd = f"  swd {float(stats['swd/mean']):.1f}" if "swd/mean" in stats else ""
         gap = f"  gap {float(stats['duality_gap/gap']):.3f}" if "duality_gap/gap" in stats else ""
-        self._console.print(
+        self.say(
             f"{seen / 1000:>9,.1f}  {stats['resolution']:>9}  {phase:<14}"
             f"{_number(stats.get('D/loss')):>9}{_number(stats.get('G/loss')):>9}"
-            f"{float(stats['images_per_second']):>10,.1f}{self._left(seen):>9}{augmented}{swd}{gap}",
-            highlight=False,
-            soft_wrap=True,
+            f"{float(stats['images_per_second']):>10,.1f}{self._left(seen):>9}{augmented}{swd}{gap}"
         )
 
     def say(self, message: str) -> None:
         """Print a message."""
-        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, message)
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -208,12 +203,11 @@ def print_plan(console: Console, spec: Spec, device: str, folder: Path) -> None:
             format_bytes(estimate.memory(phase)),
         )
     console.print(table)
-    console.print(
+    say(
+        console,
         f"{spec.pictures:,} pictures{_labels(spec)}; {spec.schedule.total:,} images in all, "
         f"{estimate.operations():.3g} floating-point operations; device {device}; "
         f"memory is estimated for weights, moments and activations",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
