@@ -88,8 +88,13 @@ class Monitor:
         Raises:
             DataError: if it makes values that are not finite, or the sets cannot be compared.
         """
+
+        def progress(_what: str, _done: int, _total: int) -> None:
+            if stop():
+                raise _GivenUp
+
         try:
-            return self._measure(monitored(G, self._seed, deal), _until(stop))
+            return self._measure(monitored(G, self._seed, deal), progress)
         except _GivenUp:
             return {}
 
@@ -150,16 +155,6 @@ def monitored(G: Generator, seed: int, deal: Deal = alone) -> GeneratedImages:
 
 class _GivenUp(Exception):  # noqa: N818 - it never leaves this module
     """Ends a measurement at its next batch."""
-
-
-def _until(stop: Callable[[], bool]) -> Progress:
-    """Return what is called after each batch, and gives up once it is asked to."""
-
-    def progress(_what: str, _done: int, _total: int) -> None:
-        if stop():
-            raise _GivenUp
-
-    return progress
 
 
 def _refuses(metric: Metric | PathLength, shape: tuple[int, ...]) -> bool:

@@ -74,7 +74,10 @@ class _Archive:
         self._size = size
         self._infos = {info.filename: info for info in infos}
         self._storages: dict[str, Tensor] = {}
-        self._prefix = self._find_prefix()
+        found = [name for name in self._infos if name.split("/")[1:] == ["data.pkl"]]
+        if len(found) != 1:
+            raise Refused("it is an archive, but none that torch.save wrote (it holds no data.pkl)")
+        self._prefix = found[0].removesuffix("data.pkl")
 
     def read(self) -> Any:
         """Return the object of `data.pkl`."""
@@ -88,12 +91,6 @@ class _Archive:
             budget=self._size,
         )
         return machine.run()
-
-    def _find_prefix(self) -> str:
-        found = [name for name in self._infos if name.split("/")[1:] == ["data.pkl"]]
-        if len(found) != 1:
-            raise Refused("it is an archive, but none that torch.save wrote (it holds no data.pkl)")
-        return found[0].removesuffix("data.pkl")
 
     def _entry(self, name: str) -> bytes:
         info = self._infos.get(self._prefix + name)

@@ -113,7 +113,19 @@ class Extractor:
         sha256: str | None = None,
     ) -> None:
         self._resize = resizer(resize)
-        self._normalise = _checked(name, normalisation, batch)
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            raise ConfigError(
+                f"an extractor cannot be called {name!r}: its name becomes part of the metric's, so give "
+                f"letters, digits, '.', '_' and '-' only"
+            )
+        if normalisation not in NORMALISATIONS:
+            raise ConfigError(
+                f"unknown normalisation {normalisation!r}; there are {', '.join(NORMALISATIONS)}"
+                f"{suggest(normalisation, NORMALISATIONS)}"
+            )
+        if batch < 1:
+            raise ConfigError(f"an extractor's batch must be at least 1, not {batch}.")
+        self._normalise = NORMALISATIONS[normalisation]
         rules = [] if resize == "none" else [resize.replace(":", "")]
         rules += [] if normalisation == "0..255" else [normalisation]
         self.name = "_".join([name, *rules])
@@ -206,20 +218,3 @@ def _are_vectors(features: object, count: int) -> bool:
         and features.numel() > 0
         and features.shape[2:].numel() == 1
     )
-
-
-def _checked(name: str, normalisation: str, batch: int) -> Callable[[Tensor], Tensor]:
-    """Return the normalisation of that name, having checked the options of an extractor."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-        raise ConfigError(
-            f"an extractor cannot be called {name!r}: its name becomes part of the metric's, so give "
-            f"letters, digits, '.', '_' and '-' only"
-        )
-    if normalisation not in NORMALISATIONS:
-        raise ConfigError(
-            f"unknown normalisation {normalisation!r}; there are {', '.join(NORMALISATIONS)}"
-            f"{suggest(normalisation, NORMALISATIONS)}"
-        )
-    if batch < 1:
-        raise ConfigError(f"an extractor's batch must be at least 1, not {batch}.")
-    return NORMALISATIONS[normalisation]

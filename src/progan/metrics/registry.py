@@ -57,7 +57,9 @@ class ExtractorFile:
             ConfigError: if the rules cannot be used.
         """
         path = self.path
-        if path is None or path.is_dir() or _is_inception(path):
+        # It is told by its name or, under another one, by its checksum.
+        inceptions = path is None or path.is_dir() or path.name == INCEPTION.name
+        if path is None or inceptions or (path.is_file() and file_sha256(path) == INCEPTION.sha256):
             if (self.resize, self.normalisation) != ("none", "0..255"):
                 raise ConfigError(
                     "the Inception network resizes and normalises images itself; leave both rules out, or "
@@ -145,8 +147,3 @@ def _make(
             return PrecisionRecall(features().features)
         case _:
             return PathLength(features().features, samples=n, seed=seed)
-
-
-def _is_inception(path: Path) -> bool:
-    """Tell the Inception network by its name or, under another one, by its checksum."""
-    return path.name == INCEPTION.name or (path.is_file() and file_sha256(path) == INCEPTION.sha256)
