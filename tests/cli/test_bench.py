@@ -16,6 +16,7 @@ from rich.console import Console
 from progan.cli import app
 from progan.cli.terminal.bench_tables import print_measurements
 from progan.config import Config, make_config, merge
+from progan.data.batches import Batch, DiscriminatorBatch
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
 from progan.performance import interleaved
@@ -26,8 +27,10 @@ from progan.performance.peak_rates import Sizes, measure_copy, measure_products
 from progan.performance.projection import Stage, nearest, project, stage_of
 from progan.performance.variants import VARIANTS, choose_variants
 from progan.training.iteration import Iteration
+from progan.training.losses import Conditions
 from progan.training.schedule import Phase, Point, Schedule
 from progan.training.spec import ImageSpec, make_spec
+from progan.training.step import Step
 from tiny import OPTIONS, words
 
 CPU = torch.device("cpu")
@@ -190,18 +193,19 @@ def test_a_level_without_room_is_told_and_the_next_is_measured(
 
 def test_a_round_holds_as_many_penalties_as_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
-    conditions = Iteration.conditions
+    update = Step.__call__
 
-    def note(self: Iteration, *args: Any, penalize: bool) -> Any:
-        seen.append(penalize)
-        return conditions(self, *args, penalize=penalize)
+    def note(self: Step, batch: Batch, at: Conditions, *args: Any) -> Any:
+        if isinstance(batch, DiscriminatorBatch):
+            seen.append(at.penalize)
+        return update(self, batch, at, *args)
 
-    monkeypatch.setattr(Iteration, "conditions", note)
+    monkeypatch.setattr(Step, "__call__", note)
     monkeypatch.setattr(interleaved, "measure_parts", lambda *_: Parts(1, 1, 1, 1, 1))
     config = configuration({"loss": {"penalty_interval": 3}})
     measured(config, variants=("default",), levels=[0])
     updates = 3 * (interleaved.WARM_UP + 2)
-    assert len(seen) == 2 * updates, "each of D and of G"
+    assert len(seen) == updates
     assert sum(seen) == updates / 3
 
 

@@ -15,7 +15,7 @@ from progan.data.packed import PackedSet
 from progan.preparation.builtin_sets import synthetic
 from progan.runs.resolve import resolve, restrict
 from progan.training.iteration import Iteration
-from progan.training.objective import TERM_NAMES, Conditions, Terms
+from progan.training.losses import TERM_NAMES, Conditions, Terms
 from progan.training.spec import ImageSpec, make_spec
 from progan.training.step import Step
 from tiny import OPTIONS

@@ -29,7 +29,7 @@ from progan.distributed.rendezvous import VARIABLES, alone
 from progan.errors import ConfigError, RankError
 from progan.runs.checkpointing import digest
 from progan.runs.logs import read_stats
-from progan.training.objective import TERM_NAMES
+from progan.training.losses import TERM_NAMES
 from rank_process import CASES, NO_GROUPS, ONE_GROUP, PAIRS, PLAIN, ends, start, train, variables
 from tiny import last_tensors, require_equal
 

@@ -31,7 +31,7 @@ from progan.runs.monitors import GapWatch
 from progan.runs.resolve import resolve
 from progan.runs.run import resume, train
 from progan.runs.run_folder import RunFolder
-from progan.training import gradients
+from progan.training import step
 from progan.training.iteration import Iteration
 from progan.training.spec import ImageSpec, make_spec
 from progan.training.state import TrainState
@@ -308,7 +308,7 @@ def test_no_memory_for_updates_of_copies(
 
     config, state = begun(split)
     said: list[str] = []
-    monkeypatch.setitem(gradients.STAGES, "D" if copied == "discriminator" else "G", full)
+    monkeypatch.setitem(step.STAGES, "D" if copied == "discriminator" else "G", full)
     with pytest.raises(
         ConfigError, match=r"^memory does not hold a second copy .* out of memory\)"
     ) as caught:

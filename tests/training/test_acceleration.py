@@ -19,10 +19,10 @@ from progan.errors import ConfigError
 from progan.training import acceleration, iteration
 from progan.training.acceleration import Acceleration, Moment, pays
 from progan.training.cuda_graphs import CudaCapture, RecordedGradients, Shelf
-from progan.training.gradients import Found
 from progan.training.iteration import Iteration
-from progan.training.objective import Conditions
+from progan.training.losses import Conditions
 from progan.training.schedule import Phase, Point
+from progan.training.step import Found
 from small_updates import SMOOTH, run, spec_of, weights
 
 CUDA = torch.device("cuda")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from progan.config import Adversarial
+from progan.models.autograd import with_squares
 from progan.training.losses import (
     discriminator_loss,
     drift,
@@ -21,7 +22,6 @@ from progan.training.losses import (
     gradient_penalty,
     label_loss,
     undecided,
-    with_squares,
 )
 
 Array = NDArray[np.float64]

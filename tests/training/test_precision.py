@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from progan.config import OptimizerOptions, Precision, RunOptions
 from progan.errors import ConfigError
+from progan.models.autograd import autocast
 from progan.training import precision
 from progan.training.optimizer import Optimizer
 
@@ -50,7 +51,7 @@ def trained(kind: Precision, steps: int = 4) -> tuple[Tensor, Tensor]:
     made = 0
     while made < steps:  # WGAN's slope of 1 overflows at the first loss scale, 2^16, and is tried again
         mixed = ((reals + fakes) / 2).requires_grad_()
-        with precision.autocast(kind, CPU):
+        with autocast(precision.SMALL_TYPES.get(kind), CPU):
             scores = network(fakes) - network(reals)
             (slopes,) = torch.autograd.grad(
                 (network(mixed) * optimizer.scale).sum(), mixed, create_graph=True
@@ -80,9 +81,9 @@ def test_float32_is_left_alone() -> None:
     _, exact = trained("float32")
     _, tf32 = trained("tf32")
     assert torch.equal(tf32, exact)  # TF32 is CUDA's
-    with torch.autocast("cpu", torch.bfloat16), precision.autocast("float32", CPU):
+    with torch.autocast("cpu", torch.bfloat16), autocast(None, CPU):
         assert F.linear(torch.ones(2, 3), torch.ones(4, 3)).dtype == torch.float32
-    with precision.autocast("float32", CPU):
+    with autocast(None, CPU):
         assert F.linear(torch.ones(2, 3).double(), torch.ones(4, 3).double()).dtype == torch.float64
 
 

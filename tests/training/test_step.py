@@ -11,14 +11,13 @@ from progan.config import make_config, merge
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
 from progan.runs import checks
-from progan.training import gradients, objective
-from progan.training.gradients import Trained
+from progan.training import losses, step
 from progan.training.iteration import Iteration
-from progan.training.objective import Stage
-from progan.training.step import PartSizes
+from progan.training.losses import Stage
+from progan.training.step import PartSizes, Trained
 from small_updates import CPU, SMOOTH, run, spec_of, weights
 
-STAGES_OF = dict(gradients.STAGES)
+STAGES_OF = dict(step.STAGES)
 
 
 class SmallMemory:
@@ -27,7 +26,7 @@ class SmallMemory:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, holds: int) -> None:
         self.holds, self.attempts = holds, list[int]()
         for name, stages in STAGES_OF.items():
-            monkeypatch.setitem(gradients.STAGES, name, self.limited(stages))
+            monkeypatch.setitem(step.STAGES, name, self.limited(stages))
 
     def limited(self, stages: Any) -> Any:
         def limited(G: Any, D: Any, batch: Any, *rest: Any) -> list[Stage]:
@@ -109,8 +108,8 @@ def test_running_out_in_a_later_part_repeats_the_whole_step(
 
         return limited
 
-    monkeypatch.setitem(gradients.STAGES, "D", failing_once("D", 4))
-    monkeypatch.setitem(gradients.STAGES, "G", failing_once("G", 2))
+    monkeypatch.setitem(step.STAGES, "D", failing_once("D", 4))
+    monkeypatch.setitem(step.STAGES, "G", failing_once("G", 2))
     parts = weights(run(blobs, 3, **small))
     assert calls["D"] > 4
     for name, value in whole.items():
@@ -124,7 +123,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(
     def broken(*_: Any) -> list[Stage]:
         raise RuntimeError("something else")
 
-    monkeypatch.setitem(gradients.STAGES, "D", broken)
+    monkeypatch.setitem(step.STAGES, "D", broken)
     with pytest.raises(RuntimeError, match="something else"):
         run(blobs, 1)
 
@@ -133,14 +132,14 @@ def test_the_memory_check_computes_penalties_and_has_moments(
     blobs: PackedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, bool]] = []
-    stages_of = objective.discriminator_stages
+    stages_of = losses.discriminator_stages
 
     def note(G: Any, D: Any, batch: Any, at: Any, config: Any) -> list[Stage]:
         stages = stages_of(G, D, batch, at, config)
         seen.append((len(stages), at.alpha is not None))
         return stages
 
-    monkeypatch.setitem(gradients.STAGES, "D", note)
+    monkeypatch.setitem(step.STAGES, "D", note)
     checks.try_largest(spec_of(blobs, loss={"penalty_interval": 16}), blobs, CPU)
     assert seen == [(2, True)] * 2, "of a fade, twice: the second time with Adam's moments"
 
@@ -167,7 +166,7 @@ def test_lazy_penalties(blobs: PackedSet) -> None:
 def test_a_lazy_penalty_is_as_many_times_as_strong() -> None:
     terms = {"adversarial": torch.zeros(1), "gp": torch.ones(1), "r1": torch.ones(1), "drift": torch.ones(1)}
     loss = {"gp_lambda": 5.0, "r1_gamma": 3.0, "drift": 0.25, "penalty_interval": 4}
-    assert float(objective.total(terms, make_config({"loss": loss}))) == 4 * (5 + 1.5) + 0.25
+    assert float(losses.total(terms, make_config({"loss": loss}))) == 4 * (5 + 1.5) + 0.25
 
 
 @pytest.mark.parametrize("loss", ["wgan", "least_squares", "logistic", "hinge", "relativistic"])

@@ -15,12 +15,13 @@ from progan.config import make_config, per_level
 from progan.data.batches import DiscriminatorBatch, GeneratorBatch
 from progan.data.pixels import fade_reals
 from progan.interop.tensorflow import translate
-from progan.training.losses import gradient_penalty, with_squares
-from progan.training.objective import (
+from progan.models.autograd import with_squares
+from progan.training.losses import (
     Conditions,
     discriminator_stages,
     discriminator_terms,
     generator_terms,
+    gradient_penalty,
     total,
 )
 from progan.training.optimizer import Optimizer, update_average

@@ -27,16 +27,16 @@ from progan.data.batches import Batches, micro_batches
 from progan.data.packed import PackedSet
 from progan.distributed.work_sharing import Deal, Part, Work, alone, in_parts
 from progan.errors import ConfigError, DataError, DivergenceError
+from progan.models.autograd import autocast
 from progan.models.generator import Generator
 from progan.system.progress import Progress, unheard
 from progan.system.randomness import random_generator
 from progan.training.augment import DRAWS
-from progan.training.gradients import Networks, Trained
-from progan.training.objective import Conditions, discriminator_terms
+from progan.training.losses import Conditions, discriminator_terms
 from progan.training.optimizer import Optimizer
-from progan.training.precision import autocast, needs_loss_scaling
+from progan.training.precision import SMALL_TYPES, needs_loss_scaling
 from progan.training.state import TrainState
-from progan.training.step import PartSizes, Step, TooLittleMemoryError, is_out_of_memory
+from progan.training.step import Networks, PartSizes, Step, TooLittleMemoryError, Trained, is_out_of_memory
 
 NAME = "duality_gap"
 COPIES = "training copies for the duality gap"
@@ -254,7 +254,7 @@ class DualityGap:
         for clock in range(0, count, n):
             batch = batches.discriminator(clock, n, at.level, faded)
             for positions in micro_batches(n, group, largest):
-                with autocast(config.run.precision, self._device):
+                with autocast(SMALL_TYPES.get(config.run.precision), self._device):
                     terms = discriminator_terms(*networks, batch.take(positions), at, config)
                 losses.append(terms["adversarial"])
         return -float(torch.cat(losses).cpu().double().mean())

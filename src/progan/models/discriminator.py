@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from progan.config import Conditioning, DiscriminatorOptions, Growth, LabelForm
 from progan.models.activations import activation
+from progan.models.autograd import at_least_float32
 from progan.models.hub import HubNetwork
 from progan.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
-    at_least_float32,
     blend_in,
     conv2d_downscale2d,
     downscale2d,

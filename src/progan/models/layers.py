@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from progan.config import NetworkOptions
 from progan.models.activations import hidden_gain
+from progan.models.autograd import at_least_float32
 from progan.models.conv2d_gradfix import convolve
 
 
@@ -24,11 +25,6 @@ def feature_maps(level: int, *, fmap_base: int, fmap_decay: float, fmap_max: int
     """
     exponent = min((level + 1) * fmap_decay, 1023.0)  # where a float ends; there is one filter long before
     return max(1, min(int(fmap_base / 2.0**exponent), fmap_max))
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Return `x` in float32, or as it is if it is float32 or wider."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def add_bias(x: Tensor, bias: Tensor | None) -> Tensor:

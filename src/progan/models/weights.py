@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from progan.errors import CheckpointError
-from progan.models.layers import at_least_float32
+from progan.models.autograd import at_least_float32
 from progan.models.network import Network
 from progan.system import tensor_file
 from progan.system.files import parse_json

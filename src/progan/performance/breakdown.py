@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from statistics import median
 
 import torch
 
 from progan.data.batches import Batch
 from progan.performance.peak_rates import seconds
-from progan.training.gradients import Trained, used_parameters
 from progan.training.iteration import Iteration
-from progan.training.objective import Conditions
 from progan.training.optimizer import update_average
 from progan.training.schedule import Point
+from progan.training.step import Trained, used_parameters
 
 
 @dataclass(frozen=True)
@@ -110,24 +109,28 @@ class _Timer:
     def _seconds(self, work: Callable[[], object]) -> float:
         return seconds(work, self._device)
 
-    def _draw(self, trained: Trained, *, penalize: bool) -> tuple[Batch, Conditions]:
-        """Return the batch of an update, and what holds during it."""
-        at = self._iteration.conditions(self._point, penalize=penalize)
-        clock = self._iteration.state.images_seen
-        return self._iteration.batch(trained, self._point, at, clock), at
+    def _draw(self, trained: Trained) -> Batch:
+        """Return the batch of an update."""
+        iteration, point = self._iteration, self._point
+        batches, clock = iteration.batches, iteration.state.images_seen
+        draw = batches.discriminator if trained == "D" else batches.generator
+        faded = iteration.conditions(point).alpha if point.fading else None
+        return draw(clock, point.batch_size, point.level, faded)
 
     def _load(self) -> None:
         """Load the batches of an iteration, the pictures in their order."""
         for _ in range(self._loss.d_steps):
-            self._draw("D", penalize=False)
-            self._draw("G", penalize=False)
+            self._draw("D")
+            self._draw("G")
             self._iteration.state.images_seen += self._point.batch_size
 
     def _update(self, trained: Trained, *, penalize: bool) -> float:
         """Measure an update, given its batch."""
-        (batch, at), step = self._draw(trained, penalize=penalize), self._iteration.steps[trained]
-        lr = self._point.d_lr if trained == "D" else self._point.g_lr
-        return self._seconds(lambda: step(batch, at, lr, gradients=self._iteration.gradients[trained]))
+        iteration, point = self._iteration, self._point
+        batch, at = self._draw(trained), replace(iteration.conditions(point), penalize=penalize)
+        step, gradients = iteration.steps[trained], iteration.gradients[trained]
+        lr = point.d_lr if trained == "D" else point.g_lr
+        return self._seconds(lambda: step(batch, at, lr, gradients=gradients))
 
     def _adam(self, trained: Trained) -> float:
         """Measure a step of Adam, with gradients of zero."""

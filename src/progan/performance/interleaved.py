@@ -144,7 +144,8 @@ class Runner:
         if state.images_seen + ahead > self._phase.end:
             state.images_seen = self._spec.schedule.entry(self._phase)
         for _ in range(self._count):
-            self._iteration(self._point)
+            update = self._spec.schedule.at(state.images_seen).update
+            self._iteration(replace(self._point, update=update))
 
     def _allocated(self) -> int:
         return torch.cuda.memory_allocated(self._device) if self._device.type == "cuda" else 0

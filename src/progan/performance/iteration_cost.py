@@ -17,12 +17,12 @@ from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.performance.op_counter import Counter, OpCounts
 from progan.training.augment import DRAWS
-from progan.training.gradients import EagerGradients, Trained
-from progan.training.objective import Conditions
+from progan.training.losses import Conditions
 from progan.training.optimizer import Optimizer, is_used, level_of
 from progan.training.precision import SMALL_TYPES
 from progan.training.spec import ImageSpec
 from progan.training.state import build_networks
+from progan.training.step import EagerGradients, Trained
 
 FLOAT32 = 4
 ADAM = OpCounts(operations=12, least_bytes=7 * FLOAT32, bytes=7 * FLOAT32)

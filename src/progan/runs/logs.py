@@ -11,7 +11,7 @@ from torch import Tensor
 from progan.errors import DataError
 from progan.runs.run_folder import RunFolder
 from progan.system.files import parse_json, storage_errors, write_text
-from progan.training.objective import Terms
+from progan.training.losses import Terms
 
 
 class Interval:

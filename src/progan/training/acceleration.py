@@ -15,19 +15,12 @@ import torch
 from progan.config import Config
 from progan.data.batches import Batch
 from progan.errors import ConfigError
+from progan.training.compiled_gradients import CompiledGradients
 from progan.training.cuda_graphs import Capture, CudaCapture, RecordedGradients, Shelf
-from progan.training.gradients import (
-    CompiledGradients,
-    EagerGradients,
-    Found,
-    GradientFunction,
-    Networks,
-    Trained,
-)
-from progan.training.objective import Conditions
+from progan.training.losses import Conditions
 from progan.training.precision import check_compiler
 from progan.training.schedule import Phase, Point
-from progan.training.step import is_out_of_memory
+from progan.training.step import EagerGradients, Found, GradientFunction, Networks, Trained, is_out_of_memory
 
 
 class Moment(IntEnum):

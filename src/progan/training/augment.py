@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from progan.config import Augmentation
-from progan.models.layers import at_least_float32
+from progan.models.autograd import at_least_float32
 
 COLUMNS: dict[Augmentation, slice] = {
     "color": slice(0, 4),

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from progan.data.batches import Batch
-from progan.training.gradients import Found, GradientFunction, summed
-from progan.training.objective import Conditions
-from progan.training.step import is_out_of_memory
+from progan.training.compiled_gradients import summed
+from progan.training.losses import Conditions
+from progan.training.step import Found, GradientFunction, is_out_of_memory
 
 T = TypeVar("T")
 Capture = Callable[[Callable[[], Found]], tuple[Found, Callable[[], None]]]

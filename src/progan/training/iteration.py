@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,13 +17,12 @@ from progan.models.generator import LABEL_EXAMPLES
 from progan.system.randomness import random_generator
 from progan.training.acceleration import Acceleration
 from progan.training.augment import DRAWS
-from progan.training.gradients import GradientFunction, Trained
-from progan.training.objective import Conditions, Terms
+from progan.training.losses import Conditions, Terms
 from progan.training.optimizer import average_decay, update_average
 from progan.training.schedule import Point
 from progan.training.spec import Spec
 from progan.training.state import TrainState
-from progan.training.step import PartSizes, Step
+from progan.training.step import GradientFunction, PartSizes, Step, Trained
 
 
 class Iteration:
@@ -87,17 +87,20 @@ class Iteration:
             ConfigError: if memory does not hold a single minibatch-stddev group.
         """
         state, optimizer, n = self.state, self.spec.config.optimizer, point.batch_size
-        begun = state.images_seen
+        begun, interval = state.images_seen, self.spec.config.loss.penalty_interval
         self._enter(point)
         self.gradients = self._acceleration.functions(point, begun)
-        noted: list[Terms] = []
-        for network in self._order:
+        at, noted = self.conditions(point), list[Terms]()
+        # A level that is morphed in judges whole images from the start: of them it sees no more than before.
+        faded = at.alpha if point.fading else None
+        for update, network in enumerate(self._order, start=point.update):
             self._ranks.at(f"the update of {network}", state.images_seen, point.phase.name)
-            at = self.conditions(point, penalize=network == "D" and self._is_penalty_due())
-            # G's batch is that of the iteration's first update.
-            batch = self.batch(network, point, at, begun if network == "G" else state.images_seen)
-            lr = point.d_lr if network == "D" else point.g_lr
-            terms = self.steps[network](batch, at, lr, n, self.gradients[network])
+            if network == "D":
+                batch: Batch = self.batches.discriminator(state.images_seen, n, at.level, faded)
+                due, lr = update % interval == 0, point.d_lr
+            else:  # its batch is that of the iteration's first update
+                batch, due, lr = self.batches.generator(begun, n, at.level, faded), False, point.g_lr
+            terms = self.steps[network](batch, replace(at, penalize=due), lr, n, self.gradients[network])
             if network == "D":
                 state.images_seen += n
                 if "real_positive" in terms:
@@ -106,33 +109,13 @@ class Iteration:
             noted.append({f"{network}/{name}": mean for name, mean in terms.items()})
         return noted
 
-    def batch(self, network: Trained, point: Point, at: Conditions, clock: int) -> Batch:
-        """Return this process's share of the batch that an update of a network uses.
-
-        Args:
-            network: Which is trained.
-            point: Where the schedule stands.
-            at: What holds during the update.
-            clock: Images seen before the iteration (G) or the update (D).
-        """
-        # A level that is morphed in judges whole images from the start: of them it sees no more than before.
-        faded = at.alpha if point.fading else None
-        draw = self.batches.discriminator if network == "D" else self.batches.generator
-        return draw(clock, point.batch_size, point.level, faded)
-
-    def conditions(self, point: Point, *, penalize: bool) -> Conditions:
-        """Return what holds during the next update, with D's penalties or without."""
+    def conditions(self, point: Point) -> Conditions:
+        """Return what holds during the updates of an iteration."""
         return Conditions(
             level=point.level,
             alpha=torch.full((), point.alpha, device=self._device) if point.growing else None,
             probability=self.state.augmenter.probability,
-            penalize=penalize,
         )
-
-    def _is_penalty_due(self) -> bool:
-        """Whether the penalties of D's gradients are computed in its next update."""
-        update = self.spec.schedule.at(self.state.images_seen).update
-        return update % self.spec.config.loss.penalty_interval == 0
 
     def _enter(self, point: Point) -> None:
         """Let the networks grow, and reset the optimizers, where the schedule asks for it."""

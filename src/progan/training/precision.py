@@ -20,6 +20,7 @@ from progan.config import (
     RunOptions,
 )
 from progan.errors import ConfigError
+from progan.models.autograd import autocast
 
 SMALL_TYPES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """The precisions whose products are computed in a smaller type than the weights have."""
@@ -48,21 +49,6 @@ def choose_precision(precision: Precision, device: torch.device) -> Precision:
 def needs_loss_scaling(precision: Precision) -> bool:
     """Return whether small gradients must be scaled to be in range, as those of float16."""
     return precision == "float16"
-
-
-def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """Return the context in which networks and losses of a run are computed forward.
-
-    With float32 and tf32, nothing is cast: float32 stays float32 and float64 stays float64.
-    """
-    # The cache keeps small copies of leaves only, which equalized weights are not; and in older versions of
-    # PyTorch a copy first made under `no_grad` took the weight's gradient away for the rest of the context.
-    return torch.autocast(
-        device.type,
-        dtype=SMALL_TYPES.get(precision),
-        enabled=precision in SMALL_TYPES,
-        cache_enabled=False,
-    )
 
 
 def check_settings(options: RunOptions, device: torch.device) -> None:
@@ -131,7 +117,7 @@ def _try_precision(precision: Precision, device: torch.device) -> torch.dtype:
     weight = torch.ones(1, 1, 3, 3, device=device, requires_grad=True)
     optimizer = torch.optim.SGD([weight], lr=0.1)
     scaler = torch.amp.GradScaler(device.type, enabled=needs_loss_scaling(precision))
-    with autocast(precision, device):
+    with autocast(SMALL_TYPES.get(precision), device):
         scores = F.conv2d(images, weight, padding=1)
         (slope,) = torch.autograd.grad(scores.float().square().sum(), images, create_graph=True)
         penalty = slope.float().square().mean()

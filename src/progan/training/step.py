@@ -1,25 +1,136 @@
-"""One update of D or of G, given a batch: no randomness and no files here.
+"""One update of D or of G, given a batch: its gradients, operation by operation, and the step of Adam.
 
-A batch is dealt to processes, and each computes its share in parts, of whole minibatch-stddev groups;
-gradients add up to those of the whole batch. When a GPU's memory does not hold a part, smaller ones are
-tried, and the update stays the same.
+There is no randomness here, and there are no files. A batch is dealt to processes, and each computes its
+share in parts, of whole minibatch-stddev groups; gradients add up to those of the whole batch. When a GPU's
+memory does not hold a part, smaller ones are tried, and the update stays the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
 from progan.config import Config, per_level
 from progan.data.batches import Batch, micro_batches
 from progan.distributed.ranks import ALONE, Ranks
 from progan.errors import ConfigError
-from progan.training.gradients import EagerGradients, GradientFunction, Networks, Trained
-from progan.training.objective import TERM_NAMES, Conditions, Terms, joined
-from progan.training.optimizer import Optimizer
+from progan.models.autograd import autocast
+from progan.models.discriminator import Discriminator
+from progan.models.generator import Generator
+from progan.training.losses import (
+    TERM_NAMES,
+    Conditions,
+    Stage,
+    Terms,
+    discriminator_stages,
+    generator_stages,
+    joined,
+    total,
+)
+from progan.training.optimizer import Optimizer, is_used
+from progan.training.precision import SMALL_TYPES
+
+Trained = Literal["G", "D"]
+"""The network that an update trains."""
+
+Networks = tuple[Generator, Discriminator]
+Found = tuple[dict[str, Tensor], Terms]
+"""Gradients by the names of parameters, and every term and the `loss`, per sample."""
+
+GradientFunction = Callable[[Batch, Conditions, int], Iterable[Found]]
+"""Finds the gradients of a part of a batch, given what holds and the number of samples in the whole batch.
+
+They are of the mean loss over the whole batch times `Conditions.scale`, and come stage after stage of the
+loss, so that no more than one stage is in memory; they add up.
+"""
+
+STAGES: dict[Trained, Callable[..., list[Stage]]] = {"D": discriminator_stages, "G": generator_stages}
+"""The loss of each network, in the stages in which it is computed."""
+
+
+class _Objective(nn.Module):
+    """The loss of a batch as a module, so that its weights can be replaced by others."""
+
+    def __init__(self, networks: Networks, trained: Trained, config: Config) -> None:
+        super().__init__()
+        self.G, self.D = networks
+        device = next(self.D.parameters()).device
+        # Where there are shapes alone, operations are counted that have no casts of their own.
+        self._config, self._device = config, torch.device("cpu") if device.type == "meta" else device
+        self._type = SMALL_TYPES.get(config.run.precision)
+        self._stages_of: Callable[..., list[Stage]] = STAGES[trained]
+
+    def stages(self, batch: Batch, at: Conditions) -> list[Stage]:
+        """Return the stages of the loss; each computes with the weights that are there when it is called."""
+        with autocast(self._type, self._device):
+            return self._stages_of(self.G, self.D, batch, at, self._config)
+
+    def forward(self, stage: Stage) -> tuple[Tensor, Terms]:
+        """Return the sum of the losses of a stage, and its terms with the `loss`, per sample."""
+        with autocast(self._type, self._device):
+            terms = stage()
+            losses = total(terms, self._config)
+        return losses.sum(), {**terms, "loss": losses}
+
+
+class EagerGradients:
+    """Finds the gradients of one network operation by operation.
+
+    Args:
+        networks: G and D.
+        trained: Which of them the gradients are of.
+        config: Losses and precision.
+    """
+
+    def __init__(self, networks: Networks, trained: Trained, config: Config) -> None:
+        self._objective = _Objective(networks, trained, config)
+        self._trained: Trained = trained
+
+    def __call__(self, batch: Batch, at: Conditions, n: int) -> Iterator[Found]:
+        """Yield the gradients of each stage of the loss, of those parameters that it depends on.
+
+        Args:
+            batch: The part.
+            at: Level, alpha and what else holds.
+            n: Samples in the whole batch, over which the mean is taken.
+
+        Yields:
+            Gradients of the loss times `at.scale`, in tensors that nobody else holds; and every term and the
+            `loss` of the part, per sample, detached.
+        """
+        used = self._used(at)
+        for stage in self._objective.stages(batch, at):
+            losses, terms = self._objective(stage)
+            loss = losses / n if isinstance(at.scale, float) else losses / n * at.scale
+            # The slope does not depend on the last bias, for example.
+            found = torch.autograd.grad(loss, list(used.values()), allow_unused=True)
+            terms = {name: value.detach() for name, value in terms.items()}
+            del losses, loss  # nothing of the stage is kept: what it had in memory is for the next
+            yield {name: one for name, one in zip(used, found, strict=True) if one is not None}, terms
+
+    def _used(self, at: Conditions) -> dict[str, nn.Parameter]:
+        network: Generator | Discriminator = getattr(self._objective, self._trained)
+        fading = at.alpha is not None and network.growth == "fade"
+        return used_parameters(network, at.level, fading=fading)
+
+
+def used_parameters(
+    network: Generator | Discriminator, level: int, *, fading: bool
+) -> dict[str, nn.Parameter]:
+    """Return the parameters of a network that take part in what a level computes, by name.
+
+    Args:
+        network: G or D.
+        level: The level.
+        fading: Whether it fades in, so that the toRGB or fromRGB below takes part, too.
+    """
+    named: Mapping[str, nn.Parameter] = dict(network.named_parameters())
+    return {name: value for name, value in named.items() if is_used(name, level, fading=fading)}
 
 
 class Step:
