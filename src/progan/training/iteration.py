@@ -90,11 +90,11 @@ class Iteration:
         begun, interval = state.images_seen, self.spec.config.loss.penalty_interval
         self._enter(point)
         self.gradients = self._acceleration.functions(point, begun)
-        at, noted = self.conditions(point), list[Terms]()
+        at, phase, noted = self.conditions(point), point.phase.name, list[Terms]()
         # A level that is morphed in judges whole images from the start: of them it sees no more than before.
         faded = at.alpha if point.fading else None
         for update, network in enumerate(self._order, start=point.update):
-            self._ranks.at(f"the update of {network}", state.images_seen, point.phase.name)
+            self._ranks.at(f"the update of {network}", state.images_seen, phase)
             if network == "D":
                 batch: Batch = self.batches.discriminator(state.images_seen, n, at.level, faded)
                 due, lr = update % interval == 0, point.d_lr
