@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from progan.cli import app
+from progan.__main__ import main
 from progan.cli.terminal.bench_tables import print_measurements
 from progan.config import Config, make_config, merge
 from progan.data.batches import Batch, DiscriminatorBatch
@@ -50,7 +50,7 @@ def measured(config: Config, **options: Any) -> Report:
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[object, str, str]:
     """Run `progan bench` in this process: its exit code, stdout and stderr."""
     with pytest.raises(SystemExit) as caught:
-        app.main(["bench", *map(str, arguments)])
+        main(["bench", *map(str, arguments)])
     return caught.value.code, *capsys.readouterr()
 
 

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image, ImageDraw
 
 import progan as package
-from progan.cli import app
+from progan.__main__ import main
 from progan.config import file_schema, load_config, make_config
 from progan.data.packed import PackedSet
 from progan.runs import checkpoint
@@ -69,7 +69,7 @@ def trained_by_command(packed: Path) -> Path:
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """Run a command in this process: its exit code, stdout and stderr."""
     with pytest.raises(SystemExit) as caught:
-        app.main([str(argument) for argument in arguments])
+        main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     code = caught.value.code
     return (0 if code is None else int(code)), out, err
@@ -404,7 +404,7 @@ def test_nothing_heavy_is_imported_for_help() -> None:
     code = (
         "import sys, progan\n"
         "assert 'torch' not in sys.modules, 'import progan'\n"
-        "from progan.cli.app import main\n"
+        "from progan.__main__ import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'numpy', 'PIL', 'huggingface_hub', 'tensorboard', 'imageio'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

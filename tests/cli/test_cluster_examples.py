@@ -11,7 +11,7 @@ import pytest
 import yaml
 from torch.distributed.run import parse_args
 
-from progan.cli.app import main
+from progan.__main__ import main
 
 DOCS = Path(__file__).parents[2] / "docs"
 SLURM = DOCS / "slurm" / "train.sbatch"

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from measured_commands import call, done, mistake, rows
-from progan.cli import app
+from progan import __main__
 from progan.config import make_config
 from progan.data.packed import PackedSet
 from progan.evaluation import measure
@@ -219,7 +219,7 @@ def test_ctrl_c_is_told_by_the_first_process(
     def interrupt(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(app, "app", interrupt)
+    monkeypatch.setattr(__main__, "app", interrupt)
     for rank, told in (("0", "interrupted\n"), ("1", "")):
         monkeypatch.setenv("RANK", rank)
         code, _, err = call(capsys, "evaluate", "run")

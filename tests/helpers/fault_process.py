@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from progan.cli import app
+from progan.__main__ import main
 from progan.runs import logs
 from progan.runs.checkpointing import Saver
 from progan.runs.loop import Trainer
@@ -194,7 +194,7 @@ def _child(words: list[str], fault: Fault | None, log: Path, pipe: int, clocks: 
         os.dup2(out, 2)
         run = words[words.index("--out") + 1] if "--out" in words else words[words.index("--resume") + 1]
         _install(_Hooks(fault, Path(run), pipe, clocks))
-        app.main(words)
+        main(words)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1

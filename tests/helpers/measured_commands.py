@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from progan.cli import app
+from progan.__main__ import main
 
 
 class Pool(nn.Module):
@@ -31,7 +31,7 @@ def extractor_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """Run a command: its exit code, stdout and stderr."""
     with pytest.raises(SystemExit) as caught:
-        app.main([str(argument) for argument in arguments])
+        main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     return int(caught.value.code or 0), out, err
 

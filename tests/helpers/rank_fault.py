@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from progan.cli.app import main
+from progan.__main__ import main
 from progan.data.batches import Batches
 from progan.errors import DataError
 from progan.models import morph

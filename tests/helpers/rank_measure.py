@@ -20,7 +20,7 @@ import pytest
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from progan.cli.app import main
+from progan.__main__ import main
 from progan.data.pixels import Images
 from progan.distributed import work_sharing
 from progan.distributed.leaving import leave_others

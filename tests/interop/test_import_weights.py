@@ -17,7 +17,7 @@ import torch
 
 from golden_weights import Arrays, at_lod, golden
 from progan import Discriminator, Generator, import_weights, load, save
-from progan.cli.app import main
+from progan.__main__ import main
 from progan.errors import CheckpointError, ConfigError, ProganError
 from progan.models.loading import load_network
 

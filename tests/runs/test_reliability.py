@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch.utils.hooks import RemovableHandle
 
 import progan
-from progan.cli.app import main
+from progan.__main__ import main
 from progan.config import make_config
 from progan.data.batches import Batches, sample_order
 from progan.data.packed import PackedSet

@@ -16,7 +16,7 @@ from progan.runs.divergence import Alarm, Rollbacks
 from progan.runs.logs import Interval, Logs, Stats
 from progan.runs.monitors import Monitors
 from progan.runs.sample_grid import SampleGrid
-from progan.training.objective import Terms
+from progan.training.losses import Terms
 from progan.training.precision import needs_loss_scaling
 from progan.training.schedule import Point
 from progan.training.state import TrainState
