@@ -152,7 +152,7 @@ class Watch:
         """Return the error for a connection that broke, when it is known whose end it was; takes seconds."""
         begun = time.monotonic()
         self.follow(*(rank for rank, seen in enumerate(self._seen) if not seen.there))
-        while self._verdict is None and time.monotonic() < begun + SILENT + 2 * PERIOD:
+        while self._verdict is None and not self._are_all_heard(begun + SILENT):
             time.sleep(PERIOD / 2)
             self._verdict = self._failed() or self._silent(SILENT)
         self._taken.set()
@@ -160,6 +160,11 @@ class Watch:
         return self._verdict or RankError(
             self._message(f"the connection to another process broke ({reason})")
         )
+
+    def _are_all_heard(self, since: float) -> bool:
+        """Whether every other process has given a sign of life since then, or has left."""
+        others = (seen for rank, seen in enumerate(self._seen) if rank != self._rank)
+        return all(seen.ended or seen.heard > since for seen in others)
 
     def end(self, error: str | None = None, code: int = 0) -> None:
         """Tell the others that this process leaves, and why, and stop watching.
