@@ -66,12 +66,7 @@ def _explain_command(error: CycloptsError) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    """Print a message without any markup to stderr and exit.
-
-    Args:
-        message: What to say.
-        code: What to exit with; above 128, for a signal, it is no error.
-    """
+    """Print a message without any markup to stderr and exit; a code above 128, for a signal, is no error."""
     console = Console(file=patient(sys.stderr))
     prefix = "" if code > 128 else "error: "
     console.print(prefix + message, style="yellow" if code > 128 else "red", markup=False, highlight=False,

@@ -134,16 +134,8 @@ class _Asked:
 class _Opened:
     """What is measured; on other processes than the first, what they can help with.
 
-    Attributes:
-        options: How; without the duality gap among the metrics.
-        out: File of results, or None.
-        device: Where to compute.
-        images: The set that is measured, if any is.
-        reals: The set that it is compared with, if any.
-        generators: Those of both that make their images.
-        near: Reals to look for neighbours in, and the picture that is made of them; or None.
-        extractor: Makes features, if all can help with them or it is known that it will be needed.
-        gap: The duality gap, if asked for.
+    `generators` are those of `images` and `reals` that make their images; `near` is reals to look for
+    neighbours in, and the picture of them; `extractor` is there if all can help, or it is known to be needed.
     """
 
     options: Measuring
@@ -288,8 +280,7 @@ def _open_gap(
 ) -> GapOfRun | None:
     """Open the duality gap of a run, if that is asked for.
 
-    Raises:
-        ConfigError: if another metric has no such name, or an option does not belong to what is measured.
+    A ConfigError tells of another metric that has no such name, or of an option that does not belong here.
     """
     from progan.metrics.registry import check_names
     from progan.runs.gap_of_run import GapOfRun

@@ -293,10 +293,7 @@ class Batches:
     def _reals(self, shown: _Shown, alpha: Tensor | None, *, go_on: bool) -> Tensor:
         """Return the real images of a share, mirrored and cross-faded: [M, C, H, W] in [-1, 1].
 
-        Args:
-            shown: Which.
-            alpha: 0-d tensor while a level fades in, None otherwise.
-            go_on: The next ones that are asked for are probably those that follow.
+        Alpha is None unless a level fades in; `go_on` says that those that follow are asked for next.
         """
         if self._resident is not None and self._resident.level == shown.level:
             flipped = self._flipped(shown)

@@ -123,11 +123,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _require_size(folder: Path, manifest: Manifest, level: int) -> None:
-    """Check that the file of a level is there, as long as it must be.
-
-    Raises:
-        DataError: if not.
-    """
+    """Raise a DataError unless the file of a level is there, as long as it must be."""
     file = folder / manifest.level_file(level)
     expected = manifest.count * manifest.picture_bytes(level)
     try:

@@ -136,12 +136,9 @@ def _open_store(rank: int, size: int) -> Store:
 
 
 def _ask_name(store: Store, rank: int) -> str:
-    """Return the name that the first process has given to this start.
+    """Return the name that the first process has given to this start; a RankError if there is no answer.
 
     Asked under a number that nobody had before, so that the answer is of this start, not of one that failed.
-
-    Raises:
-        RankError: if there is no answer.
     """
     own, deadline = uuid.uuid4().hex, time.monotonic() + JOIN_SECONDS
     store.set(f"ask/{rank}", own)
@@ -155,8 +152,7 @@ def _ask_name(store: Store, rank: int) -> str:
 def _arrive(store: Store, name: str, rank: int, size: int, watch: Watch) -> None:
     """Say that this process is there; the first answers who asks, and waits until all are.
 
-    Raises:
-        RankError: if processes do not come, or one that has come is lost.
+    A RankError tells of processes that do not come, or of one that has come and is lost.
     """
     store.set(f"there/{name}/{rank}", "")
     deadline = time.monotonic() + JOIN_SECONDS

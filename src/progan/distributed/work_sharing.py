@@ -176,8 +176,7 @@ def _lead(ranks: Ranks, work: Work, parts: Sequence[Part]) -> Iterator[NDArray[A
 def _exchange(ranks: Ranks, make: Make, wanted: _Wanted) -> list[NDArray[Any] | None]:
     """Do this process's part, and give what it makes to the first.
 
-    Returns:
-        On the first what was made of each part, None where it could not be made; on the others nothing.
+    The first gets what was made of each part, None where it could not be made; the others get nothing.
     """
     parts = wanted["parts"]
     ranks.at(f"{wanted['work'].split(':')[0]} from {parts[0][0]:,}")

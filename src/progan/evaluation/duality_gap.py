@@ -215,8 +215,7 @@ class DualityGap:
     ) -> float:
         """Train a copy on the validation part, and return what it reaches, NaN if it was given up.
 
-        Raises:
-            DivergenceError: if its gradients overflow float16 at every loss scale.
+        A DivergenceError tells of gradients that overflow float16 at every loss scale.
         """
         at, clock, monitor = _conditions(state), state.images_seen, self._config.monitor
         config, batches = self._batches(networks[0], "validation", f"worst {trained}", clock)

@@ -340,11 +340,7 @@ def count_reals(metric: Metric | PathLength, reals: ImageSet, n: int, num_reals:
 def _counts(
     images: ImageSet, reals: ImageSet | None, n: int | None, num_reals: int | None
 ) -> tuple[int, int | None]:
-    """Return how many images and reals are measured.
-
-    Raises:
-        DataError: if a set has fewer than were asked for.
-    """
+    """Return how many images and reals are measured; a DataError if a set has fewer than were asked for."""
     sets = [images] if reals is None else [images, reals]
     if n is None:
         n = min([USUAL, *(each.count for each in sets if each.count is not None)])

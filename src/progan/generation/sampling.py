@@ -162,8 +162,7 @@ def render(
 def _begin(G: Generator, z: Tensor, labels: Tensor | None, level: int) -> Callable[[], NDArray[np.uint8]]:
     """Begin to make a batch as `render` does; on a GPU it is at work when this returns.
 
-    Returns:
-        What waits for the pictures, and for nothing that is begun later.
+    What is returned waits for the pictures, and for nothing that is begun later.
     """
     weight = next(G.parameters())
     # Not around a yield: both would then leak into the code that takes the pictures. PyTorch's convolutions

@@ -128,8 +128,7 @@ def _manifest(G: Generator, seed: int, label: Label | None, level: int) -> dict[
 def _resume(folder: Path, n: int, manifest: dict[str, Any]) -> int:
     """Return how many of the samples are in the folder already.
 
-    Raises:
-        ConfigError: if it holds pictures that are not those of `manifest`, or more than `n`.
+    A ConfigError tells of pictures that are not those of `manifest`, or of more than `n`.
     """
     if not folder.is_dir() or not any(folder.glob("*.png")):
         return 0

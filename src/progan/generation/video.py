@@ -136,11 +136,7 @@ def interpolate(
 
 
 def _frame_count(seconds: float, fps: float, grid: tuple[int, int]) -> int:
-    """Return how many frames a video has, at least 1.
-
-    Raises:
-        ConfigError: if something is not positive, or there would be no frame.
-    """
+    """Return how many frames a video has; a ConfigError if none, or if a number is not positive."""
     for name, value, number in (("seconds", seconds, seconds), ("fps", fps, fps), ("grid", grid, min(grid))):
         if not (number > 0 and math.isfinite(number)):
             raise ConfigError(f"{name} {value}: expected a positive number")

@@ -55,11 +55,9 @@ def read_torch(path: Path) -> Any:
 
 
 class _Archive:
-    """The entries of the archive, and the storages read so far.
+    """The entries of an archive of `size` bytes, and the storages read so far.
 
-    Args:
-        archive: The archive.
-        size: Its bytes; no more are taken into memory, whatever the entries say.
+    No more than its size is taken into memory, whatever the entries say.
     """
 
     def __init__(self, archive: zipfile.ZipFile, size: int) -> None:

@@ -156,12 +156,7 @@ class PathLength:
 
 
 class _Ends:
-    """Both ends of random paths. They are drawn one after the other, so those between are drawn, too.
-
-    Args:
-        seed: Of latents and places.
-        latent_size: Numbers in a latent.
-    """
+    """Both ends of random paths. They are drawn one after the other, so those between are drawn, too."""
 
     def __init__(self, seed: int, latent_size: int) -> None:
         self._seed, self._size = seed, latent_size

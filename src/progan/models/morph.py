@@ -198,11 +198,7 @@ def _orthogonal(matrix: Tensor) -> Tensor:
 def _smallest(beyond: Tensor, kernel: Tensor, wanted: Tensor, taps: Tensor) -> Tensor:
     """Return the smallest change of a kernel with which beyond @ kernel[d] = taps[d] * wanted at each tap d.
 
-    Args:
-        beyond: [c, m], of orthogonal rows of one length.
-        kernel: [m, n, k, k].
-        wanted: [c, n].
-        taps: [k, k].
+    [c, m] of orthogonal rows of one length, [m, n, k, k], [c, n] and [k, k] give [m, n, k, k].
     """
     missing = torch.einsum("cn,yx->cnyx", wanted, taps) - torch.einsum("cm,mnyx->cnyx", beyond, kernel)
     inverse = beyond.T / beyond[0].square().sum()
@@ -219,8 +215,7 @@ def _centre(k: int) -> Tensor:
 def _box(k: int) -> Tensor:
     """Return the taps of a transposed convolution of stride 2 that repeats pixels: [k, k].
 
-    Raises:
-        ValueError: if the kernel is 1x1, which leaves three pixels of four alone.
+    A ValueError tells of a 1x1 kernel, which leaves three pixels of four alone.
     """
     if k < 2:
         raise ValueError(

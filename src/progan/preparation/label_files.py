@@ -252,11 +252,7 @@ def _require_one_way(
 
 
 def _found(path: Path, written: Collection[str], names: Iterable[str]) -> list[str]:
-    """Return what the pictures that a file names are called in the source.
-
-    Raises:
-        DataError: if some are not there.
-    """
+    """Return what the pictures that a file names are called in the source; a DataError if one is missing."""
     # Some systems store file names with composed accents, some with decomposed ones.
     known = {unicodedata.normalize("NFC", name): name for name in names}
     missing = [name for name in written if name not in known]

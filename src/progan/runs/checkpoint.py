@@ -169,11 +169,7 @@ def _first_good(
 
 
 def _record(path: Path, tree: object) -> Record:
-    """Return the record that a file holds as plain data.
-
-    Raises:
-        CheckpointError: if that is something else.
-    """
+    """Return the record that a file holds as plain data; a CheckpointError if that is something else."""
     try:
         return Record(**tree if isinstance(tree, dict) else {})
     except ValidationError as error:

@@ -27,14 +27,10 @@ NEEDED = 4
 
 @dataclass(frozen=True)
 class _Sign:
-    """A number that is watched.
+    """A number that is watched: the largest magnitude of those named `names` at a log point.
 
-    Attributes:
-        text: What has happened, in words, with `{value}` and its median `{usual}`.
-        names: Names of numbers of a log point; the largest magnitude of them is watched.
-        factor: How many times its median it may be; below 1, what share of its median it must keep.
-        floor: Values up to this are never too large.
-        help: What usually helps.
+    It may be `factor` times its median (below 1: must keep that share of it); values up to `floor` are never
+    too large. `text` says what has happened, with `{value}` and its median `{usual}`, `help` what helps.
     """
 
     text: str

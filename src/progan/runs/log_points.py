@@ -153,13 +153,7 @@ class LogPoints:
         self._logged_at, self._logged = time.monotonic(), seen
 
     def _require_finite(self, terms: Mapping[str, Tensor | float], point: Point, clock: int) -> None:
-        """Stop at a number that is not finite, before anything is saved.
-
-        Args:
-            terms: What must be finite.
-            point: What the schedule said.
-            clock: Images seen before the update that they come from.
-        """
+        """Stop at a term that is not finite, before anything is saved; `clock` is that before its update."""
         if wrong := [name for name, value in terms.items() if not math.isfinite(float(value))]:
             raise self._rollbacks.diverged(wrong, point, clock)
 

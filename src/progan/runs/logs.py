@@ -118,11 +118,7 @@ def read_stats(path: Path) -> list[Stats]:
 
 
 def _log_point(line: str) -> Stats:
-    """Return the log point of a line: numbers and words by name, the clock among them.
-
-    Raises:
-        ValueError: if it is none.
-    """
+    """Return the log point of a line: numbers and words by name, the clock among them; or a ValueError."""
     try:
         point = parse_json(line)
         good = int(point["images_seen"]) >= 0 and all(

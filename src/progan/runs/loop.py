@@ -147,11 +147,7 @@ class Trainer:
     def _save_alone(self, error: Exception) -> str:
         """Save what has been trained, as other processes may be waiting for a share of an update.
 
-        Args:
-            error: What hinders the next iteration.
-
-        Returns:
-            What to tell.
+        `error` hinders the next iteration; what to tell is returned.
         """
         seen = self.state.images_seen
         if not self._saver.has_saved(seen):
@@ -190,13 +186,9 @@ class Trainer:
             )
 
     def _save(self, before: int) -> None:
-        """Begin to write a checkpoint and the averaged generator.
+        """Begin to write a checkpoint and the averaged generator; `before` is the clock before the iteration.
 
-        Args:
-            before: The clock before the iteration.
-
-        Raises:
-            DivergenceError: if the state is not finite; nothing of it is written then.
+        A DivergenceError tells of a state that is not finite; nothing of it is written then.
         """
         self._ranks.at("a checkpoint", self.state.images_seen)
         self._log_points.require_finite(before)

@@ -79,11 +79,7 @@ def resolve(config: Config, packed: PackedSet) -> Config:
 
 
 def _conditioning(config: Config, packed: PackedSet) -> str:
-    """Return what labels do in this run.
-
-    Raises:
-        ConfigError: if labels are to be used but there are none.
-    """
+    """Return what labels do in this run; a ConfigError if they are to be used but there are none."""
     asked = config.model.conditioning
     if packed.label_size:
         return asked or "ac_gan"

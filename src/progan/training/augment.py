@@ -53,11 +53,8 @@ def augment(images: Tensor, draws: Tensor, probability: Tensor, policy: tuple[Au
 def _color(images: Tensor, applied: Tensor, draws: Tensor) -> Tensor:
     """Change brightness, saturation and contrast, in this order; alpha is no colour and stays.
 
-    Args:
-        images: [N, C, H, W].
-        applied: [N] of bool.
-        draws: [N, 3] for an addend in [-0.5, 0.5), a factor in [0, 2) around the mean of each pixel's
-            channels, and a factor in [0.5, 1.5) around the mean of the image.
+    Draws [N, 3] are of an addend in [-0.5, 0.5), a factor in [0, 2) around the mean of each pixel's channels,
+    and a factor in [0.5, 1.5) around the mean of the image.
     """
     channels = images.shape[1]
     colors = channels - 1 if channels in (2, 4) else channels
@@ -77,10 +74,7 @@ def _color(images: Tensor, applied: Tensor, draws: Tensor) -> Tensor:
 def _translate(images: Tensor, applied: Tensor, draws: Tensor) -> Tensor:
     """Shift by whole pixels, up to an eighth (rounded) of each side; what comes in is zero in all channels.
 
-    Args:
-        images: [N, C, H, W].
-        applied: [N] of bool.
-        draws: [N, 2] for the vertical and the horizontal shift.
+    Draws [N, 2] are of the vertical and the horizontal shift.
     """
     height, width = images.shape[2:]
     rows, above_or_below = _shifted(height, applied, draws[:, 0])
@@ -109,10 +103,7 @@ def _shifted(size: int, applied: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]
 def _cut_out(images: Tensor, applied: Tensor, draws: Tensor) -> Tensor:
     """Set a rectangle of half of each side to zero in all channels; a part of it may lie outside.
 
-    Args:
-        images: [N, C, H, W].
-        applied: [N] of bool.
-        draws: [N, 2] for the vertical and the horizontal place.
+    Draws [N, 2] are of the vertical and the horizontal place.
     """
     height, width = images.shape[2:]
     rows, columns = _covered(height, draws[:, 0]), _covered(width, draws[:, 1])

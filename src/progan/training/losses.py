@@ -86,14 +86,10 @@ class _Judge:
     def __call__(
         self, images: Tensor, labels: Tensor, draws: Tensor | None, *, squares: bool = False, sets: int = 1
     ) -> Verdict:
-        """Judge images.
+        """Judge images [N, C, H, W] with labels [N, label_size], augmented by draws [N, DRAWS] or None.
 
-        Args:
-            images: [N, C, H, W].
-            labels: [N, label_size].
-            draws: [N, DRAWS], what the augmentation of each image is; None for none.
-            squares: Compute the gradients with respect to the images, before augmentation, too.
-            sets: Equal parts of the batch whose minibatch-stddev groups must not mix.
+        With `squares` the gradients with respect to the images, before augmentation, are computed, too. The
+        minibatch-stddev groups of `sets` equal parts of the batch do not mix.
         """
 
         def judge(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -207,8 +207,7 @@ def _iteration(config: Config, level: int) -> int:
 def _stage(config: Config, level: int, pictures: int, *, fades: bool) -> _Lengths:
     """Work out the lengths of a level; one that does not fade, or in no time, has no delay either.
 
-    Raises:
-        ConfigError: if delay and rise are longer than the stage they belong to.
+    A ConfigError tells of a delay and a rise that are longer than the stage they belong to.
     """
     options = config.schedule
 

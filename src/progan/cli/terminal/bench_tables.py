@@ -143,13 +143,7 @@ def _print_rows(
 ) -> None:
     """Print a table; if it is wider than the console, as two.
 
-    Args:
-        console: Where to.
-        title: Above it.
-        head: Names of the columns.
-        rows: Cells.
-        keys: Columns at the left that both tables show.
-        half: Columns of the first of two tables.
+    Both have the first `keys` columns; the first ends with column `half`.
     """
     whole = _table(title, head, rows, range(len(head)), keys)
     room = console.options.update(max_width=1000)

@@ -52,12 +52,9 @@ class _Walk:
         return self._listing.sort()
 
     def _take(self, folder: Path, prefix: str, above: frozenset[Identity]) -> None:
-        """List a folder and what is below it.
+        """List a folder and what is below it; `prefix` is what the names of its files begin with.
 
-        Args:
-            folder: The folder.
-            prefix: What the names of its files begin with.
-            above: The folders that it is in, in reality or by the links that led to it.
+        `above` are the folders that it is in, in reality or by the links that led to it.
         """
         try:
             identity = _identity(folder)
