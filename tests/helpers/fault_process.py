@@ -29,11 +29,20 @@ from progan.runs import logs
 from progan.runs.checkpointing import Saver
 from progan.runs.loop import Trainer
 from progan.system import files, tensor_file
+from progan.system.background import BackgroundWriter
 from progan.training.iteration import Iteration
+from stop_requests import tell_stop_requests
 
 CLOCKS = struct.Struct("qqq")
 CAPABILITIES = 0x20080522
 """Version of the kernel's structure (linux/capability.h)."""
+
+
+EVENTS = ("checkpoint", "growth", "end", "log", "tensors", "signal", "wait")
+"""What a process comes to: both ends of each step of writing a checkpoint, of a log point, of the end, and of
+waiting for what is being written; a new phase; the writing of a checkpoint or generator alone; a signal that
+asks it to stop. Their first letters differ, as they are told by them.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,9 +51,9 @@ class Fault:
 
     Attributes:
         kind: 'kill', or what the disk does from there on: 'ENOSPC', 'EDQUOT', 'EFBIG', 'EACCES', or 'hang',
-            which is a write that takes forever.
-        event: At which kind of event: 'checkpoint', 'growth', 'end', 'log', or 'tensors' (the
-            writing of a checkpoint or generator alone).
+            which is a write (or what else the event is) that takes forever, or 'wait', until a signal has
+            asked the process to stop.
+        event: At which kind of event: one of `EVENTS`.
         occurrence: At which of them in this process, from 0.
         delay: Seconds after it, from outside; None: at once, at that very instruction.
     """
@@ -83,7 +92,7 @@ class _Hooks:
         self._fault, self._run, self._pipe, self._clocks = fault, run, pipe, clocks
         self._counts: dict[str, int] = {}
         self._now = self._last = self._before = -1
-        self.errno = 0
+        self.errno, self._asked = 0, False
 
     def reach(self, event: str) -> None:
         """An event comes."""
@@ -91,13 +100,19 @@ class _Hooks:
         self._counts[event] = count + 1
         fault = self._fault
         now = fault is not None and (fault.event, fault.occurrence) == (event, count)
-        if now and fault is not None and fault.kind != "kill":
-            self._break_disk(fault.kind)
-        elif now and fault is not None and fault.delay is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        os.write(self._pipe, (b"!" if now else b"") + event[:1].encode())
+        if now and fault is not None:
+            if fault.kind == "kill" and fault.delay is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.write(self._pipe, b"!")
+            self._happen(fault.kind)
+        os.write(self._pipe, event[:1].encode())
 
-    def _break_disk(self, kind: str) -> None:
+    def ask(self) -> None:
+        """A signal asks the process to stop."""
+        self._asked = True
+        os.write(self._pipe, b"s")
+
+    def _happen(self, kind: str) -> None:
         if kind == "EACCES":
             for path in [self._run, *self._run.glob("checkpoints")]:
                 path.chmod(0o555)
@@ -105,9 +120,11 @@ class _Hooks:
         elif kind == "EFBIG":
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
         elif kind == "hang":
-            os.write(self._pipe, b"!")
             time.sleep(600)
-        else:
+        elif kind == "wait":
+            while not self._asked:
+                time.sleep(0.01)
+        elif kind != "kill":
             self.errno = getattr(errno, kind)
 
     def tell(self, clock: int) -> None:
@@ -181,6 +198,8 @@ def _install(hooks: _Hooks) -> None:
     _before_and_after(Path, "unlink", lambda: hooks.reach("checkpoint"))
     _before_and_after(logs.Logs, "write", lambda: hooks.reach("log"))
     _before_and_after(Trainer, "_finish", lambda: hooks.reach("end"))
+    _before_and_after(BackgroundWriter, "wait", lambda: hooks.reach("wait"))
+    tell_stop_requests(hooks.ask)
 
 
 def _child(words: list[str], fault: Fault | None, log: Path, pipe: int, clocks: mmap.mmap) -> None:
@@ -229,7 +248,7 @@ class Process:
 
     def reach(self, event: str = "") -> None:
         """Wait until an event of a kind comes (any if none is named), the fault, or the end."""
-        names = {name[0]: name for name in ("checkpoint", "growth", "end", "log", "tensors")}
+        names = {name[0]: name for name in EVENTS}
         while True:
             letters = os.read(self._read, 1).decode()
             if letters in ("", "!"):
@@ -243,10 +262,12 @@ class Process:
         os.kill(self.pid, number)
 
     def interrupt(self) -> Outcome:
-        """Press Ctrl-C until it ends."""
-        while os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            self.send(signal.SIGINT)
-            time.sleep(1)
+        """Press Ctrl-C, and once more when it waits for what is being written, which hangs."""
+        self.send(signal.SIGINT)
+        self.reach("signal")
+        while self._events.count("wait") % 2 == 0:
+            self.reach("wait")
+        self.send(signal.SIGINT)
         return self.end()
 
     def end(self, after: float | None = None) -> Outcome:

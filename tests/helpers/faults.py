@@ -221,10 +221,10 @@ class Matrix:
         """Each signal that asks to stop leads to a checkpoint at the end of the step."""
         run = self.folder / "signals"
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1):
-            process = self.start(self.words(0, run))
-            for _ in range(2):
-                process.reach("log")  # both ends of the first log point
-            process.reach("log")
+            process = self.start(
+                self.words(0, run), Fault("wait", "log", 2)
+            )  # it begins its second log point
+            process.reach("the fault")
             process.send(number)
             outcome = process.end()
             record = last_tensors(run)[0]
@@ -257,9 +257,8 @@ class Matrix:
     def two_at_once(self) -> None:
         """The second process is refused; the lock dies with the first."""
         run = self.folder / "two"
-        first = self.start(self.words(0, run))
-        first.reach("growth")
-        first.send(signal.SIGSTOP)  # or it would be over before the second has started
+        first = self.start(self.words(0, run), Fault("hang", "growth", 1))
+        first.reach("the fault")
         second = self.start(self.words(0, run)).end()
         require(second.code == 2 and "another process is training" in second.text, second.text)
         first.send(signal.SIGKILL)
