@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from progan.config.fields import Branch, Positive, Resolution, Share, Split
+from progan.config.fields import Branch, Positive, Resolution, Share, Split, option
 
 LabelForm = Literal["class", "classes", "vector"]
 Augmentation = Literal["color", "translation", "cutout"]
@@ -16,30 +16,25 @@ Augmentation = Literal["color", "translation", "cutout"]
 class PictureOptions(Branch):
     """How pictures become a packed set."""
 
-    resolution: Resolution | None = Field(
-        None, description="Size to train at, 128 or 96x144; default: what the pictures support."
+    resolution: Resolution | None = option(
+        None, "Size to train at, 128 or 96x144; default: what the pictures support."
     )
-    max_resolution: int = Field(
-        1024, ge=4, description="Largest side that is chosen when no resolution is given."
+    max_resolution: int = option(1024, "Largest side that is chosen when no resolution is given.", ge=4)
+    channels: int | None = option(
+        None, "1 gray, 2 gray+alpha, 3 RGB, 4 RGBA; default: from the data.", ge=1, le=4
     )
-    channels: int | None = Field(
-        None, ge=1, le=4, description="1 gray, 2 gray+alpha, 3 RGB, 4 RGBA; default: from the data."
+    fit: Literal["crop", "pad", "stretch"] = option(
+        "crop", "How a picture of another aspect is fitted: centre crop, pad, or stretch."
     )
-    fit: Literal["crop", "pad", "stretch"] = Field(
-        "crop", description="How a picture of another aspect is fitted: centre crop, pad, or stretch."
-    )
-    labels: str = Field(
-        "none", description="'none', 'folders' (sub-folders are classes), or a CSV file of labels."
-    )
-    label_form: LabelForm = Field(
+    labels: str = option("none", "'none', 'folders' (sub-folders are classes), or a CSV file of labels.")
+    label_form: LabelForm = option(
         "class",
-        description="What a label file holds for each picture: one class, several classes (columns of 0 "
-        "and 1), or a vector (columns of numbers).",
+        "What a label file holds for each picture: one class, several classes (columns of 0 and 1), or a "
+        "vector (columns of numbers).",
     )
-    limit: int | None = Field(None, ge=1, description="Use at most this many pictures.")
-    split: Split = Field(
-        "1,0,0",
-        description="Shares of train, validation and test, such as 0.8,0.1,0.1, by a hash of the name.",
+    limit: int | None = option(None, "Use at most this many pictures.", ge=1)
+    split: Split = option(
+        "1,0,0", "Shares of train, validation and test, such as 0.8,0.1,0.1, by a hash of the name."
     )
 
     @property
@@ -61,22 +56,20 @@ class PictureOptions(Branch):
 class DataOptions(PictureOptions):
     """How pictures become a packed set, and how batches are taken from it."""
 
-    part: Literal["train", "validation", "test", "all"] = Field(
-        "train", description="Part of the split that is trained on."
+    part: Literal["train", "validation", "test", "all"] = option(
+        "train", "Part of the split that is trained on."
     )
-    order: Literal["shuffle", "sequential"] = Field(
-        "shuffle", description="Order of the pictures: another one each time round, or as they are stored."
+    order: Literal["shuffle", "sequential"] = option(
+        "shuffle", "Order of the pictures: another one each time round, or as they are stored."
     )
-    mirror: bool = Field(False, description="Flip half of the training images left to right.")
-    in_memory: bool = Field(
-        False, description="Read a level of the packed set into memory when its training begins."
-    )
-    on_device: Literal["auto", "always", "never"] = Field(
+    mirror: bool = option(False, "Flip half of the training images left to right.")
+    in_memory: bool = option(False, "Read a level of the packed set into memory when its training begins.")
+    on_device: Literal["auto", "always", "never"] = option(
         "auto",
-        description="Keep a level on the device that trains on it; 'auto' does so on CUDA, if it takes at "
-        "most an eighth of the memory.",
+        "Keep a level on the device that trains on it; 'auto' does so on CUDA, if it takes at most an "
+        "eighth of the memory.",
     )
-    cache: Path | None = Field(None, description="Where the packed set goes; default: beside the source.")
+    cache: Path | None = option(None, "Where the packed set goes; default: beside the source.")
 
 
 class AugmentOptions(Branch):
@@ -85,20 +78,17 @@ class AugmentOptions(Branch):
     Adaptive: the probability rises while D is too sure of the real images (Karras et al. 2020).
     """
 
-    policy: tuple[Augmentation, ...] = Field(
-        (), description="Any of color, translation and cutout; if none is given, nothing is augmented."
+    policy: tuple[Augmentation, ...] = option(
+        (), "Any of color, translation and cutout; if none is given, nothing is augmented."
     )
-    probability: Share | None = Field(
-        None,
-        description="Probability of each augmentation of an image; default: 1, or 0 where adaptive begins.",
+    probability: Share | None = option(
+        None, "Probability of each augmentation of an image; default: 1, or 0 where adaptive begins."
     )
-    adaptive: bool = Field(
-        False, description="Adjust the probability, to hold the share of positive D(real) at the target."
+    adaptive: bool = option(
+        False, "Adjust the probability, to hold the share of positive D(real) at the target."
     )
-    target: Share = Field(0.8, description="Share of real images with positive scores that is held.")
-    adapt_kimg: Positive = Field(
-        500.0, description="How fast: images for the probability to go from 0 to 1, in kimg."
-    )
+    target: Share = option(0.8, "Share of real images with positive scores that is held.")
+    adapt_kimg: Positive = option(500.0, "How fast: images for the probability to go from 0 to 1, in kimg.")
 
     @property
     def initial(self) -> float:

@@ -17,6 +17,11 @@ class Branch(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def option(default: Any, description: str, **limits: Any) -> Any:
+    """Return the field of an option: its default, what it means, and limits as `pydantic.Field` has them."""
+    return Field(default, description=description, **limits)
+
+
 def per_level(values: tuple[T, ...], level: int) -> T:
     """Return the entry of a per-level list that belongs to `level` (the last one serves all above)."""
     return values[min(level, len(values) - 1)]

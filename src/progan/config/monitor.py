@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
-from progan.config.fields import Branch, PerLevelRate, Positive
+from progan.config.fields import Branch, PerLevelRate, Positive, option
 
 MetricName = Literal["swd", "ms_ssim", "fid", "kid", "is", "pr", "ppl"]
 
@@ -15,32 +13,26 @@ MetricName = Literal["swd", "ms_ssim", "fid", "kid", "is", "pr", "ppl"]
 class MonitorOptions(Branch):
     """What watches a run: metrics of the averaged generator, and the duality gap of the pair in training."""
 
-    metrics: tuple[MetricName, ...] = Field(
-        (), description="Any of swd, ms_ssim, fid, kid, is, pr and ppl; none: no metric."
+    metrics: tuple[MetricName, ...] = option(
+        (), "Any of swd, ms_ssim, fid, kid, is, pr and ppl; none: no metric."
     )
-    duality_gap: bool = Field(
-        False, description="Measure the duality gap: how much G or D could gain alone. Needs a data.split."
+    duality_gap: bool = option(
+        False, "Measure the duality gap: how much G or D could gain alone. Needs a data.split."
     )
-    interval_kimg: PerLevelRate = Field(
-        (100.0,), description="Interval of the measurements, per level; also at the end of each phase."
+    interval_kimg: PerLevelRate = option(
+        (100.0,), "Interval of the measurements, per level; also at the end of each phase."
     )
-    num_images: int = Field(2048, ge=2, description="Images of each set; fewer if the set has fewer.")
-    gap_steps: int = Field(
+    num_images: int = option(2048, "Images of each set; fewer if the set has fewer.", ge=2)
+    gap_steps: int = option(
         400,
+        "Updates of each copy that is trained for the duality gap, during training or by `progan evaluate`.",
         ge=1,
-        description="Updates of each copy that is trained for the duality gap, during training or by "
-        "`progan evaluate`.",
     )
-    gap_lr: Positive = Field(0.001, description="Learning rate of the copies.")
-    gap_beta1: float = Field(0.5, ge=0, lt=1, description="Adam's decay of the copies' first moment.")
-    gap_beta2: float = Field(0.99, ge=0, lt=1, description="Adam's decay of the copies' second moment.")
-    extractor: Path | None = Field(
-        None,
-        description="File of the network whose features metrics compare; default: Inception in the cache.",
+    gap_lr: Positive = option(0.001, "Learning rate of the copies.")
+    gap_beta1: float = option(0.5, "Adam's decay of the copies' first moment.", ge=0, lt=1)
+    gap_beta2: float = option(0.99, "Adam's decay of the copies' second moment.", ge=0, lt=1)
+    extractor: Path | None = option(
+        None, "File of the network whose features metrics compare; default: Inception in the cache."
     )
-    resize: str = Field(
-        "none", description="How images are resized for it: none, or such as bilinear-antialias:224."
-    )
-    normalise: str = Field(
-        "0..255", description="How pixels are scaled for it: 0..255, 0..1, -1..1 or imagenet."
-    )
+    resize: str = option("none", "How images are resized for it: none, or such as bilinear-antialias:224.")
+    normalise: str = option("0..255", "How pixels are scaled for it: 0..255, 0..1, -1..1 or imagenet.")

@@ -15,6 +15,7 @@ from progan.config.fields import (
     PerLevelRate,
     Positive,
     Share,
+    option,
 )
 
 Adversarial = Literal["wgan", "least_squares", "logistic", "hinge", "relativistic"]
@@ -33,42 +34,41 @@ PENALTIES: dict[str, dict[str, float]] = {
 class ScheduleOptions(Branch):
     """Growth: lengths in kimg (1,000 real images shown to D); per-level lists may be shorter."""
 
-    growth: Literal["fade", "morph", "none"] = Field(
+    growth: Literal["fade", "morph", "none"] = option(
         "fade",
-        description="'fade' blends each new level in; 'morph' computes it from the trained ones, the "
-        "function unchanged, and blends its activations in; 'none' trains at full size from the start.",
+        "'fade' blends each new level in; 'morph' computes it from the trained ones, the function "
+        "unchanged, and blends its activations in; 'none' trains at full size from the start.",
     )
-    start_level: int = Field(0, ge=0, description="Level that training begins with (0 = base shape).")
-    stabilise_kimg: PerLevelLength = Field((600.0,), description="Training at each level after its fade.")
-    fade_kimg: PerLevelLength = Field((600.0,), description="Fading each level in; entry 0 is not used.")
-    stabilise_epochs: PerLevelLength | None = Field(
-        None, description="If given, instead of stabilise_kimg: how often all pictures are shown."
+    start_level: int = option(0, "Level that training begins with (0 = base shape).", ge=0)
+    stabilise_kimg: PerLevelLength = option((600.0,), "Training at each level after its fade.")
+    fade_kimg: PerLevelLength = option((600.0,), "Fading each level in; entry 0 is not used.")
+    stabilise_epochs: PerLevelLength | None = option(
+        None, "If given, instead of stabilise_kimg: how often all pictures are shown."
     )
-    fade_epochs: PerLevelLength | None = Field(
-        None, description="If given, instead of fade_kimg: how often all pictures are shown."
+    fade_epochs: PerLevelLength | None = option(
+        None, "If given, instead of fade_kimg: how often all pictures are shown."
     )
-    stage_kimg: PerLevelLength | None = Field(
-        None, description="If given, instead of both: fade and training of each level together."
+    stage_kimg: PerLevelLength | None = option(
+        None, "If given, instead of both: fade and training of each level together."
     )
-    fade_fraction: Share = Field(0.5, description="Share of each stage_kimg in which alpha rises.")
-    morph_kimg: PerLevelLength = Field(
+    fade_fraction: Share = option(0.5, "Share of each stage_kimg in which alpha rises.")
+    morph_kimg: PerLevelLength = option(
         (20.0,),
-        description="With growth morph: blending the activations and norms of each new level in; entry 0 is "
-        "not used.",
+        "With growth morph: blending the activations and norms of each new level in; entry 0 is not used.",
     )
-    fade_delay: int = Field(
+    fade_delay: int = option(
         0,
+        "Iterations at the start of a fade or morph during which alpha stays 0; they lengthen it, but not a"
+        " stage.",
         ge=0,
-        description="Iterations at the start of a fade or morph during which alpha stays 0; they lengthen "
-        "it, but not a stage.",
     )
-    alpha: Literal["linear", "smooth"] = Field(
-        "linear", description="How alpha rises: evenly, or slowly at both ends (3 a^2 - 2 a^3)."
+    alpha: Literal["linear", "smooth"] = option(
+        "linear", "How alpha rises: evenly, or slowly at both ends (3 a^2 - 2 a^3)."
     )
-    total_kimg: NonNegative | None = Field(
-        None, description="Whole length; default: all phases. Longer goes on at the last level."
+    total_kimg: NonNegative | None = option(
+        None, "Whole length; default: all phases. Longer goes on at the last level."
     )
-    batch_size: PerLevelCount = Field((16,), description="Images in a batch, from the fade of a level on.")
+    batch_size: PerLevelCount = option((16,), "Images in a batch, from the fade of a level on.")
 
     @model_validator(mode="after")
     def _check(self) -> ScheduleOptions:
@@ -88,41 +88,36 @@ class ScheduleOptions(Branch):
 class LossOptions(Branch):
     """The adversarial loss, the penalties of D's gradients, and the weight of the labels."""
 
-    adversarial: Adversarial = Field(
+    adversarial: Adversarial = option(
         "wgan",
-        description="'wgan' (section 2), 'least_squares' with noisy targets, 'logistic' (non-saturating), "
-        "'hinge', or 'relativistic' (pairs of real and fake, as R3GAN).",
+        "'wgan' (section 2), 'least_squares' with noisy targets, 'logistic' (non-saturating), 'hinge', or "
+        "'relativistic' (pairs of real and fake, as R3GAN).",
     )
-    gp_lambda: NonNegative | None = Field(
-        None,
-        description="Weight of the gradient penalty between reals and fakes; default: 10 with wgan and "
-        "hinge.",
+    gp_lambda: NonNegative | None = option(
+        None, "Weight of the gradient penalty between reals and fakes; default: 10 with wgan and hinge."
     )
-    gp_target: Positive = Field(1.0, description="Gradient norm that is not penalised (gamma).")
-    gp_sides: Literal["two", "one"] = Field(
-        "two", description="Penalise norms on both sides of the target, or larger ones only."
+    gp_target: Positive = option(1.0, "Gradient norm that is not penalised (gamma).")
+    gp_sides: Literal["two", "one"] = option(
+        "two", "Penalise norms on both sides of the target, or larger ones only."
     )
-    r1_gamma: NonNegative | None = Field(
-        None, description="Weight of |grad D(real)|^2 / 2; default: 10 with logistic, 1 with relativistic."
+    r1_gamma: NonNegative | None = option(
+        None, "Weight of |grad D(real)|^2 / 2; default: 10 with logistic, 1 with relativistic."
     )
-    r2_gamma: NonNegative | None = Field(
-        None, description="Weight of |grad D(fake)|^2 / 2; default: 1 with relativistic."
+    r2_gamma: NonNegative | None = option(
+        None, "Weight of |grad D(fake)|^2 / 2; default: 1 with relativistic."
     )
-    penalty_interval: int = Field(
-        1, ge=1, description="Compute the penalties at every k-th update of D only, k times as strong."
+    penalty_interval: int = option(
+        1, "Compute the penalties at every k-th update of D only, k times as strong.", ge=1
     )
-    drift: NonNegative | None = Field(
-        None, description="Weight of D(real)^2, with wgan only; default there: 0.001."
+    drift: NonNegative | None = option(None, "Weight of D(real)^2, with wgan only; default there: 0.001.")
+    target_noise: NonNegative | None = option(
+        None, "Deviation of the noise on the targets 1 and 0 of least_squares; default there: 0.3."
     )
-    target_noise: NonNegative | None = Field(
-        None,
-        description="Deviation of the noise on the targets 1 and 0 of least_squares; default there: 0.3.",
+    target_noise_per: Literal["batch", "sample"] = option(
+        "batch", "Draw that noise once for a batch, or for each sample."
     )
-    target_noise_per: Literal["batch", "sample"] = Field(
-        "batch", description="Draw that noise once for a batch, or for each sample."
-    )
-    label_weight: NonNegative = Field(1.0, description="Weight of the label loss (AC-GAN).")
-    d_steps: int = Field(1, ge=1, description="Updates of D for each update of G.")
+    label_weight: NonNegative = option(1.0, "Weight of the label loss (AC-GAN).")
+    d_steps: int = option(1, "Updates of D for each update of G.", ge=1)
 
 
 class Loss(LossOptions):
@@ -170,27 +165,27 @@ class Loss(LossOptions):
 class OptimizerOptions(Branch):
     """Adam in the original's form (epsilon outside the bias correction), and the averaged generator."""
 
-    name: Literal["adam", "adamw"] = Field("adam", description="Adam, or with decoupled weight decay.")
-    g_lr: PerLevelRate = Field((0.001,), description="Learning rate of G per level.")
-    d_lr: PerLevelRate = Field((0.001,), description="Learning rate of D per level.")
-    beta1: float = Field(0.0, ge=0, lt=1, description="Adam's decay of the first moment.")
-    beta2: float = Field(0.99, ge=0, lt=1, description="Adam's decay of the second moment.")
-    eps: Positive = Field(1e-8, description="Adam's epsilon.")
-    weight_decay: NonNegative = Field(0.0, description="Weight decay of adamw, times the learning rate.")
-    clip_norm: Positive | None = Field(
-        None, description="Largest norm of all gradients of a network together; default: no limit."
+    name: Literal["adam", "adamw"] = option("adam", "Adam, or with decoupled weight decay.")
+    g_lr: PerLevelRate = option((0.001,), "Learning rate of G per level.")
+    d_lr: PerLevelRate = option((0.001,), "Learning rate of D per level.")
+    beta1: float = option(0.0, "Adam's decay of the first moment.", ge=0, lt=1)
+    beta2: float = option(0.99, "Adam's decay of the second moment.", ge=0, lt=1)
+    eps: Positive = option(1e-8, "Adam's epsilon.")
+    weight_decay: NonNegative = option(0.0, "Weight decay of adamw, times the learning rate.")
+    clip_norm: Positive | None = option(
+        None, "Largest norm of all gradients of a network together; default: no limit."
     )
-    reset: Literal["never", "level", "phase"] = Field(
-        "phase", description="Forget Adam's moments never, at each new level, or also when a fade ends."
+    reset: Literal["never", "level", "phase"] = option(
+        "phase", "Forget Adam's moments never, at each new level, or also when a fade ends."
     )
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged generator per D step.")
-    ema_half_life_kimg: Positive | None = Field(
-        None, description="If given, instead of ema_decay: images after which a weight counts half, in kimg."
+    ema_decay: float = option(0.999, "Decay of the averaged generator per D step.", ge=0, lt=1)
+    ema_half_life_kimg: Positive | None = option(
+        None, "If given, instead of ema_decay: images after which a weight counts half, in kimg."
     )
-    ema_warmup: Positive | None = Field(
+    ema_warmup: Positive | None = option(
         None,
-        description="If given, the half-life is at most this share of the images seen, so that an early "
-        "average follows quickly.",
+        "If given, the half-life is at most this share of the images seen, so that an early average follows"
+        " quickly.",
     )
 
     @model_validator(mode="after")
@@ -211,63 +206,62 @@ def _in_words(value: object) -> object:
 class RunOptions(Branch):
     """How a run is carried out: seed, device, precision, memory, and what is written when."""
 
-    seed: int = Field(0, ge=0, lt=2**63, description="Decides every random choice of the run.")
-    device: str = Field("auto", description="'auto' (CUDA, then MPS, then CPU), 'cpu', 'cuda:1', ...")
-    precision: Precision = Field(
+    seed: int = option(0, "Decides every random choice of the run.", ge=0, lt=2**63)
+    device: str = option("auto", "'auto' (CUDA, then MPS, then CPU), 'cpu', 'cuda:1', ...")
+    precision: Precision = option(
         "tf32",
-        description="'float32'; 'tf32' (float32, with TF32 products where CUDA has them); 'bfloat16' or "
-        "'float16' products with float32 weights; or 'auto': bfloat16 where the device is made for it, else "
-        "tf32.",
+        "'float32'; 'tf32' (float32, with TF32 products where CUDA has them); 'bfloat16' or 'float16' "
+        "products with float32 weights; or 'auto': bfloat16 where the device is made for it, else tf32.",
     )
-    compile: Annotated[Literal["auto", "always", "never"], BeforeValidator(_in_words)] = Field(
+    compile: Annotated[Literal["auto", "always", "never"], BeforeValidator(_in_words)] = option(
         "auto",
-        description="Compile the updates with torch.compile; 'auto' does so on CUDA, in phases that are long "
-        "enough to regain the time it takes.",
+        "Compile the updates with torch.compile; 'auto' does so on CUDA, in phases that are long enough to "
+        "regain the time it takes.",
     )
-    cuda_graphs: bool = Field(
+    cuda_graphs: bool = option(
         True,
-        description="On CUDA, record each kind of update once and replay it, so that starting its operations "
-        "costs nothing.",
+        "On CUDA, record each kind of update once and replay it, so that starting its operations costs "
+        "nothing.",
     )
-    deterministic: bool = Field(
-        False, description="Only operations that give the same bits each time, on CUDA too; slower there."
+    deterministic: bool = option(
+        False, "Only operations that give the same bits each time, on CUDA too; slower there."
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads; default: PyTorch's choice.")
-    micro_batch: PerLevelCount | None = Field(
-        None, description="Largest part of a batch that is computed at once, per level (saves memory)."
+    threads: int | None = option(None, "CPU threads; default: PyTorch's choice.", ge=1)
+    micro_batch: PerLevelCount | None = option(
+        None, "Largest part of a batch that is computed at once, per level (saves memory)."
     )
-    memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="Share of the GPU's memory to use at most; default: no limit."
+    memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = option(
+        None, "Share of the GPU's memory to use at most; default: no limit."
     )
-    timeout_minutes: Positive = Field(
-        60.0, description="With several processes: end the run when none of them has moved for so long."
+    timeout_minutes: Positive = option(
+        60.0, "With several processes: end the run when none of them has moved for so long."
     )
-    log_kimg: PerLevelRate = Field((10.0,), description="Interval of log points, per level.")
-    snapshot_kimg: PerLevelRate | None = Field(
-        None, description="Interval of sample grids, per level; default: at each log point."
+    log_kimg: PerLevelRate = option((10.0,), "Interval of log points, per level.")
+    snapshot_kimg: PerLevelRate | None = option(
+        None, "Interval of sample grids, per level; default: at each log point."
     )
-    checkpoint_kimg: PerLevelRate | None = Field(
-        None, description="Interval of checkpoints, per level, besides checkpoint_minutes; default: none."
+    checkpoint_kimg: PerLevelRate | None = option(
+        None, "Interval of checkpoints, per level, besides checkpoint_minutes; default: none."
     )
-    checkpoint_minutes: NonNegative = Field(10.0, description="Time between checkpoints.")
-    keep_checkpoints: int = Field(3, ge=1, description="How many of the newest checkpoints are kept.")
-    grid: tuple[Count, Count] = Field((6, 10), description="Rows and columns of the sample grids.")
-    stop_after: Literal["end", "level", "phase"] = Field(
+    checkpoint_minutes: NonNegative = option(10.0, "Time between checkpoints.")
+    keep_checkpoints: int = option(3, "How many of the newest checkpoints are kept.", ge=1)
+    grid: tuple[Count, Count] = option((6, 10), "Rows and columns of the sample grids.")
+    stop_after: Literal["end", "level", "phase"] = option(
         "end",
-        description="Stop at the end of the schedule, of each level, or of each phase; the same command "
-        "goes on with the next one.",
+        "Stop at the end of the schedule, of each level, or of each phase; the same command goes on with "
+        "the next one.",
     )
-    on_divergence: Literal["stop", "rollback"] = Field(
+    on_divergence: Literal["stop", "rollback"] = option(
         "stop",
-        description="At NaN, infinity or an alarm that stops: end the run, or go back to the last checkpoint "
-        "and on with other batches.",
+        "At NaN, infinity or an alarm that stops: end the run, or go back to the last checkpoint and on "
+        "with other batches.",
     )
-    max_rollbacks: int = Field(3, ge=0, description="How often a run may go back in all.")
-    rollback_lr: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="What both learning rates are multiplied by at each going back."
+    max_rollbacks: int = option(3, "How often a run may go back in all.", ge=0)
+    rollback_lr: Annotated[float, Field(gt=0, le=1)] = option(
+        1.0, "What both learning rates are multiplied by at each going back."
     )
-    on_alarm: Literal["warn", "stop"] = Field(
+    on_alarm: Literal["warn", "stop"] = option(
         "warn",
-        description="When gradients explode, scores run away or pictures lose their variation: say so, or "
-        "treat it as a divergence.",
+        "When gradients explode, scores run away or pictures lose their variation: say so, or treat it as a"
+        " divergence.",
     )
