@@ -453,7 +453,7 @@ def test_a_full_disk_is_a_message_with_exit_code_2(packed: Path, tmp_path: Path)
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=120,
+        timeout=600,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
     )
     assert result.returncode == 2, result.stderr
@@ -493,7 +493,7 @@ def test_a_reader_that_goes_away_does_not_stop_training(packed: Path, tmp_path: 
         assert process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=600) == 0
     assert checkpoint.load(checkpoint.paths(tmp_path / "run" / "checkpoints")[-1])[0].images_seen >= 200
 
 

@@ -78,7 +78,7 @@ def all_cases(blobs: PackedSet, tmp_path_factory: pytest.TempPathFactory) -> Tra
     others = start("cases", blobs, folder, SIZES)
     torch.set_num_threads(1)
     alone = {f"{case}|{k}": v for case in CASES for k, v in train(blobs, case).items()}
-    assert others.wait(280) == 0
+    assert others.wait(600) == 0
     return Trained(alone, folder)
 
 
@@ -140,7 +140,7 @@ def test_a_run_goes_on_with_any_number_of_processes(blobs: PackedSet, tmp_path: 
 
     Through a growth; of the smaller batches that follow, four of eight processes have no share.
     """
-    assert start("resume", blobs, tmp_path, (4, 1, 2, 8)).wait(280) == 0
+    assert start("resume", blobs, tmp_path, (4, 1, 2, 8)).wait(600) == 0
     whole, expected = last_tensors(tmp_path / "whole")
     points = read_stats(tmp_path / "whole" / "stats.jsonl")
     begun, _ = last_tensors(tmp_path / "begun")
@@ -305,7 +305,7 @@ def test_the_exit_waits_for_no_process_that_stands_still() -> None:
         for rank in range(2)
     )  # fmt: skip
     try:
-        said, _ = first.communicate(timeout=120)
+        said, _ = first.communicate(timeout=600)
     finally:
         other.kill()
         other.communicate()

@@ -22,7 +22,7 @@ from torchrun_runs import FAULTS, LOG, logged, torchrun
 OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 """Without it, torchrun does not tell a machine that comes later where the store of the processes is."""
 
-SECONDS = 200
+SECONDS = 600
 """How long a test waits for what other processes do."""
 TREE = merge(OPTIONS, LOG)
 Begin = Callable[[list[str], Path], "subprocess.Popen[str]"]

@@ -92,7 +92,7 @@ def two_processes(split: PackedSet, pool: Path, tmp_path_factory: pytest.TempPat
         )
         for rank in range(2)
     ]  # fmt: skip
-    said = [process.communicate(timeout=280)[0] for process in processes]
+    said = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     scenes, commands = (
         [json.loads((folder / f"{what}-{rank}").read_text()) for rank in range(2)]

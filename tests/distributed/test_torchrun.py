@@ -132,7 +132,7 @@ def test_the_first_process_lacks_its_pictures(blobs: PackedSet, tmp_path: Path) 
 @pytest.mark.slow
 def test_a_process_that_stands_still(blobs: PackedSet, tmp_path: Path) -> None:
     """One waits for ever: after run.timeout_minutes both end and say where each of them was."""
-    tree = options(run={"timeout_minutes": 0.2})
+    tree = options(run={"timeout_minutes": 0.5})
     arguments = ["train", blobs.path, "--out", tmp_path / "run", *words(tree)]
     fault = [sys.executable, str(FAULTS), str(tmp_path), "sleep:step:1:1", "--", *map(str, arguments)]
     (code, said), (other_code, _) = two_processes(fault, *fault)

@@ -80,7 +80,7 @@ def command(*arguments: object) -> list[str]:
 def progan(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, env=environment(), cwd=cwd, timeout=120
+        command(*arguments), capture_output=True, text=True, env=environment(), cwd=cwd, timeout=600
     )
 
 

@@ -28,7 +28,7 @@ def start(words: list[str]) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    said, _ = process.communicate(timeout=280)
+    said, _ = process.communicate(timeout=600)
     return process.returncode, said
 
 

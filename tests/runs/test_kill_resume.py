@@ -31,7 +31,7 @@ def matrix(*arguments: str) -> str:
     script = Path(__file__).parents[1] / "helpers" / "faults.py"
     path = environment()["PYTHONPATH"]
     result = subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=280,
+        [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=600,
         env={**environment(), "PYTHONPATH": path, "OMP_WAIT_POLICY": "passive"},
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
