@@ -36,7 +36,9 @@ from progan.preparation.decoding import UnusablePictureError, decode, scan
 from progan.preparation.formats.folder import Folder
 from progan.preparation.formats.pictures import Pictures
 from progan.preparation.formats.registry import open_pictures
-from progan.preparation.label_files import read_label_file, read_label_table
+from progan.preparation.labels.class_lists import read_class_list
+from progan.preparation.labels.label_source import LabelFile
+from progan.preparation.labels.label_tables import read_label_table
 from progan.runs import checkpoint
 from progan.runs.run_folder import RunFolder
 from progan.system import tensor_file
@@ -355,12 +357,12 @@ def text_readers(folder: Path) -> list[Reader]:
     def read_labels(path: Path) -> None:
         refusals: list[DataError] = []
         for read in (
-            read_label_file,
-            lambda p: read_label_table(p, "classes"),
-            lambda p: read_label_table(p, "vector"),
+            read_class_list,
+            lambda f: read_label_table(f, "classes"),
+            lambda f: read_label_table(f, "vector"),
         ):
             try:
-                read(path)
+                read(LabelFile.read(path))
             except DataError as error:
                 refusals.append(error)
         if len(refusals) == 3:

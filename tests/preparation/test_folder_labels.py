@@ -13,15 +13,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from progan.config import LabelForm, PictureOptions
 from progan.errors import DataError
-from progan.preparation.folder_labels import apply_limit, class_order, labels_from_folders, split_of
-from progan.preparation.label_files import (
-    TableForm,
-    labels_from_file,
-    read_label_file,
-    read_label_table,
-    table_from_file,
-)
+from progan.preparation.formats.folder import Folder
+from progan.preparation.formats.pictures import Candidate, Labelling, Listing
+from progan.preparation.labels import label_tables
+from progan.preparation.labels.class_lists import read_class_list
+from progan.preparation.labels.folder_labels import apply_limit, class_order, labels_from_folders, split_of
+from progan.preparation.labels.label_source import LabelFile
+from progan.preparation.labels.label_tables import LabelTable, TableForm
+from progan.preparation.labels.labelling import find_labels
+
+
+def read_label_file(path: Path) -> dict[str, str]:
+    return read_class_list(LabelFile.read(path))
+
+
+def read_label_table(path: Path, form: TableForm) -> LabelTable:
+    return label_tables.read_label_table(LabelFile.read(path), form)
+
+
+def labels_of(path: Path, names: list[str], form: LabelForm | None = None) -> Labelling:
+    """Return the labels that a file beside a source of such names gives."""
+    pictures = Folder(path.parent)
+    listing = Listing([Candidate(name, 1, 1) for name in names])
+    given = {} if form is None else {"label_form": form}
+    options = PictureOptions.model_validate({"labels": str(path), **given})
+    found = find_labels(pictures, listing, names, options)
+    assert found is not None
+    return found
+
 
 NAMES = st.lists(st.text(min_size=1, max_size=12), unique=True, max_size=40)
 
@@ -103,8 +124,11 @@ def test_label_files_with_and_without_header(tmp_path: Path, head: str) -> None:
 
 def test_label_file_finds_names_in_other_spellings(tmp_path: Path) -> None:
     file = write(tmp_path / "l.csv", "./caf\u00e9.png,1\nsub\\b.png,2\n")
-    found = labels_from_file(file, ["cafe\u0301.png", "sub/b.png", "c.png"])
-    assert found == {"cafe\u0301.png": "1", "sub/b.png": "2"}
+    found = labels_of(file, ["cafe\u0301.png", "sub/b.png", "c.png"])
+    assert {name: found.names[found.values[row]] for name, row in found.rows.items()} == {
+        "cafe\u0301.png": "1",
+        "sub/b.png": "2",
+    }
 
 
 @pytest.mark.parametrize(
@@ -121,7 +145,7 @@ def test_label_file_finds_names_in_other_spellings(tmp_path: Path) -> None:
 )
 def test_wrong_label_files_are_explained(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        labels_from_file(write(tmp_path / "l.csv", text), ["a.png", "b.png"])
+        labels_of(write(tmp_path / "l.csv", text), ["a.png", "b.png"])
 
 
 def test_label_files_that_are_none(tmp_path: Path) -> None:
@@ -248,10 +272,10 @@ def test_attribute_lists_of_celeba_are_read(tmp_path: Path) -> None:
 )
 def test_wrong_tables_are_explained(tmp_path: Path, form: TableForm, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        table_from_file(write(tmp_path / "l.csv", text), form, ["a.png", "b.png"])
+        labels_of(write(tmp_path / "l.csv", text), ["a.png", "b.png"], form)
 
 
 def test_tables_find_names_in_other_spellings(tmp_path: Path) -> None:
     file = write(tmp_path / "l.csv", "name,0,1\n./caf\u00e9.png,1,0\nsub\\b.png,0,1\n")
-    table = table_from_file(file, "classes", ["cafe\u0301.png", "sub/b.png", "c.png"])
-    assert (table.columns, table.names) == (("0", "1"), ("cafe\u0301.png", "sub/b.png"))
+    table = labels_of(file, ["cafe\u0301.png", "sub/b.png", "c.png"], "classes")
+    assert (table.names, tuple(table.rows)) == (("0", "1"), ("cafe\u0301.png", "sub/b.png"))

@@ -9,8 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from progan.preparation import packed_writer
 from progan.preparation.decoding import Header, scan
 from progan.preparation.pack import CRASHED
 from progan.preparation.pack_plan import choose_channels, choose_resolution
+from progan.preparation.report import PrepareReport
 from progan.preparation.source import prepare
 from progan.system.worker_pool import run_chunks
 
@@ -534,12 +537,37 @@ def test_a_place_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
         prepare(tmp_path / "p", tmp_path / "file" / "set", SMALL)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="locks by other means")
-def test_two_processes_do_not_write_one_set(tmp_path: Path) -> None:
+def test_who_comes_while_another_prepares_waits_and_finds_its_set(tmp_path: Path) -> None:
+    folder, said = fill(tmp_path / "p", 2), list[str]()
+    options = SMALL.model_copy(update={"cache": tmp_path / "cache"})
+
+    def notice(text: str) -> None:
+        said.append(text)
+        waiting.set()
+
+    def wait() -> tuple[PackedSet, PrepareReport | None]:
+        return find_or_prepare(folder, options, say=notice)
+
+    def make(done: int, _total: int) -> None:
+        if done == 2:  # the other one comes in the middle of the work
+            others.append(pool.submit(wait))
+            assert waiting.wait(60)
+
+    waiting, others = threading.Event(), list[Future[tuple[PackedSet, PrepareReport | None]]]()
+    with ThreadPoolExecutor() as pool:
+        packed, report = find_or_prepare(folder, options, workers=1, progress=make)
+        assert report is not None
+        found, nothing = others[0].result(60)
+    assert (found.path, nothing) == (packed.path, None)
+    assert said == [f"another process is preparing {packed.path}: waiting for it"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [packed.path.name]
+
+
+def test_who_waits_for_another_can_be_stopped(tmp_path: Path) -> None:
     fill(tmp_path / "p", 2)
-    with packed_writer.partial_folder(tmp_path / "set"), pytest.raises(DataError, match="another process"):
-        prepare(tmp_path / "p", tmp_path / "set", SMALL)
-    prepare(tmp_path / "p", tmp_path / "set", SMALL)
+    with packed_writer.partial_folder(tmp_path / "set"), pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "p", tmp_path / "set", SMALL, stop=lambda: True)
+    assert prepare(tmp_path / "p", tmp_path / "set", SMALL).used == 2
 
 
 def test_cache_beside_the_source_is_found_again(tmp_path: Path) -> None:

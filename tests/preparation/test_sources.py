@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -104,6 +105,46 @@ def test_a_folder_that_is_reached_twice_counts_once(tmp_path: Path) -> None:
     assert names(root) == ["b/deep/2.png", "real/1.png"]
     assert set(reasons(root)) == {"a/", "c/", "d/"}
     assert all("listed already" in reason for reason in reasons(root).values())
+
+
+def test_pictures_are_told_by_their_contents(tmp_path: Path) -> None:
+    for name, kind in (("1", "PNG"), ("2.dat", "JPEG"), ("3.blob", "WEBP"), ("4.x", "BMP"), ("5.y", "GIF")):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, kind)
+    Image.new("RGB", (8, 8)).save(tmp_path / "6", "TIFF")
+    Image.new("RGB", (8, 8)).save(tmp_path / "7", "PPM")
+    Image.new("RGB", (8, 8)).save(tmp_path / "8", "JPEG2000")
+    Image.new("RGB", (16, 16)).save(tmp_path / "9", "AVIF")
+    for name, data in (("a.txt", b"P4 is a text"), ("b", b"BM is one, too"), ("c", b""), ("d.npy", b"RIFF")):
+        (tmp_path / name).write_bytes(data)
+    expected = ["1", "2.dat", "3.blob", "4.x", "5.y", "6", "7", "8", "9"]
+    assert names(tmp_path) == expected
+    archive = shutil.make_archive(str(tmp_path.parent / "all"), "zip", tmp_path)
+    assert names(Path(archive)) == expected
+    assert not [name for name in expected if isinstance(scan(open_pictures(tmp_path), name), str)]
+
+
+def test_what_the_program_wrote_is_left_out_and_told(tmp_path: Path) -> None:
+    save(tmp_path / "p" / "1.png")
+    save(tmp_path / "p" / "recipes" / "2.png")
+    (tmp_path / "p" / "recipes" / "config.yaml").touch()  # alone it is anybody's
+    for folder, marks in (
+        ("runs/one", ("config.yaml", "stats.jsonl")),
+        ("packed", ("manifest.json", "level_0_4x4.u8")),
+        ("packed.partial", ("plan.json", "level_0_4x4.u8")),
+        ("hub", ("model.safetensors", "config.json")),
+    ):
+        save(tmp_path / "p" / folder / "samples" / "grid.png")
+        for mark in marks:
+            (tmp_path / "p" / folder / mark).touch()
+    archive = Path(shutil.make_archive(str(tmp_path / "all"), "zip", tmp_path / "p"))
+    for source in (tmp_path / "p", archive):
+        assert names(source) == ["1.png", "recipes/2.png"]
+        assert sorted(open_pictures(source).listing().notes) == [
+            "hub/ is an exported generator and was left out",
+            "packed.partial/ is an unfinished packed set and was left out",
+            "packed/ is a packed set and was left out",
+            "runs/one/ is a run and was left out",
+        ]
 
 
 def test_special_files_are_not_opened(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ class Manifest(BaseModel):
     ignored: int = 0
     upscaled: int = 0
     animated: int = 0
+    notes: tuple[str, ...] = ()
 
     def resolution(self, level: int) -> tuple[int, int]:
         """Return (height, width) of a level."""

@@ -47,6 +47,7 @@ class Drawing(TypedDict, total=False):
         split: Shares of train, validation and test; default: all of it is train.
         progress: Told how many pictures are drawn, after each batch of 256.
         stop: Asked after each batch; if it returns True, KeyboardInterrupt is raised.
+        say: Called if another process draws the same set, which is waited for then.
     """
 
     count: int
@@ -58,6 +59,7 @@ class Drawing(TypedDict, total=False):
     split: tuple[float, float, float]
     progress: Progress
     stop: Callable[[], bool] | None
+    say: Callable[[str], None] | None
 
 
 class _Drawn(NamedTuple):
@@ -96,6 +98,7 @@ def make_builtin(source: str, asked: Request, cache: Path) -> PackedSet:
         split=options.shares,
         progress=asked.progress,
         stop=asked.stop,
+        say=asked.say,
     )
     choices = DRAWING_VERSION, drawing["resolution"], asked.base_shape, options.channels, drawing["count"]
     matters = json.dumps([*choices, options.shares, drawing["labelled"]])
@@ -159,7 +162,7 @@ def synthetic(destination: Path, **how: Unpack[Drawing]) -> PackedSet:
 
 def _complete(defaults: Drawing, how: Drawing) -> tuple[tuple[int, int], Drawing]:
     """Return (height, width) and all fields of a drawing."""
-    common = Drawing(seed=0, base_shape=None, split=(1.0, 0.0, 0.0), progress=unheard, stop=None)
+    common = Drawing(seed=0, base_shape=None, split=(1.0, 0.0, 0.0), progress=unheard, stop=None, say=None)
     complete: Drawing = {**common, **defaults, **how}
     resolution = complete["resolution"]
     return (resolution, resolution) if isinstance(resolution, int) else resolution, complete
@@ -182,7 +185,9 @@ def _write(destination: Path, drawn: _Drawn) -> PackedSet:
         raise DataError(f"{destination}: holds a packed set already; delete it or choose another destination")
     check_destination(destination)
     count, progress, stop = drawn.how["count"], drawn.how["progress"], drawn.how["stop"]
-    with partial_folder(destination) as folder, storage_errors(destination):
+    with partial_folder(destination, drawn.how["say"], stop) as folder, storage_errors(destination):
+        if is_packed(destination):
+            return PackedSet.open(destination)
         clear_partial(folder)
         try:
             with closing(Writer(destination, drawn.layout)) as writer:

@@ -23,7 +23,7 @@ from progan.errors import DataError, StorageError
 from progan.preparation.decoding import Header, scan
 from progan.preparation.fitting import FitTask, Fitted, fit_picture
 from progan.preparation.formats.pictures import Listing, Pictures
-from progan.preparation.labelling import label_file_path
+from progan.preparation.labels.labelling import drop_empty, label_digest
 from progan.preparation.pack_plan import Plan, make_plan, no_pictures
 from progan.preparation.packed_writer import (
     Writer,
@@ -60,6 +60,7 @@ class Request(NamedTuple):
         workers: Processes; None: all cores. With 1, everything happens in this process.
         progress: Told how many pictures are done; 0 are while headers are read.
         stop: Asked after each chunk; if it returns True, KeyboardInterrupt is raised.
+        say: Called with what a person should know and no report tells.
     """
 
     options: PictureOptions
@@ -67,11 +68,18 @@ class Request(NamedTuple):
     workers: int | None = None
     progress: Progress = unheard
     stop: Callable[[], bool] | None = None
+    say: Callable[[str], None] | None = None
 
     @property
     def cache(self) -> Path | None:
         """Where packed sets go, if that was said."""
         return self.options.cache if isinstance(self.options, DataOptions) else None
+
+    def note(self, sentences: Sequence[str]) -> None:
+        """Pass on what a person should know."""
+        for sentence in sentences:
+            if self.say is not None:
+                self.say(sentence)
 
     def tell(self, done: int, total: int) -> None:
         """Pass on how far the work is."""
@@ -125,9 +133,10 @@ def find_or_pack(
     possible = places(key)
     for place in possible:
         if is_packed(place):
+            asked.note(listing.notes)
             return _require_key(PackedSet.open(place), key), False
     place = next((one for one in possible if _can_make(one.parent)), possible[0])
-    return _make(_Work(pictures, listing, asked, key), place), True
+    return _make(_Work(pictures, listing, asked, key), place)
 
 
 def _can_make(folder: Path) -> bool:
@@ -146,24 +155,20 @@ def _key(pictures: Pictures, listing: Listing, asked: Request) -> str:
     form: LabelForm = "class" if options.labels == "none" else options.label_form
     if form == "class":
         del matters["label_form"]  # so that sets are found again that were made before there were others
-    label_file = label_file_path(pictures, options)
-    if label_file is not None:
-        try:
-            matters["labels"] = hashlib.sha256(label_file.read_bytes()).hexdigest()
-        except OSError as error:
-            raise DataError(f"label file {label_file}: cannot be read ({error.strerror})") from None
+    digest = label_digest(pictures, listing, options)
+    if digest is not None:
+        matters["labels"] = digest
     matters |= {"version": format_version(form), "base_shape": asked.base_shape, "files": listing.digest()}
     return hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _make(work: _Work, destination: Path) -> PackedSet:
-    """Make the set at `destination`, or go on with it."""
+def _make(work: _Work, destination: Path) -> tuple[PackedSet, bool]:
+    """Make the set at `destination`, or go on with it; tell whether it was not made meanwhile by another."""
     check_destination(destination)
-    with partial_folder(destination) as folder:
-        # Another process may have finished it while this one waited for the folder.
+    with partial_folder(destination, work.asked.say, work.asked.stop) as folder:
         if not is_packed(destination):
-            return _continue(work, destination, folder)
-    return _require_key(PackedSet.open(destination), work.key)
+            return _continue(work, destination, folder), True
+    return _require_key(PackedSet.open(destination), work.key), False
 
 
 def _require_key(packed: PackedSet, key: str) -> PackedSet:
@@ -269,14 +274,19 @@ def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet
     if not used:
         raise no_pictures(work.pictures.path, work.listing, skipped)
     names = [plan.names[i] for i in used]
+    labels = None if plan.labels is None else plan.labels[used]
+    label_names, notes = plan.label_names, plan.notes
+    if labels is not None and plan.label_form == "class":
+        labels, label_names, left_out = drop_empty(labels, label_names)
+        notes = notes + left_out
     return writer.finish(
         names,
-        None if plan.labels is None else plan.labels[used],
+        labels,
         work.asked.options.shares,
         skipped,
         label_kind=plan.label_kind,
         label_form=plan.label_form,
-        label_names=tuple(plan.label_names),
+        label_names=tuple(label_names),
         fit=plan.fit,
         limit=work.asked.options.limit,
         source=work.pictures.path.name,
@@ -286,4 +296,5 @@ def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet
         ignored=work.listing.ignored.total(),
         upscaled=state.upscaled,
         animated=len(set(names) & set(plan.animated)),
+        notes=tuple(notes),
     )

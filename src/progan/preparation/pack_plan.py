@@ -13,9 +13,9 @@ from progan.data.packed import Labels
 from progan.errors import DataError
 from progan.preparation.decoding import Header
 from progan.preparation.fitting import Fit, needs_upscaling
-from progan.preparation.folder_labels import SHOWN, apply_limit
 from progan.preparation.formats.pictures import Listing, Pictures, describe_ignored
-from progan.preparation.labelling import find_labels
+from progan.preparation.labels.folder_labels import SHOWN, apply_limit
+from progan.preparation.labels.labelling import find_labels
 from progan.preparation.packed_writer import PLANNED_LABELS, Layout, save_array
 from progan.system.files import parse_json, write_text
 from progan.system.npy_files import load_array
@@ -43,6 +43,7 @@ class Plan(BaseModel):
     label_form: LabelForm
     label_names: list[str]
     animated: list[str]
+    notes: list[str] = []
     skipped: list[tuple[str, str]]
 
     def save(self, folder: Path) -> None:
@@ -119,6 +120,7 @@ def make_plan(
         label_form="class" if labels is None else labels.form,
         label_names=[] if labels is None else list(labels.names),
         animated=[name for name in names if usable[name].animated],
+        notes=listing.notes,
         skipped=skipped,
     )
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,12 +21,15 @@ from pydantic import BaseModel, ConfigDict
 from progan.config import LabelForm
 from progan.data.packed import Labels, Manifest, PackedSet, format_version, partial_path
 from progan.errors import DataError, StorageError
-from progan.preparation.folder_labels import split_of
+from progan.preparation.labels.folder_labels import split_of
 from progan.system.files import atomic_path, file_lock, remove_leftovers, storage_errors, write_text
 
 DIGEST_BYTES = 16
 SYNC_SECONDS = 2.0
 """A power cut loses at most this much work; syncing after every chunk would be slow on hard disks."""
+
+POLL_SECONDS = 0.2
+"""How often who waits for another process looks whether that is done."""
 
 PLANNED_LABELS = "planned_labels.npy"
 """Labels of all pictures of a plan, also of those that turn out to have no pixels."""
@@ -233,22 +236,46 @@ def check_space(folder: Path, layout: Layout, pictures: int) -> None:
 
 
 @contextmanager
-def partial_folder(destination: Path) -> Iterator[Path]:
+def partial_folder(
+    destination: Path,
+    say: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Iterator[Path]:
     """Make `<destination>.partial` and hold it for this process alone, until the process ends at the latest.
 
+    If another process holds it, that is said, and waited for; it may have finished the set meanwhile.
+
+    Args:
+        destination: Where the set will be.
+        say: Takes the sentence about waiting.
+        stop: Asked while waiting; if it returns True, KeyboardInterrupt is raised.
+
     Raises:
-        DataError: if another process is writing the same set.
         StorageError: if the folder cannot be made.
     """
     folder = partial_path(destination)
-    lock = file_lock(folder.with_name(folder.name + ".lock"), wait=False, remove=True)
     with ExitStack() as stack:
         with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            if not stack.enter_context(lock):
-                raise DataError(f"{destination}: another process is preparing it; wait until it is done")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _hold(stack, destination, say or (lambda _text: None), stop or (lambda: False))
+            folder.mkdir(exist_ok=True)
         try:
             yield folder
         finally:
             with suppress(OSError):
                 folder.rmdir()  # if it is empty
+
+
+def _hold(
+    stack: ExitStack, destination: Path, say: Callable[[str], None], stop: Callable[[], bool]
+) -> None:
+    """Take the lock of a set that is written, and say so if that takes time."""
+    folder = partial_path(destination)
+    said = False
+    while not stack.enter_context(file_lock(folder.with_name(folder.name + ".lock"), wait=False, remove=True)):
+        if not said:
+            say(f"another process is preparing {destination}: waiting for it")
+        said = True
+        if stop():
+            raise KeyboardInterrupt
+        time.sleep(POLL_SECONDS)

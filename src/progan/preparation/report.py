@@ -28,6 +28,7 @@ class PrepareReport:
         channels: 1, 2, 3 or 4.
         label_form: What a label is: a class, several classes, or a vector.
         label_names: Names of the classes in the order of their numbers, or of the entries of a vector.
+        notes: What was decided about the source or left out of it, a sentence each.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class PrepareReport:
     channels: int
     label_form: LabelForm
     label_names: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, packed: PackedSet) -> PrepareReport:
@@ -60,6 +62,7 @@ class PrepareReport:
             channels=manifest.channels,
             label_form=packed.label_form,
             label_names=manifest.label_names,
+            notes=manifest.notes,
         )
 
     def lines(self) -> list[str]:
@@ -85,5 +88,6 @@ class PrepareReport:
             (self.ignored, "other files ignored"),
         )
         lines.extend(f"{count} {text}" for count, text in facts if count)
+        lines.extend(self.notes)
         lines.append(f"packed set: {self.path}")
         return lines

@@ -17,7 +17,7 @@ from progan.preparation.report import PrepareReport
 from progan.system.files import cache_folder
 from progan.system.progress import Progress, unheard
 
-OWN_LABELS = ("none", "folders", "file")
+OWN_LABELS = ("none", "folders", "inside", "file")
 """What `data.labels` may say of labels that a set has already."""
 
 
@@ -70,7 +70,7 @@ class BuiltinSource(Source):
 
     def require(self, config: Config) -> None:
         """Refuse a label file, besides what every source refuses."""
-        if config.data.labels not in ("none", "folders"):
+        if config.data.labels not in ("none", "folders", "inside"):
             raise ConfigError(
                 f"data.labels {config.data.labels}: {self.place} has classes of its own; set data.labels to "
                 f"'folders' for them, or to 'none'"

@@ -218,7 +218,13 @@ def _prepare(
 
     try:
         packed, report = source.find(
-            Request(config.data, config.model.base_shape, progress=progress, stop=lambda: bool(stop))
+            Request(
+                config.data,
+                config.model.base_shape,
+                progress=progress,
+                stop=lambda: bool(stop),
+                say=reporter.say,
+            )
         )
     except KeyboardInterrupt:
         if stop.signal_number is None:
@@ -272,7 +278,7 @@ def _checked(
 def _from_anywhere(config: Config) -> Config:
     """Name the label file by its whole path, so that a run can go on from another folder."""
     labels = config.data.labels
-    if labels in ("none", "folders", "file"):
+    if not Path(labels).is_file():  # none, or one that lies in the source
         return config
     return config.model_copy(
         update={"data": config.data.model_copy(update={"labels": str(Path(labels).resolve())})}

@@ -47,7 +47,7 @@ def resolve(config: Config, packed: PackedSet) -> Config:
     data, manifest = config.data, packed.manifest
     split = ",".join(f"{share:g}" for share in manifest.split)
     # A CSV file is named by its path when it is read, and remembered as "file".
-    labels = manifest.label_kind if data.labels in ("none", "folders") else data.labels
+    labels = manifest.label_kind if data.labels in ("none", "folders", "inside") else data.labels
     held: dict[str, Any] = {
         "channels": packed.channels,
         "resolution": format_resolution(packed.resolution(packed.max_level)),

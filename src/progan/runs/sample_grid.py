@@ -135,8 +135,9 @@ def real_grid(packed: PackedSet, indices: NDArray[np.int64], rows: int, columns:
     """
     if packed.label_form == "class" and packed.label_size:
         classes = packed.labels(indices)
-        of_class = [indices[classes == row % packed.label_size] for row in range(rows)]
-        chosen = np.concatenate([np.resize(some, columns) for some in of_class if len(some)])
+        present = np.unique(classes)  # a part of a split may lack some
+        of_class = [indices[classes == present[row % len(present)]] for row in range(rows)]
+        chosen = np.concatenate([np.resize(some, columns) for some in of_class])
     else:
         count = min(rows * columns, len(indices))
         chosen = indices[np.linspace(0, len(indices) - 1, count).astype(np.int64)]

@@ -11,7 +11,14 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from progan.errors import DataError
-from progan.preparation.formats.pictures import PICTURE_SUFFIXES, Candidate, Listing, reason_of
+from progan.preparation.formats.pictures import (
+    HEAD_BYTES,
+    PICTURE_SUFFIXES,
+    Candidate,
+    Listing,
+    own_output,
+    reason_of,
+)
 
 Identity = tuple[int, int]
 """Device and number of a folder: the same for every path that leads to it."""
@@ -34,6 +41,11 @@ class Folder:
     def open(self, name: str) -> BinaryIO:
         """Open the file called `name` below the folder."""
         return (self.path / name).open("rb")
+
+    def read_file(self, name: str) -> bytes | None:
+        """Return what a file below the folder holds; None without such a file."""
+        path = self.path / name
+        return path.read_bytes() if path.is_file() else None
 
 
 class _Walk:
@@ -73,6 +85,10 @@ class _Walk:
             return
         self._seen.add(identity)
         above |= {identity}
+        ours = own_output(folder.name, {entry.name for entry in entries}) if prefix else None
+        if ours is not None:
+            self._listing.notes.append(f"{prefix} is {ours} and was left out")
+            return
         for entry in entries:
             if not entry.name.startswith("."):
                 self._take_entry(folder, entry, prefix + entry.name, above)
@@ -89,7 +105,8 @@ class _Walk:
                 self._skip(name, reason_of(error))
             return
         if stat.S_ISREG(status.st_mode):
-            self._listing.admit(Candidate(name, status.st_size, status.st_mtime_ns))
+            candidate = Candidate(name, status.st_size, status.st_mtime_ns)
+            self._listing.admit(candidate, lambda: _head(folder / entry.name))
         elif not stat.S_ISDIR(status.st_mode):
             self._skip(name, "not a regular file")
         elif entry.is_symlink():
@@ -99,6 +116,13 @@ class _Walk:
 
     def _skip(self, name: str, reason: str) -> None:
         self._listing.skipped.append((name, reason))
+
+
+def _head(path: Path) -> bytes:
+    """Return the first bytes of a file; nothing if it cannot be read."""
+    with suppress(OSError), path.open("rb") as stream:
+        return stream.read(HEAD_BYTES)
+    return b""
 
 
 def _identity(folder: Path) -> Identity:

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+from numpy.typing import NDArray
+
+from progan.config import LabelForm
+from progan.data.packed import Labels
 
 
 def _suffixes(text: str) -> frozenset[str]:
@@ -24,6 +30,50 @@ UNSUPPORTED_SUFFIXES = _suffixes(
     "ai arw cr2 cr3 dng emf eps exr hdr heic heif ico jxl nef orf pcx psd raf raw svg wmf xcf"
 )
 MAX_FILE_BYTES = 1 << 30
+HEAD_BYTES = 32
+"""So many first bytes of a file tell whether it is a picture."""
+_SIGNATURES = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"qoif",
+    b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51",
+)  # fmt: skip
+RUN_FILES = frozenset({"stats.jsonl", "checkpoints", "dataset.json"})
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Labels of the pictures that have one.
+
+    Attributes:
+        kind: 'folders', 'file' or 'inside', where they come from.
+        form: What a label is.
+        names: Names of the classes or entries.
+        rows: Where the label of a picture is in `values`.
+        values: Class numbers [n] int64; of the forms 'classes' and 'vector', [n, len(names)] float32.
+    """
+
+    kind: str
+    form: LabelForm
+    names: tuple[str, ...]
+    rows: dict[str, int]
+    values: Labels
+
+    def say(self) -> str:
+        """Tell in a few words what they are."""
+        what = {"class": "classes", "classes": "classes, several a picture", "vector": "numbers a picture"}
+        return f"{len(self.names):,} {what[self.form]}"
+
+
+class Values(NamedTuple):
+    """A picture that is an array.
+
+    Attributes:
+        pixels: [H, W] or [H, W, C] of any type of numbers.
+        low, high: The values that stand for black and white, the same for all pictures of a source.
+    """
+
+    pixels: NDArray[Any]
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -43,11 +93,15 @@ class Listing:
         candidates: Files to be decoded, sorted by name.
         skipped: (name, reason) of pictures that cannot be used, known without opening them.
         ignored: Other files by suffix; they are not errors.
+        labels: Those that the source itself brings, None if it has none.
+        notes: What was decided about the source or left out of it, a sentence each.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
+    labels: Labelling | None = None
+    notes: list[str] = field(default_factory=list)
 
     def digest(self) -> str:
         """Return a hash over the names, sizes and stamps of the candidates."""
@@ -62,12 +116,17 @@ class Listing:
         self.skipped.sort()
         return self
 
-    def admit(self, candidate: Candidate) -> None:
-        """Take a file as a candidate, skip it with a reason, or count it as ignored."""
+    def admit(self, candidate: Candidate, head: Callable[[], bytes]) -> None:
+        """Take a file as a candidate, skip it with a reason, or count it as ignored.
+
+        Args:
+            candidate: The file.
+            head: Reads its first `HEAD_BYTES`; called only where the name does not tell.
+        """
         suffix = PurePosixPath(candidate.name).suffix.lower()
         if suffix in UNSUPPORTED_SUFFIXES:
             self.skipped.append((candidate.name, f"{suffix} files are not supported; convert to PNG or JPEG"))
-        elif suffix not in PICTURE_SUFFIXES:
+        elif suffix not in PICTURE_SUFFIXES and not is_picture(head()):
             self.ignored[suffix or "no suffix"] += 1
         elif candidate.size == 0:
             self.skipped.append((candidate.name, "the file is empty (0 bytes)"))
@@ -94,9 +153,64 @@ class Pictures(Protocol):
         """Return what there is; raises DataError if it cannot be read at all."""
         ...
 
-    def open(self, name: str) -> BinaryIO:
-        """Open one candidate for reading; raises OSError (or zipfile's errors) if that fails."""
+    def open(self, name: str) -> BinaryIO | Values:
+        """Open one candidate for reading, or return its pixels.
+
+        Raises OSError, or an error of the archive or library, if that fails.
+        """
         ...
+
+    def read_file(self, name: str) -> bytes | None:
+        """Return what a file beside the pictures holds, such as labels; None without such a file."""
+        ...
+
+
+def is_picture(head: bytes) -> bool:
+    """Tell from the first bytes of a file whether it is a picture in a format that is read."""
+    if head.startswith(b"BM"):
+        return head[14:18] in {size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)}
+    if head[4:8] == b"ftyp":
+        return head[8:12] in (b"avif", b"avis")
+    if head[:4] == b"RIFF":
+        return head[8:12] == b"WEBP"
+    if head[:2] in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"):
+        return head[2:3].isspace() and head[3:4] in b"#0123456789"
+    return head.startswith(_SIGNATURES)
+
+
+def own_output(name: str, entries: Collection[str]) -> str | None:
+    """Tell what a folder is that this program wrote, whose pictures are nothing to learn from; else None.
+
+    Args:
+        name: What the folder is called.
+        entries: The names of what is in it.
+    """
+    if "config.yaml" in entries and not RUN_FILES.isdisjoint(entries):
+        return "a run"
+    if any(entry.startswith("level_0_") and entry.endswith((".u8", ".u16")) for entry in entries):
+        return "an unfinished packed set" if name.endswith(".partial") else "a packed set"
+    if not {"generator.safetensors", "model.safetensors"}.isdisjoint(entries):
+        return "an exported generator"
+    return None
+
+
+def own_outputs(names: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Find the folders of an archive that this program wrote.
+
+    Args:
+        names: The files of the archive.
+
+    Returns:
+        A sentence for each, and what the names of their files begin with.
+    """
+    folders: dict[str, set[str]] = {}
+    for name in names:
+        parts = name.split("/")
+        for i, part in enumerate(parts[1:], 1):
+            folders.setdefault("/".join(parts[:i]), set()).add(part)
+    found = {one: ours for one, inside in folders.items() if (ours := own_output(one, inside)) is not None}
+    tops = sorted(one for one in found if not any(one.startswith(other + "/") for other in found))
+    return [f"{one}/ is {found[one]} and was left out" for one in tops], tuple(f"{one}/" for one in tops)
 
 
 def encode_name(name: str) -> bytes:

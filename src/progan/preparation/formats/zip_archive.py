@@ -6,12 +6,14 @@ import io
 import re
 import stat
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from progan.errors import DataError
-from progan.preparation.formats.pictures import Candidate, Listing
+from progan.preparation.formats.pictures import HEAD_BYTES, Candidate, Listing, own_outputs
 
 MAX_ZIP_RATIO = 250
 """Photographs are stored nearly uncompressed in a zip; far beyond this ratio an entry is a zip bomb."""
@@ -39,10 +41,15 @@ class ZipArchive:
             DataError: if its entries together are a zip bomb.
         """
         listing = Listing()
-        for name, info in self._archive().entries.items():
+        entries = self._archive().entries
+        listing.notes, ours = own_outputs(entries)
+        for name, info in entries.items():
             refusal = _refuse_entry(name, info)
+            if name.startswith(ours):
+                continue
             if refusal is None:
-                listing.admit(Candidate(name, info.file_size, info.CRC))
+                candidate = Candidate(name, info.file_size, info.CRC)
+                listing.admit(candidate, partial(self._head, info))
             else:
                 listing.skipped.append((name, refusal))
         self._refuse_bomb(listing)
@@ -55,6 +62,19 @@ class ZipArchive:
         with archive.file.open(info) as stream:
             # zipfile stops at the size in the directory, which `listing` has checked.
             return io.BytesIO(stream.read(info.file_size))
+
+    def read_file(self, name: str) -> bytes | None:
+        """Return what an entry holds; None without such an entry, or if it is unsafe."""
+        info = self._archive().entries.get(name)
+        if info is None or _refuse_entry(name, info) is not None:
+            return None
+        return self._archive().file.read(info)
+
+    def _head(self, info: zipfile.ZipInfo) -> bytes:
+        """Return the first bytes of an entry; nothing if it cannot be read."""
+        with suppress(Exception), self._archive().file.open(info) as stream:  # damaged ones raise anything
+            return stream.read(HEAD_BYTES)
+        return b""
 
     def _refuse_bomb(self, listing: Listing) -> None:
         size, total = self.path.stat().st_size, sum(item.size for item in listing.candidates)
