@@ -548,7 +548,7 @@ def test_who_comes_while_another_prepares_waits_and_finds_its_set(tmp_path: Path
     def wait() -> tuple[PackedSet, PrepareReport | None]:
         return find_or_prepare(folder, options, say=notice)
 
-    def make(done: int, _total: int) -> None:
+    def make(_what: str, done: int, _total: int) -> None:
         if done == 2:  # the other one comes in the middle of the work
             others.append(pool.submit(wait))
             assert waiting.wait(60)

@@ -266,13 +266,11 @@ def partial_folder(
                 folder.rmdir()  # if it is empty
 
 
-def _hold(
-    stack: ExitStack, destination: Path, say: Callable[[str], None], stop: Callable[[], bool]
-) -> None:
+def _hold(stack: ExitStack, destination: Path, say: Callable[[str], None], stop: Callable[[], bool]) -> None:
     """Take the lock of a set that is written, and say so if that takes time."""
     folder = partial_path(destination)
-    said = False
-    while not stack.enter_context(file_lock(folder.with_name(folder.name + ".lock"), wait=False, remove=True)):
+    lock, said = folder.with_name(folder.name + ".lock"), False
+    while not stack.enter_context(file_lock(lock, wait=False, remove=True)):
         if not said:
             say(f"another process is preparing {destination}: waiting for it")
         said = True
