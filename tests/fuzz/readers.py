@@ -34,11 +34,11 @@ from progan.models.loading import load_network
 from progan.preparation.builtin_sets import synthetic
 from progan.preparation.decoding import UnusablePictureError, decode, scan
 from progan.preparation.formats.folder import Folder
-from progan.preparation.formats.pictures import Pictures
 from progan.preparation.formats.registry import open_pictures
 from progan.preparation.labels.class_lists import read_class_list
 from progan.preparation.labels.label_source import LabelFile
 from progan.preparation.labels.label_tables import read_label_table
+from progan.preparation.pictures import Pictures
 from progan.runs import checkpoint
 from progan.runs.run_folder import RunFolder
 from progan.system import tensor_file

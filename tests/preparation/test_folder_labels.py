@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from progan.config import LabelForm, PictureOptions
 from progan.errors import DataError
 from progan.preparation.formats.folder import Folder
-from progan.preparation.formats.pictures import Candidate, Labelling, Listing
 from progan.preparation.labels import label_tables
 from progan.preparation.labels.class_lists import read_class_list
 from progan.preparation.labels.folder_labels import apply_limit, class_order, labels_from_folders, split_of
 from progan.preparation.labels.label_source import LabelFile
 from progan.preparation.labels.label_tables import LabelTable, TableForm
 from progan.preparation.labels.labelling import find_labels
+from progan.preparation.pictures import Candidate, Labelling, Listing
 
 
 def read_label_file(path: Path) -> dict[str, str]:

@@ -14,8 +14,8 @@ from PIL import Image
 
 from progan.errors import DataError
 from progan.preparation.decoding import scan
-from progan.preparation.formats.pictures import describe_ignored
 from progan.preparation.formats.registry import open_pictures
+from progan.preparation.pictures import describe_ignored
 
 
 def save(path: Path, side: int = 8) -> Path:

@@ -25,7 +25,7 @@ from progan.errors import CheckpointError, DataError
 from progan.generation.label_arguments import describe_labels
 from progan.models.loading import load_network
 from progan.models.weights import GENERATOR_FILE, HUB_FILE, find_weights
-from progan.preparation.formats.pictures import PICTURE_SUFFIXES
+from progan.preparation.pictures import PICTURE_SUFFIXES
 from progan.runs import checkpoint
 from progan.runs.logs import read_stats
 from progan.runs.run_folder import Dataset, RunFolder

@@ -18,8 +18,8 @@ from progan.data.pixels import Images
 from progan.errors import DataError
 from progan.evaluation.image_set import ImageSet, describe_shape
 from progan.preparation.decoding import Header, UnusablePictureError, decode, scan
-from progan.preparation.formats.pictures import Listing, Pictures, describe_ignored
 from progan.preparation.formats.registry import open_pictures
+from progan.preparation.pictures import Listing, Pictures, describe_ignored
 from progan.system.worker_pool import run_chunks, usable_cores
 
 FEW = 256

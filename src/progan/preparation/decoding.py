@@ -11,13 +11,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from progan.preparation.formats.pictures import Pictures, Values
+from progan.preparation.pictures import Pictures
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit against decompression bombs (a quarter of a GiB in RGB)."""
@@ -89,7 +89,7 @@ def decode(source: Pictures, name: str, channels: int) -> Image.Image:
 
 
 @contextmanager
-def _decoding(source: Pictures, name: str) -> Iterator[Image.Image]:
+def _decoding(source: Pictures, name: str) -> Iterator[ImageFile.ImageFile]:
     """Open a picture with Pillow's guards on, and turn whatever goes wrong into UnusablePictureError."""
     truncated = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
@@ -97,11 +97,7 @@ def _decoding(source: Pictures, name: str) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             ImageFile.LOAD_TRUNCATED_IMAGES = False
-            opened = source.open(name)
-            if isinstance(opened, Values):
-                yield from_array(opened)
-                return
-            with opened as stream, Image.open(stream, formats=_formats(name)) as image:
+            with source.open(name) as stream, _open(stream, name) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnusablePictureError(_too_large(image.size))
                 if _has_deep_planes(image):
@@ -130,6 +126,20 @@ def _decoding(source: Pictures, name: str) -> Iterator[Image.Image]:
         ImageFile.LOAD_TRUNCATED_IMAGES = truncated
 
 
+def _open(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
+    """Open a picture file, or an array in the form of a `.npy` file."""
+    if stream.read(6) != b"\x93NUMPY":
+        stream.seek(0)
+        return Image.open(stream, formats=_formats(name))
+    stream.seek(0)
+    pixels = np.load(stream, allow_pickle=False)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.dtype != np.uint8:
+        pixels = np.stack([_scale_deep(one) for one in np.moveaxis(pixels[..., None], -2, 0)], -1).squeeze(-2)
+    return Image.fromarray(pixels)  # type: ignore[return-value]
+
+
 def _formats(name: str) -> list[str]:
     """Return the formats to try; TGA has no signature, so only its suffix tells."""
     Image.init()
@@ -151,9 +161,9 @@ def _has_deep_planes(image: Image.Image) -> bool:
     return bool(tags.get(PLANES_TAG) == SEPARATE_PLANES and deepest > 8)
 
 
-def _refuse_endless_scans(image: Image.Image) -> None:
+def _refuse_endless_scans(image: ImageFile.ImageFile) -> None:
     """Refuse a small JPEG that takes hours to decode: one of thousands of scans."""
-    if not isinstance(image, ImageFile.ImageFile) or image.format not in {"JPEG", "MPO"} or image.fp is None:
+    if image.format not in {"JPEG", "MPO"} or image.fp is None:
         return
     before = image.fp.tell()
     image.fp.seek(0)
@@ -186,7 +196,7 @@ def _has_colour(image: Image.Image) -> bool:
     return image.mode not in {"1", "L", "LA", "La", "F"} and not image.mode.startswith("I")
 
 
-def _is_coloured_file(image: Image.Image) -> bool:
+def _is_coloured_file(image: ImageFile.ImageFile) -> bool:
     """Tell whether a picture that is not yet decoded has colour."""
     # Pillow opens 16-bit gray with alpha as RGBA; only how it will be decoded tells.
     if (
@@ -202,34 +212,6 @@ def _is_coloured_file(image: Image.Image) -> bool:
 def has_alpha(image: Image.Image) -> bool:
     """Tell whether a picture has an alpha channel, a transparent colour, or a palette with either."""
     return image.mode != "F" and not image.mode.startswith("I") and image.has_transparency_data
-
-
-def from_array(values: Values) -> Image.Image:
-    """Return the image of an array of pixels.
-
-    Args:
-        values: [H, W] or [H, W, C] of 1 to 4 channels, finite and between their low and high.
-
-    Raises:
-        UnusablePictureError: if they are not.
-    """
-    pixels, low, high = values
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[..., 0]
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and not 2 <= pixels.shape[2] <= 4) or not pixels.size:
-        raise UnusablePictureError(
-            f"an array of {'x'.join(map(str, pixels.shape))}: no picture of 1 to 4 channels"
-        )
-    if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
-        raise UnusablePictureError(_too_large((pixels.shape[1], pixels.shape[0])))
-    if pixels.dtype != np.uint8 or (low, high) != (0, 255):
-        found = float(pixels.min()), float(pixels.max())
-        if not low <= found[0] <= found[1] <= high:
-            raise UnusablePictureError(
-                f"values from {found[0]:g} to {found[1]:g}, outside {low:g} to {high:g}"
-            )
-        pixels = np.rint((pixels.astype(np.float64) - low) * (255 / (high - low))).astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def to_8_bit(image: Image.Image, alpha: bool) -> Image.Image:

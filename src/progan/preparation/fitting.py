@@ -11,7 +11,7 @@ from PIL import Image
 
 from progan.config import level_resolution
 from progan.preparation.decoding import UnusablePictureError, decode
-from progan.preparation.formats.pictures import Pictures
+from progan.preparation.pictures import Pictures
 
 Fit = Literal["crop", "pad", "stretch"]
 Box = tuple[float, float, float, float]

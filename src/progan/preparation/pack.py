@@ -22,7 +22,6 @@ from progan.data.packed import PackedSet, format_version, is_packed
 from progan.errors import DataError, StorageError
 from progan.preparation.decoding import Header, scan
 from progan.preparation.fitting import FitTask, Fitted, fit_picture
-from progan.preparation.formats.pictures import Listing, Pictures
 from progan.preparation.labels.labelling import drop_empty, label_digest
 from progan.preparation.pack_plan import Plan, make_plan, no_pictures
 from progan.preparation.packed_writer import (
@@ -32,6 +31,7 @@ from progan.preparation.packed_writer import (
     clear_partial,
     partial_folder,
 )
+from progan.preparation.pictures import Listing, Pictures
 from progan.system.files import parse_json, storage_errors, write_text
 from progan.system.progress import Progress, unheard
 from progan.system.worker_pool import run_chunks, usable_cores

@@ -13,10 +13,10 @@ from progan.data.packed import Labels
 from progan.errors import DataError
 from progan.preparation.decoding import Header
 from progan.preparation.fitting import Fit, needs_upscaling
-from progan.preparation.formats.pictures import Listing, Pictures, describe_ignored
-from progan.preparation.labels.folder_labels import SHOWN, apply_limit
+from progan.preparation.labels.folder_labels import apply_limit
 from progan.preparation.labels.labelling import find_labels
 from progan.preparation.packed_writer import PLANNED_LABELS, Layout, save_array
+from progan.preparation.pictures import SHOWN, Listing, Pictures, describe_ignored
 from progan.system.files import parse_json, write_text
 from progan.system.npy_files import load_array
 

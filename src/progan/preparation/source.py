@@ -19,6 +19,13 @@ from progan.system.progress import Progress, unheard
 
 OWN_LABELS = ("none", "folders", "inside", "file")
 """What `data.labels` may say of labels that a set has already."""
+ENDINGS = frozenset(
+    (
+        ".zip", ".tar", ".gz", ".tgz", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".lmdb", ".tfrecords", ".parquet",
+        ".mp4", ".mov", ".webm", ".gif", ".bin", ".txt",
+    )
+)  # fmt: skip
+"""Endings of files of pictures, which name no run."""
 
 
 class Source(ABC):
@@ -89,12 +96,12 @@ class PathSource(Source):
         self.path = path
         self.place = str(path.resolve())
         name = path.name or Path(self.place).name  # "." has no name of its own
-        self.name = name[:-4] if name.lower().endswith(".zip") else name
+        self.name = _plain(name)
 
     def find(self, asked: Request) -> tuple[PackedSet, PrepareReport | None]:
         """Look for the set where it may be; else pack the pictures."""
         places = partial(self._places, asked.cache)
-        packed, made = find_or_pack(open_pictures(self.path), asked, places)
+        packed, made = find_or_pack(open_pictures(self.path, asked.options), asked, places)
         return packed, PrepareReport.of(packed) if made else None
 
     def _places(self, cache: Path | None, key: str) -> list[Path]:
@@ -103,6 +110,14 @@ class PathSource(Source):
         if cache is not None:
             return [cache / f"{name}-{key}"]
         return [source.with_name(f"{name}.progan") / key, cache_folder() / f"{name}-{key}"]
+
+
+def _plain(name: str) -> str:
+    """Return the name of a file of pictures as the name of a folder: without its ending and colons."""
+    path = Path(name.replace(":", "-"))
+    while path.suffix.lower() in ENDINGS:
+        path = path.with_suffix("")
+    return path.name
 
 
 class PackedSource(PathSource):
@@ -161,5 +176,5 @@ def prepare(
         KeyboardInterrupt: on `stop`; what is done is kept.
     """
     asked = Request(options, base_shape, workers, progress, stop)
-    packed, _ = find_or_pack(open_pictures(Path(source)), asked, lambda _key: [Path(destination)])
+    packed, _ = find_or_pack(open_pictures(Path(source), options), asked, lambda _key: [Path(destination)])
     return PrepareReport.of(packed)

@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from progan.errors import DataError
-from progan.preparation.formats.pictures import (
+from progan.preparation.pictures import (
     HEAD_BYTES,
     PICTURE_SUFFIXES,
     Candidate,
+    Found,
     Listing,
     own_output,
     reason_of,
@@ -22,6 +23,11 @@ from progan.preparation.formats.pictures import (
 
 Identity = tuple[int, int]
 """Device and number of a folder: the same for every path that leads to it."""
+
+
+def recognise(found: Found) -> Folder | None:
+    """Return the reader of any folder."""
+    return None if found.entries is None else Folder(found.path)
 
 
 @dataclass(frozen=True)

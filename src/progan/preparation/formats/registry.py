@@ -1,30 +1,60 @@
-"""Which reader takes what a path leads to."""
+"""Which reader takes what a path leads to. A format is a module with a function `recognise`, and a line."""
 
 from __future__ import annotations
 
 import stat
-import zipfile
 from pathlib import Path
 
+from progan.config import PictureOptions
 from progan.errors import DataError
-from progan.preparation.formats.folder import Folder
-from progan.preparation.formats.pictures import Pictures, reason_of
-from progan.preparation.formats.zip_archive import ZipArchive
+from progan.preparation.formats import folder, numpy_arrays, zip_archive
+from progan.preparation.pictures import Found, Pictures, reason_of
+
+FORMATS = (
+    numpy_arrays.recognise,
+    zip_archive.recognise,
+    folder.recognise,
+)
+"""Readers by what they recognise, the surest first; a folder is whatever nothing else knows it as."""
+HEAD = 4096
+MOST_ENTRIES = 10_000
+READ = "a folder or .zip of pictures, or an array of them in a .npy, .npz or .mat file"
 
 
-def open_pictures(path: Path) -> Pictures:
-    """Return the reader of the pictures at `path`, a folder or a .zip file.
+def open_pictures(place: Path, options: PictureOptions = PictureOptions()) -> Pictures:  # noqa: B008 - frozen
+    """Return the reader of the pictures at `place`.
+
+    Args:
+        place: A file or folder; after a colon, which of the arrays in it is meant.
+        options: How a reader is to take what it finds.
 
     Raises:
-        DataError: if there is nothing at `path`, or it is neither.
+        DataError: if there is nothing at `place`, or nothing that is known.
+        DependencyError: if what reads it is not installed.
     """
+    found = _look(place, options)
+    for recognise in FORMATS:
+        pictures = recognise(found)
+        if pictures is not None:
+            return pictures
+    kind = "a damaged .zip file" if place.suffix.lower() == ".zip" else "in no form that is read"
+    raise DataError(f"{place}: is {kind}; give {READ}")
+
+
+def _look(place: Path, options: PictureOptions) -> Found:
+    """Find out what can be known at a glance."""
+    path, key = place, ""
     try:
+        if not place.exists() and ":" in place.name:
+            before, _, key = str(place).rpartition(":")
+            path = Path(before)
         mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            names = {entry.name for _, entry in zip(range(MOST_ENTRIES), path.iterdir(), strict=False)}
+            return Found(path, key, b"", frozenset(names), options)
+        if stat.S_ISREG(mode):
+            with path.open("rb") as stream:
+                return Found(path, key, stream.read(HEAD), None, options)
     except OSError as error:
-        raise DataError(f"{path}: {reason_of(error)}; give a folder of pictures or a .zip file") from None
-    if stat.S_ISDIR(mode):
-        return Folder(path)
-    if stat.S_ISREG(mode) and zipfile.is_zipfile(path):
-        return ZipArchive(path)
-    kind = "a damaged .zip file" if path.suffix.lower() == ".zip" else "neither a folder nor a .zip file"
-    raise DataError(f"{path}: is {kind}; give a folder of pictures or a .zip of them")
+        raise DataError(f"{place}: {reason_of(error)}; give a folder of pictures or a .zip file") from None
+    raise DataError(f"{place}: is neither a file nor a folder; give {READ}")

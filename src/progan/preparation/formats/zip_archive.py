@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from progan.errors import DataError
-from progan.preparation.formats.pictures import HEAD_BYTES, Candidate, Listing, own_outputs
+from progan.preparation.pictures import HEAD_BYTES, Candidate, Found, Listing, own_outputs
 
 MAX_ZIP_RATIO = 250
 """Photographs are stored nearly uncompressed in a zip; far beyond this ratio an entry is a zip bomb."""
@@ -21,6 +21,11 @@ SMALL_ENTRY_BYTES = 1 << 20
 """Below this size a high ratio is harmless: a flat picture compresses that well."""
 SMALL_TOTAL_BYTES = 1 << 30
 """The same for all entries of an archive together: some thousands of flat pictures."""
+
+
+def recognise(found: Found) -> ZipArchive | None:
+    """Return the reader of a .zip file."""
+    return ZipArchive(found.path) if found.head and zipfile.is_zipfile(found.path) else None
 
 
 @dataclass(frozen=True)

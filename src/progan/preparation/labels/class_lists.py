@@ -6,10 +6,10 @@ import reprlib
 from collections.abc import Collection, Iterator, Sequence
 
 from progan.errors import DataError
-from progan.preparation.formats.pictures import PICTURE_SUFFIXES
 from progan.preparation.labels.label_source import LabelFile, Line
 from progan.preparation.labels.label_tables import table_lines
 from progan.preparation.labels.matching import plain_name
+from progan.preparation.pictures import PICTURE_SUFFIXES
 
 NAME_COLUMNS = (
     "name", "file_name", "filename", "file", "image", "image_id", "image_name", "image_path", "imagename",

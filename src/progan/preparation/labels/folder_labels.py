@@ -6,10 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from progan.errors import DataError
-from progan.preparation.formats.pictures import encode_name
-
-SHOWN = 3
-"""How many names an error message lists before it only counts."""
+from progan.preparation.pictures import encode_name, first_few
 
 
 def unit_hash(purpose: str, name: str) -> float:
@@ -64,7 +61,7 @@ def labels_from_folders(names: Sequence[str], in_archive: bool = False) -> dict[
     loose = [name for name, part in parts.items() if len(part) < depth + 2]
     if loose:
         raise DataError(
-            f"labels 'folders': {len(loose)} pictures are in no class folder ({first_of(loose)}); "
+            f"labels 'folders': {len(loose)} pictures are in no class folder ({first_few(loose)}); "
             "move every picture into the sub-folder of its class, or use labels 'none'"
         )
     labels = {name: part[depth] for name, part in parts.items()}
@@ -86,9 +83,3 @@ def require_two(classes: set[str], where: str, needed: str) -> None:
     if len(classes) < 2:
         found = f"only {next(iter(classes))!r}" if classes else "none"
         raise DataError(f"{where}: classes found: {found}; needs {needed}, or use labels 'none'")
-
-
-def first_of(names: Sequence[str]) -> str:
-    """Write the first few names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

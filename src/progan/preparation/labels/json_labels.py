@@ -10,11 +10,12 @@ import numpy as np
 
 from progan.config import LabelForm
 from progan.errors import DataError
-from progan.preparation.formats.pictures import Labelling
+from progan.preparation.labels.array_labels import label_rows
 from progan.preparation.labels.class_lists import CAPTIONS, LABEL_COLUMNS, NAME_COLUMNS
-from progan.preparation.labels.folder_labels import class_order, first_of
+from progan.preparation.labels.folder_labels import class_order
 from progan.preparation.labels.label_source import LabelFile
 from progan.preparation.labels.matching import plain_name
+from progan.preparation.pictures import Labelling, first_few
 from progan.system.files import parse_json
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -101,31 +102,6 @@ def _vectors(
     return label_rows(where, np.array(vectors, np.float32), rows, form)
 
 
-def label_rows(
-    where: str, values: np.ndarray[Any, Any], rows: dict[str, int], form: LabelForm | None
-) -> Labelling:
-    """Bring rows of numbers [n, size] into the form that is stored.
-
-    Without a form that is asked for, rows of one 1 and else 0 are classes, and others vectors.
-
-    Raises:
-        DataError: if they are not of the form that was asked for, or not finite.
-    """
-    names = tuple(map(str, range(values.shape[1])))
-    if not np.isfinite(values).all():
-        raise DataError(f"{where}: holds labels that are not finite numbers")
-    binary = bool(np.isin(values, (0, 1)).all())
-    if form in (None, "class") and binary and bool((values.sum(axis=1) == 1).all()) and values.shape[1] > 1:
-        return Labelling("file", "class", names, rows, values.argmax(axis=1).astype(np.int64))
-    if form == "class" or (form == "classes" and not binary):
-        allowed = "one 1 and else 0" if form == "class" else "0 and 1"
-        raise DataError(
-            f"{where}: holds vectors of {values.shape[1]} numbers that are not {allowed}; leave "
-            f"data.label_form out, or set it to 'vector'"
-        )
-    return Labelling("file", form or "vector", names, rows, values.astype(np.float32))
-
-
 def _entries(file: LabelFile) -> Iterator[tuple[str, Any, Any]]:
     """Yield where it stands, the name and the label of each picture."""
     try:
@@ -196,7 +172,7 @@ def _fields(file: LabelFile, where: str, record: dict[str, Any]) -> tuple[str, s
     if name is None:
         raise DataError(
             f"label file {file.name}, {where}: has no field with the name of the picture (file_name), only "
-            f"{first_of(list(record))}"
+            f"{first_few(list(record))}"
         )
     others = [field for field in record if field != name]
     if file.column is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from progan.config import PictureOptions
 from progan.errors import DataError
-from progan.preparation.formats.pictures import Listing, Pictures
+from progan.preparation.pictures import Listing, Pictures
 
 WORDS = ("none", "folders", "inside")
 """What `data.labels` may say instead of naming a file."""

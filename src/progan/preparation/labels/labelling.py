@@ -11,13 +11,14 @@ import numpy as np
 from progan.config import PictureOptions
 from progan.data.packed import Labels
 from progan.errors import DataError
-from progan.preparation.formats.pictures import Labelling, Listing, Pictures
+from progan.preparation.labels.array_labels import NPY, labels_in_order
 from progan.preparation.labels.class_lists import read_class_list, require_classes
-from progan.preparation.labels.folder_labels import class_order, first_of, labels_from_folders, require_two
+from progan.preparation.labels.folder_labels import class_order, labels_from_folders, require_two
 from progan.preparation.labels.json_labels import Label, is_json, number_labels, read_json_labels
 from progan.preparation.labels.label_source import LabelFile, label_files, labels_beside
 from progan.preparation.labels.label_tables import read_label_table
 from progan.preparation.labels.matching import match_names
+from progan.preparation.pictures import Labelling, Listing, Pictures, first_few
 
 
 def label_digest(pictures: Pictures, listing: Listing, options: PictureOptions) -> str | None:
@@ -49,6 +50,8 @@ def find_labels(
     if not files:
         assert listing.labels is not None
         return _of_form(listing.labels, form)
+    if files[0].data.startswith(NPY):
+        return _of_form(labels_in_order(files[0], listing), form)
     known = [item.name for item in listing.candidates] + [name for name, _ in listing.skipped]
     if form in ("classes", "vector") and not is_json(files[0]):
         if len(files) > 1:
@@ -93,7 +96,7 @@ def drop_empty(values: Labels, names: Sequence[str]) -> tuple[Labels, list[str],
     gone = sorted(set(range(len(names))) - set(present.tolist()))
     said = f"{len(gone):,} of {len(names):,} classes have no picture here and were left out"
     kept = np.searchsorted(present, values).astype(np.int64)
-    return kept, [names[i] for i in present], [f"{said} ({first_of([names[i] for i in gone])})"]
+    return kept, [names[i] for i in present], [f"{said} ({first_few([names[i] for i in gone])})"]
 
 
 def _classes(kind: str, labels: dict[str, str]) -> Labelling:
@@ -130,6 +133,6 @@ def _not_used(pictures: Pictures, listing: Listing, usable: Collection[str]) -> 
     if len(folders) < 2:
         return []
     return [
-        f"the pictures lie in {len(folders):,} sub-folders ({first_of(sorted(folders))}), which are not "
+        f"the pictures lie in {len(folders):,} sub-folders ({first_few(sorted(folders))}), which are not "
         f"used as classes: labels 'folders' uses them"
     ]

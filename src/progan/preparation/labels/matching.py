@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 
 from progan.errors import DataError
-from progan.preparation.labels.folder_labels import first_of
 from progan.preparation.labels.label_source import LabelFile
+from progan.preparation.pictures import first_few
 
 _WAYS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("", lambda name: name),
@@ -45,7 +45,7 @@ def match_names(
     missing = [name for name in written if file.folder + name not in known]
     raise DataError(
         f"label file {file.name}: {len(missing)} of the pictures it names are not in the source "
-        f"({first_of(missing)}); names are relative to the source, with their sub-folders"
+        f"({first_few(missing)}); names are relative to the source, with their sub-folders"
     )
 
 

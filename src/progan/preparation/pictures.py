@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
-from numpy.typing import NDArray
-
-from progan.config import LabelForm
+from progan.config import LabelForm, PictureOptions
 from progan.data.packed import Labels
 
 
@@ -30,6 +28,8 @@ UNSUPPORTED_SUFFIXES = _suffixes(
     "ai arw cr2 cr3 dng emf eps exr hdr heic heif ico jxl nef orf pcx psd raf raw svg wmf xcf"
 )
 MAX_FILE_BYTES = 1 << 30
+SHOWN = 3
+"""How many names a message lists before it only counts."""
 HEAD_BYTES = 32
 """So many first bytes of a file tell whether it is a picture."""
 _SIGNATURES = (
@@ -63,19 +63,6 @@ class Labelling:
         return f"{len(self.names):,} {what[self.form]}"
 
 
-class Values(NamedTuple):
-    """A picture that is an array.
-
-    Attributes:
-        pixels: [H, W] or [H, W, C] of any type of numbers.
-        low, high: The values that stand for black and white, the same for all pictures of a source.
-    """
-
-    pixels: NDArray[Any]
-    low: float
-    high: float
-
-
 @dataclass(frozen=True)
 class Candidate:
     """A file that looks like a picture: its name, its size, and a stamp that changes with its content."""
@@ -94,6 +81,7 @@ class Listing:
         skipped: (name, reason) of pictures that cannot be used, known without opening them.
         ignored: Other files by suffix; they are not errors.
         labels: Those that the source itself brings, None if it has none.
+        ordered: Whether the pictures have no names but numbers, in the order of the candidates.
         notes: What was decided about the source or left out of it, a sentence each.
     """
 
@@ -101,6 +89,7 @@ class Listing:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     labels: Labelling | None = None
+    ordered: bool = False
     notes: list[str] = field(default_factory=list)
 
     def digest(self) -> str:
@@ -136,6 +125,29 @@ class Listing:
             self.candidates.append(candidate)
 
 
+class Found(NamedTuple):
+    """What can be known of a place at a glance.
+
+    Attributes:
+        path: The file or folder.
+        key: Which of the things in it is meant, if that was said.
+        head: The first bytes of a file.
+        entries: The names in a folder, of a very large one some; None for a file.
+        options: How the pictures are to be taken.
+    """
+
+    path: Path
+    key: str
+    head: bytes
+    entries: frozenset[str] | None
+    options: PictureOptions
+
+    def holds(self, *endings: str) -> list[Path]:
+        """Return the files of a folder with one of some endings, in order of name."""
+        names = sorted(self.entries or ())
+        return [self.path / name for name in names if name.lower().endswith(endings) and name[0] != "."]
+
+
 class Pictures(Protocol):
     """Pictures by name; names are relative and use `/` on every system."""
 
@@ -153,10 +165,11 @@ class Pictures(Protocol):
         """Return what there is; raises DataError if it cannot be read at all."""
         ...
 
-    def open(self, name: str) -> BinaryIO | Values:
-        """Open one candidate for reading, or return its pixels.
+    def open(self, name: str) -> BinaryIO:
+        """Open one candidate for reading: a picture file, or an array [H, W] or [H, W, C] as a `.npy` file.
 
-        Raises OSError, or an error of the archive or library, if that fails.
+        Raises:
+            OSError: or an error of the archive or library, if that fails.
         """
         ...
 
@@ -211,6 +224,12 @@ def own_outputs(names: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
     found = {one: ours for one, inside in folders.items() if (ours := own_output(one, inside)) is not None}
     tops = sorted(one for one in found if not any(one.startswith(other + "/") for other in found))
     return [f"{one}/ is {found[one]} and was left out" for one in tops], tuple(f"{one}/" for one in tops)
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Write the first few names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def encode_name(name: str) -> bytes:
