@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage, signal  # type: ignore[import-untyped]
+from scipy import ndimage, signal
 
 from progan.metrics.metric import Metric
 from progan.metrics.ms_ssim import WEIGHTS, MsSsim, gaussian_window, ms_ssim

@@ -260,7 +260,7 @@ def test_what_is_no_source_is_an_error_in_words(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such file.*give a folder"):
         open_pictures(tmp_path / "nothing")
     (tmp_path / "a.tar").write_bytes(b"x" * 100)
-    with pytest.raises(DataError, match="neither a folder nor"):
+    with pytest.raises(DataError, match="in no form that is read; give a folder"):
         open_pictures(tmp_path / "a.tar")
     (tmp_path / "a.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"damaged \.zip"):

@@ -21,8 +21,8 @@ OWN_LABELS = ("none", "folders", "inside", "file")
 """What `data.labels` may say of labels that a set has already."""
 ENDINGS = frozenset(
     (
-        ".zip", ".tar", ".gz", ".tgz", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".lmdb", ".tfrecords", ".parquet",
-        ".mp4", ".mov", ".webm", ".gif", ".bin", ".txt",
+        ".zip", ".tar", ".gz", ".tgz", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".lmdb", ".tfrecords",
+        ".parquet", ".mp4", ".mov", ".webm", ".gif", ".bin", ".txt",
     )
 )  # fmt: skip
 """Endings of files of pictures, which name no run."""

@@ -43,8 +43,8 @@ def spool(owner: object, stream: BinaryIO, source: Path) -> Path:
                 raise DataError(f"{source}: suspicious compression: {size} bytes become more than {most}")
             if written % (64 * PIECE) < PIECE and shutil.disk_usage(name).free < 2 * PIECE:
                 raise StorageError(
-                    f"{source}: there is no room in {tempfile.gettempdir()} to uncompress it; set TMPDIR to a "
-                    f"folder with room, or uncompress it yourself"
+                    f"{source}: there is no room in {tempfile.gettempdir()} to uncompress it; set TMPDIR to "
+                    f"a folder with room, or uncompress it yourself"
                 )
             with storage_errors(Path(name)):
                 copy.write(piece)
