@@ -26,7 +26,11 @@ class PictureOptions(Branch):
     fit: Literal["crop", "pad", "stretch"] = option(
         "crop", "How a picture of another aspect is fitted: centre crop, pad, or stretch."
     )
-    labels: str = option("none", "'none', 'folders' (sub-folders are classes), or a CSV file of labels.")
+    labels: str = option(
+        "none",
+        "'none', 'folders' (sub-folders are classes), 'inside' (what the source itself brings), or a file of "
+        "labels: CSV, JSON or a list, also FILE:COLUMN.",
+    )
     label_form: LabelForm = option(
         "class",
         "What a label file holds for each picture: one class, several classes (columns of 0 and 1), or a "
