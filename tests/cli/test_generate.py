@@ -21,7 +21,7 @@ from PIL import Image
 from progan.config import LabelForm
 from progan.data.pixels import to_uint8
 from progan.errors import ConfigError, StorageError
-from progan.generation.image_files import count_whole, save_folder, save_npy, save_zip
+from progan.generation.image_files import PLAIN, save_folder, save_npy, save_zip
 from progan.generation.label_arguments import Label, class_index, describe_labels, label_vector
 from progan.generation.sampling import batch_size_for, generate, label_vectors, latents, level_of
 from progan.generation.save_samples import MANIFEST, save_samples
@@ -52,6 +52,10 @@ def make(
         rows = torch.arange(64.0)[:, None] + torch.arange(labels)
         G.label_examples.copy_(rows % 2 if form == "classes" else rows)
     return G
+
+
+def count_whole(folder: Path) -> int:
+    return PLAIN.count_whole(folder, 10**6)
 
 
 def stack(batches: Iterator[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -435,7 +439,7 @@ def test_samples_of_different_origin_are_not_mixed(tmp_path: Path) -> None:
 def test_names_that_mean_no_form(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     (tmp_path / "folder.npy").mkdir()
-    for name in ("x.jpg", "x.mp4", "file", "folder.npy"):
+    for name in ("x.gif", "x.mp4", "file", "folder.npy"):
         with pytest.raises(ConfigError, match=name):
             save_samples(make(), tmp_path / name, 1)
     assert (tmp_path / "file").read_text() == "kept"

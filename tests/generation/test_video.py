@@ -18,8 +18,12 @@ from PIL import Image
 
 from progan.config import LabelForm
 from progan.errors import ConfigError, DependencyError, StorageError
+from progan.generation.film import palette_of
+from progan.generation.picture_form import on_white
+from progan.generation.samples import of_seeds
 from progan.generation.sampling import latents
-from progan.generation.video import interpolate, on_white, walk
+from progan.generation.video import interpolate
+from progan.generation.walks import slerp, through, walk
 from progan.models.generator import Generator
 
 
@@ -223,8 +227,8 @@ def test_alpha_is_laid_over_white() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("x.avi", {}, r"\.mp4 or \.gif"),
-        ("x", {}, r"\.mp4 or \.gif"),
+        ("x.avi", {}, r"\.mp4, \.webm, \.webp or \.gif"),
+        ("x", {}, r"\.mp4, \.webm, \.webp or \.gif"),
         ("x.gif", {"fps": 60}, "50 at most"),
         ("x.gif", {"seconds": 3600}, "too much for a .gif"),
         ("x.gif", {"seconds": 0}, "seconds 0: expected a positive"),
@@ -247,3 +251,107 @@ def test_wrong_arguments(tmp_path: Path, name: str, options: dict[str, Any], mes
     with pytest.raises(ConfigError, match=message):
         interpolate(make(), tmp_path / name, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@given(st.integers(1, 5), st.integers(1, 7), st.sampled_from(["linear", "slerp", "cubic"]), st.booleans())
+def test_a_way_meets_its_points(count: int, steps: int, interp: Any, loop: bool) -> None:
+    points = latents(0, 0, count * 2, 6).view(count, 2, 6)
+    if count == 1 and not loop:
+        with pytest.raises(ConfigError, match="a way with 1 points"):
+            through(points, steps, interp, loop=loop)
+        return
+    way = through(points, steps, interp, loop=loop)
+    assert way.shape == (count * steps if loop else (count - 1) * steps + 1, 2, 6)
+    torch.testing.assert_close(way[::steps], points)
+
+
+def test_slerp_keeps_the_length_and_halves_the_angle() -> None:
+    a, b = torch.tensor([3.0, 0, 0]), torch.tensor([0, 3.0, 0])
+    middle = slerp(a, b, 0.5)
+    torch.testing.assert_close(middle, torch.tensor([1.0, 1, 0]) * 3 / 2**0.5)
+    torch.testing.assert_close(slerp(a, 2 * a, 0.5), 1.5 * a)
+    torch.testing.assert_close(slerp(a, -a, 0.25), 0.5 * a)
+
+
+@pytest.mark.parametrize(("interp", "ratio"), [("cubic", 2.0), ("linear", 1.0)])
+def test_cubic_has_no_corners(interp: Any, ratio: float) -> None:
+    """Of a smooth curve the change of direction at a frame halves with the step; at a corner it does not."""
+    points = latents(1, 0, 4, 3).view(4, 1, 3)
+
+    def sharpest(steps: int) -> float:
+        way = through(points, steps, interp).squeeze(1).double()
+        return float(((way.roll(-1, 0) - 2 * way + way.roll(1, 0)) * steps).norm(dim=1).max())
+
+    assert sharpest(40) / sharpest(80) == pytest.approx(ratio, rel=0.05)
+
+
+@pytest.mark.parametrize("ending", ["webm", "webp"])
+def test_other_forms(tmp_path: Path, ending: str) -> None:
+    if ending == "webm":
+        pytest.importorskip("imageio_ffmpeg")
+    out = interpolate(make(), tmp_path / f"x.{ending}", seconds=1, fps=10)
+    if ending == "webm":
+        said, frames = read_mp4(out)
+        assert "vp9" in said
+        assert frames == 10
+    else:
+        with Image.open(out) as animation:
+            assert animation.n_frames == 10  # type: ignore[attr-defined]
+            assert animation.info["loop"] == 0
+
+
+def test_a_way_through_seeds_shows_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    G = make(labels=3)
+    seen = watch(G, monkeypatch)
+    points = of_seeds(G, [5, 6, 7, 8])
+    z, labels = points.rows(0, 4)
+    assert labels is not None
+    calls: list[tuple[str, int, int]] = []
+    interpolate(
+        G, tmp_path / "x.webp", points=points, w_frames=3, grid=(1, 2), loop=False,
+        progress=lambda *state: calls.append(state),
+    )  # fmt: skip
+    assert calls[-1] == ("rendering", 4, 4)
+    frames = [torch.cat([part[i] for part in seen]).view(4, 2, -1) for i in range(2)]
+    torch.testing.assert_close(frames[0][[0, 3]], z.view(2, 2, -1).transpose(0, 1))
+    torch.testing.assert_close(frames[1][[0, 3]], labels.view(2, 2, -1).transpose(0, 1))
+    with pytest.raises(ConfigError, match="2 times two or more"):
+        interpolate(G, tmp_path / "x.webp", points=of_seeds(G, [1, 2, 3]), grid=(1, 2))
+    with pytest.raises(ConfigError, match="leave seconds out"):
+        interpolate(G, tmp_path / "x.webp", points=points, seconds=3)
+
+
+def test_one_picture_goes_around_several_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    G = make(labels=3)
+    seen = watch(G, monkeypatch)
+    interpolate(G, tmp_path / "x.webp", seconds=0.9, fps=10, labels=[0, 2, 1])
+    labels = torch.cat([part[1] for part in seen])
+    torch.testing.assert_close(labels[::3], torch.eye(3)[[0, 2, 1]])
+    torch.testing.assert_close(labels.sum(dim=1), torch.ones(9))
+    torch.testing.assert_close(labels[1], torch.tensor([2 / 3, 0, 1 / 3]))
+
+
+def watch(G: Generator, monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return a list that gets latents and labels of all calls."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    forward = G.forward
+
+    def watched(z: torch.Tensor, labels: torch.Tensor, **options: Any) -> torch.Tensor:
+        seen.append((z, labels))
+        return forward(z, labels, **options)
+
+    monkeypatch.setattr(G, "forward", watched)
+    return seen
+
+
+def test_the_colours_of_a_gif_keep_rare_strong_ones() -> None:
+    """One pixel in 200 is purple, the others are all greys and skin colours there are."""
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (100, 200, 1)) + rng.integers(-12, 13, (100, 200, 3))
+    pixels = grey.clip(0, 255).astype(np.uint8)
+    pixels[::20, ::10] = (160, 30, 220)
+    frame = Image.fromarray(pixels)
+    palette = palette_of([frame, frame])
+    shown = np.asarray(frame.quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB")).astype(int)
+    assert np.abs(shown[::20, ::10] - (160, 30, 220)).max() <= 8
+    assert np.abs(shown - pixels).mean() < 6

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from progan.cli.bench import bench
 from progan.cli.config import config_app, recipes
+from progan.cli.explore import directions, mix, project
 from progan.cli.generate import generate, interpolate
 from progan.cli.import_weights import import_file
 from progan.cli.measure import compare, evaluate
@@ -31,6 +32,9 @@ app.command(train)
 app.command(prepare)
 app.command(generate)
 app.command(interpolate)
+app.command(project)
+app.command(directions)
+app.command(mix)
 app.command(config_app)
 app.command(bench)
 app.command(evaluate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, Token
 from rich.console import Console
@@ -20,15 +20,34 @@ def _whole(_: type, tokens: Sequence[Token]) -> int:
     return int(tokens[0].value)
 
 
+Labels = Annotated[list[str] | None, Parameter(allow_leading_hyphen=True, consume_multiple=False)]
+"""Labels, one for each time that the option is given."""
+
+Grid = Annotated[list[str] | None, Parameter(consume_multiple=True)]
+"""Words of rows and columns, `3x6` or `3 6`."""
+
+
+Files = Annotated[list[Path] | None, Parameter(consume_multiple=True)]
+
+
 def generate(
     path: Path,
     *,
-    n: Annotated[int, Parameter(converter=_whole)] = 64,
+    n: Annotated[int | None, Parameter(converter=_whole)] = None,
     out: Annotated[Path, Parameter(alias="-o")] = Path("samples"),
     seed: int = 0,
-    label: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    seeds: str | None = None,
+    latents: Files = None,
+    save_latents: Path | None = None,
+    label: Labels = None,
+    trunc: float = 1.0,
     level: int | None = None,
     resolution: str | None = None,
+    grid: Grid = None,
+    captions: Literal["labels", "seeds", "none"] = "labels",
+    scale: Annotated[int | None, Parameter(converter=_whole)] = None,
+    resample: Literal["nearest", "lanczos"] = "nearest",
+    format: Literal["png", "jpg", "webp", "npz"] = "png",
     batch_size: int | None = None,
     device: str = "auto",
 ) -> None:
@@ -39,73 +58,132 @@ def generate(
     path
         Run folder or weight file.
     n
-        Number of pictures.
+        Number of pictures; default: 64, or what fills the grid.
     out
-        Folder of PNGs, or a file: .png (one grid), .npy (uint8 NCHW) or .zip.
+        Folder of pictures, or a file: .png, .jpg or .webp (one grid), .npy (uint8 NCHW), .npz (the same with
+        latents and labels) or .zip.
     seed
         The same seed gives the same pictures, whatever n.
+    seeds
+        One picture of each of these instead: 0,1,4-6.
+    latents
+        Pictures of these instead: .npy [N, latent size], or .npz with z and labels, as `progan project`
+        writes.
+    save_latents
+        Write the latents too: .npy, or .npz with the labels.
     label
-        Class, by name or number; several (a,b), or a vector (0.5,-1), as trained; default: any.
+        Class, by name or number; several (a,b), or a vector (0.5,-1), as trained; default: any. Given
+        several times: each in turn, in a grid one a row.
+    trunc
+        Below 1: less varied, cleaner pictures (psi of StyleGAN, here of the first layers' features, as these
+        latents are normalised and scaling them does nothing).
     level
         Level to generate at; default: the highest that was trained.
     resolution
         The same by size, 16 or 4x6.
+    grid
+        Rows and columns of a grid, 4x6.
+    captions
+        What stands beside the pictures of a grid.
+    scale
+        Enlarge each picture by a whole factor.
+    resample
+        How: nearest (squares) or lanczos (smooth).
+    format
+        Of the pictures in a folder or .zip; npz writes OUT.npz instead.
     batch_size
         Pictures computed at once.
     device
         auto, cpu, cuda, mps, ...
     """
     from progan.distributed.ranks import join
+    from progan.generation import samples as chosen
     from progan.generation.sampling import digest, level_of
-    from progan.generation.save_samples import save_samples
+    from progan.generation.save_samples import Layout, save_samples
 
+    shape = None if grid is None else chosen.parse_grid(" ".join(grid))
+    layout = Layout(
+        "png" if format == "npz" else format, scale, resample, None if shape is None else shape[1], captions
+    )
+    out = out if format != "npz" or out.suffix == ".npz" else out.with_name(out.name + ".npz")
+    if shape is not None and out.suffix == "":
+        out = out.with_suffix(f".{layout.format}")
+    if n is None and shape is not None and seeds is None and not latents:
+        n = shape[0] * shape[1]
     with join() as ranks:
 
         def loaded() -> tuple[Generator, int]:
             G = _load(path, str(ranks.device(device)))
             return G, level_of(G, level, resolution)
 
-        G, chosen = ranks.in_turn(loaded, lambda found: {"the generator": digest(found[0])})
+        G, chosen_level = ranks.in_turn(loaded, lambda found: {"the generator": digest(found[0])})
+        samples = chosen.choose(
+            G, n=n, seed=seed, seeds=None if seeds is None else chosen.parse_seeds(seeds),
+            files=latents or (), labels=label or (), repeat=1 if shape is None else shape[1],
+        )  # fmt: skip
+        if save_latents is not None and ranks.first:
+            chosen.save_latents(samples, save_latents)
         with stages() as progress:
             made = save_samples(
-                G, out, n, seed=seed, label=label, level=chosen, batch_size=batch_size, progress=progress,
-                ranks=ranks,
+                G, out, samples, level=chosen_level, batch_size=batch_size, trunc=trunc, layout=layout,
+                progress=progress, ranks=ranks,
             )  # fmt: skip
-    say(training_console(), f"{n} pictures: {made}")
+    pictures = "1 picture" if samples.count == 1 else f"{samples.count:,} pictures"
+    say(training_console(), f"{pictures}: {made}")
 
 
 def interpolate(
     path: Path,
     *,
     out: Annotated[Path, Parameter(alias="-o")] = Path("walk.gif"),
-    seconds: float = 10.0,
+    seconds: float | None = None,
     fps: float = 30.0,
-    grid: tuple[int, int] = (1, 1),
+    grid: Grid = None,
     seed: int = 0,
-    label: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    seeds: str | None = None,
+    latents: Files = None,
+    interp: Literal["linear", "slerp", "cubic"] = "slerp",
+    w_frames: int = 60,
+    loop: Annotated[bool, Parameter(negative="--no-loop")] = True,
+    label: Labels = None,
+    trunc: float = 1.0,
     level: int | None = None,
     resolution: str | None = None,
     device: str = "auto",
 ) -> None:
-    """Make a video of a smooth closed walk through latent space.
+    """Make a film of a smooth closed walk through latent space, or of the way through given pictures.
 
     Parameters
     ----------
     path
         Run folder or weight file.
     out
-        .gif, or .mp4 (with the extra `video`).
+        .gif, .webp, or with the extra `video` .mp4 or .webm.
     seconds
-        Length.
+        Length of a walk; default: 10.
     fps
         Frames a second.
     grid
-        Rows and columns of pictures.
+        Rows and columns of pictures, 3x6.
     seed
         The same seed gives the same walk.
+    seeds
+        Go through the pictures of these seeds instead: 0,1,4-6; in a grid the first few are the first
+        picture's.
+    latents
+        Go through the pictures of these instead: .npy or .npz files, as `progan project` writes.
+    interp
+        From picture to picture: linear, slerp (on great circles) or cubic (without corners).
+    w_frames
+        Frames from picture to picture.
+    loop
+        Whether the way leads back to the first picture.
     label
         Class, by name or number; several (a,b), or a vector (0.5,-1), as trained; default: one for each
-        picture of the grid.
+        picture of the grid. Given several times: each row of a grid has one; a single picture goes from one
+        to the next.
+    trunc
+        Below 1: less varied, cleaner pictures.
     level
         Level to generate at; default: the highest that was trained.
     resolution
@@ -113,15 +191,22 @@ def interpolate(
     device
         auto, cpu, cuda, mps, ...
     """
+    from progan.generation import samples as chosen
     from progan.generation.sampling import level_of
     from progan.generation.video import interpolate as write_video
 
     G = _load(path, device)
-    level = level_of(G, level, resolution)
+    points = None
+    if seeds is not None or latents:
+        points = chosen.choose(
+            G, seeds=None if seeds is None else chosen.parse_seeds(seeds), files=latents or ()
+        )
     with stages() as progress:
         made = write_video(
-            G, out, seconds=seconds, fps=fps, grid=grid, seed=seed, label=label, level=level,
-            progress=progress,
+            G, out, seconds=seconds, fps=fps,
+            grid=(1, 1) if grid is None else chosen.parse_grid(" ".join(grid)), seed=seed, points=points,
+            interp=interp, w_frames=w_frames, loop=loop, labels=label or (), trunc=trunc,
+            level=level_of(G, level, resolution), progress=progress,
         )  # fmt: skip
     say(Console(), f"video: {made}")
 

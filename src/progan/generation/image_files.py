@@ -1,46 +1,23 @@
-"""Pictures to disk as they are made: a folder of PNGs, a zip of PNGs, or one NumPy array."""
+"""Pictures to disk as they are made: a folder or zip of pictures, or NumPy arrays."""
 
 from __future__ import annotations
 
 import contextlib
 import glob
-import io
 import os
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from progan.data.pixels import to_image
+from progan.generation.picture_form import PictureForm, is_whole
 from progan.system.background import behind
 from progan.system.files import atomic_path, is_leftover, storage_errors
-
-END = b"\0\0\0\0IEND\xaeB`\x82"
-"""What every PNG ends with."""
-
-
-def png(image: NDArray[np.uint8]) -> bytes:
-    """Encode one picture as PNG.
-
-    Thousands of pictures a second leave no time to look for the best compression: of repetitions only runs of
-    one byte are looked for, which takes less time than zlib's usual strategy does at its quickest
-    (docs/performance.md). As Pillow filters each row first, files become smaller, not larger, for it.
-
-    Args:
-        image: [C, H, W], uint8, C of 1 (grey), 2 (grey with alpha), 3 (RGB) or 4 (RGBA).
-
-    Returns:
-        A whole file, the same for the same picture.
-    """
-    buffer = io.BytesIO()
-    to_image(image).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
-    return buffer.getvalue()
-
 
 T = TypeVar("T")
 
@@ -49,23 +26,44 @@ Batches = Iterable[NDArray[np.uint8]]
 _THREADS = min(16, os.cpu_count() or 1)
 
 
-def picture_name(index: int) -> str:
-    """Return the file name of a sample: `000042.png`."""
-    return f"{index:06d}.png"
+@dataclass(frozen=True)
+class Written:
+    """How each of many pictures is written.
 
-
-def count_whole(folder: Path) -> int:
-    """Return how many pictures, counted from `000000.png`, are in a folder and whole.
-
-    A file that a crash of the machine left short or empty does not end as a PNG must, and ends the count.
+    Attributes:
+        form: Format and scale.
+        stem: From an index to a file name without ending.
+        facts: From an index to what stands in the metadata.
     """
-    count = 0
-    while _is_whole(folder / picture_name(count)):
-        count += 1
-    return count
+
+    form: PictureForm = field(default_factory=PictureForm)
+    stem: Callable[[int], str] = "{:06d}".format
+    facts: Callable[[int], Mapping[str, Any]] | None = None
+
+    def name(self, index: int) -> str:
+        """Return the file name of a picture, such as `000042.png`."""
+        return f"{self.stem(index)}.{self.form.format}"
+
+    def encode(self, index: int, image: NDArray[np.uint8]) -> bytes:
+        """Return a picture [C, H, W] as a file."""
+        return self.form.encode(image, None if self.facts is None else self.facts(index))
+
+    def count_whole(self, folder: Path, most: int) -> int:
+        """Return how many pictures, counted from the first, are in a folder and whole, up to `most`.
+
+        A file that a crash of the machine left short or empty does not end as it must, and ends the count.
+        """
+        count = 0
+        while count < most and is_whole(folder / self.name(count)):
+            count += 1
+        return count
 
 
-def save_folder(batches: Batches, folder: Path, start: int = 0) -> None:
+PLAIN = Written()
+"""Numbered PNGs without metadata."""
+
+
+def save_folder(batches: Batches, folder: Path, start: int = 0, written: Written = PLAIN) -> None:
     """Write `000000.png`, `000001.png`, ... into one flat folder, as tools that compute FID expect.
 
     Each file appears whole or not at all.
@@ -74,19 +72,20 @@ def save_folder(batches: Batches, folder: Path, start: int = 0) -> None:
         batches: uint8 batches [b, C, H, W], C of 1 to 4.
         folder: Made if missing.
         start: Index of the first picture.
+        written: Names, format and metadata, if others.
 
     Raises:
         StorageError: if a file cannot be written; those before it are kept.
     """
 
     def write(index: int, image: NDArray[np.uint8]) -> None:
-        path = folder / picture_name(index)
+        path = folder / written.name(index)
         # Not `atomic_path`: waiting for the disk after each of 50,000 files would take minutes, and
         # `count_whole` finds what a crash spoils. The name is none that *.png finds.
         temporary = path.with_name(f".{path.name}.tmp")
         with storage_errors(path):
             try:
-                temporary.write_bytes(png(image))
+                temporary.write_bytes(written.encode(index, image))
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -98,12 +97,13 @@ def save_folder(batches: Batches, folder: Path, start: int = 0) -> None:
         behind(begun, lambda futures: [future.result() for future in futures])
 
 
-def save_zip(batches: Batches, path: Path) -> None:
+def save_zip(batches: Batches, path: Path, written: Written = PLAIN) -> None:
     """Write `000000.png`, ... into a zip, not compressed again; the same pictures give the same bytes.
 
     Args:
         batches: uint8 batches [b, C, H, W], C of 1 to 4.
         path: The file; it appears when it is complete.
+        written: Names, format and metadata, if others.
 
     Raises:
         StorageError: if it cannot be written; an older file is then unharmed.
@@ -111,7 +111,7 @@ def save_zip(batches: Batches, path: Path) -> None:
 
     def encode(index: int, image: NDArray[np.uint8]) -> tuple[zipfile.ZipInfo, bytes]:
         # A ZipInfo without a date has a constant one, where a plain name would take the clock's.
-        return zipfile.ZipInfo(picture_name(index)), png(image)
+        return zipfile.ZipInfo(written.name(index)), written.encode(index, image)
 
     def append(futures: list[Future[tuple[zipfile.ZipInfo, bytes]]]) -> None:
         for future in futures:
@@ -123,6 +123,18 @@ def save_zip(batches: Batches, path: Path) -> None:
         ThreadPoolExecutor(_THREADS) as pool,
     ):
         behind(_in_threads(pool, encode, batches, 0), append)
+
+
+def save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays to one file, not compressed; the same arrays give the same bytes.
+
+    Raises:
+        StorageError: if it cannot be written; an older file is then unharmed.
+    """
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def save_npy(batches: Batches, path: Path, shape: tuple[int, int, int, int]) -> None:
@@ -191,13 +203,3 @@ def _in_threads(
     for batch in batches:
         yield [pool.submit(work, start + i, image) for i, image in enumerate(batch)]
         start += len(batch)
-
-
-def _is_whole(path: Path) -> bool:
-    """Return whether there is a file that ends as a PNG does."""
-    try:
-        with path.open("rb") as file:
-            file.seek(-len(END), os.SEEK_END)
-            return file.read() == END
-    except OSError:
-        return False

@@ -22,6 +22,12 @@ from progan.generation.label_arguments import Label, label_vector
 from progan.metrics.exact_compute import exact_float32
 from progan.models.generator import Generator
 
+Rows = tuple[Tensor, Tensor | None]
+"""Latents [n, latent_size] and labels [n, label_size], or None for a generator without labels."""
+
+Make = Callable[..., Tensor]
+"""What makes images as a `Generator` does when it is called: (z, labels, level=)."""
+
 _LATENTS, _LABELS = 0, 1
 """Keys that keep the two kinds of random numbers of one seed apart."""
 
@@ -134,7 +140,13 @@ def batch_size_for(G: Generator, level: int) -> int:
 
 
 def render(
-    G: Generator, z: Tensor, labels: Tensor | None = None, *, level: int | None = None, batch: int = 0
+    G: Generator,
+    z: Tensor,
+    labels: Tensor | None = None,
+    *,
+    level: int | None = None,
+    batch: int = 0,
+    make: Make | None = None,
 ) -> NDArray[np.uint8]:
     """Make the pictures of given latents, a batch at a time, on the device that the generator is on.
 
@@ -144,6 +156,7 @@ def render(
         labels: [N, label_size], or None for a generator without labels.
         level: As `level_of` returns it; at the generator's own level its own alpha counts too.
         batch: Images made at once; 0 chooses by their size.
+        make: What makes them with G; None for G itself.
 
     Returns:
         [N, channels, *resolution(level)] uint8.
@@ -155,11 +168,14 @@ def render(
     batch = batch or batch_size_for(G, chosen)
     parts = []
     for i in range(0, len(z), batch):
-        parts.append(_begin(G, z[i : i + batch], None if labels is None else labels[i : i + batch], chosen)())
+        own = None if labels is None else labels[i : i + batch]
+        parts.append(_begin(G, z[i : i + batch], own, chosen, make)())
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _begin(G: Generator, z: Tensor, labels: Tensor | None, level: int) -> Callable[[], NDArray[np.uint8]]:
+def _begin(
+    G: Generator, z: Tensor, labels: Tensor | None, level: int, make: Make | None
+) -> Callable[[], NDArray[np.uint8]]:
     """Begin to make a batch as `render` does; on a GPU it is at work when this returns.
 
     What is returned waits for the pictures, and for nothing that is begun later.
@@ -170,7 +186,7 @@ def _begin(G: Generator, z: Tensor, labels: Tensor | None, level: int) -> Callab
     with exact_float32(weight.device), torch.inference_mode():
         given = [rows.cpu().numpy() for rows in (z, labels) if rows is not None]
         sent = [send(rows, weight.device).to(weight.dtype) for rows in given]
-        images = G(*sent, level=None if level == G.level else level)
+        images = (make or G)(*sent, level=None if level == G.level else level)
         # From CUDA this goes to pinned memory, and nobody waits for it here.
         finite = torch.isfinite(images).all().to("cpu", non_blocking=weight.is_cuda)
         pixels = quantize(images).to("cpu", non_blocking=weight.is_cuda)
@@ -235,7 +251,11 @@ def generate(
     size = batch_size or batch_size_for(G, level)
     if device is not None:
         G.to(device)
-    return _batches(G, range(start, start + n), size, seed, label, level)
+
+    def rows(first: int, count: int) -> Rows:
+        return latents(seed, first, count, G.latent_size), label_vectors(G, label, seed, first, count)
+
+    return batches_of(G, rows, range(start, start + n), size, level)
 
 
 def digest(G: Generator) -> str:
@@ -262,19 +282,31 @@ def whole(name: str, number: SupportsIndex, least: int = 0) -> int:
     return value
 
 
-def _batches(
-    G: Generator, indices: range, size: int, seed: int, label: Label | None, level: int
+def batches_of(
+    G: Generator,
+    rows: Callable[[int, int], Rows],
+    indices: range,
+    size: int,
+    level: int,
+    make: Make | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield the pictures of `indices`, `size` at a time.
+    """Yield the pictures of samples, `size` at a time.
 
     A GPU makes the next ones while these are used; on a CPU that would only delay these.
+
+    Args:
+        G: The generator.
+        rows: From (first index, number) to their latents and labels.
+        indices: Which samples.
+        size: Pictures in a batch, at least 1.
+        level: As `level_of` returns it.
+        make: What makes them with G; None for G itself.
     """
     ahead = 1 if next(G.parameters()).is_cuda else 0
     begun: deque[Callable[[], NDArray[np.uint8]]] = deque()
     for first in range(indices.start, indices.stop, size):
         count = min(size, indices.stop - first)
-        z = latents(seed, first, count, G.latent_size)
-        begun.append(_begin(G, z, label_vectors(G, label, seed, first, count), level))
+        begun.append(_begin(G, *rows(first, count), level, make))
         if len(begun) > ahead:
             yield begun.popleft()()
     while begun:

@@ -166,12 +166,52 @@ class Generator(HubNetwork):
         Raises:
             ValueError: if a shape, the level or alpha does not fit.
         """
-        level, alpha = self.resolve_growth(level, alpha, z)
+        return self.from_features(self.features(z, labels), level=level, alpha=alpha)
+
+    def features(self, z: Tensor, labels: Tensor | None = None, *, level: int = 0) -> Tensor:
+        """Return what the block of a level hands on, with nothing of it faded.
+
+        Args:
+            z, labels: As `forward` takes them.
+            level: 0 for what the first two layers make of a latent.
+
+        Returns:
+            [N, filters of the level, *resolution(level)].
+
+        Raises:
+            ValueError: if a shape or the level does not fit.
+        """
+        if not 0 <= level <= self.max_level:
+            raise ValueError(f"level {level}: expected 0..{self.max_level}")
         x = self._base(self._join(z, labels))
-        for block in self.blocks[: max(level - 1, 0)]:
+        for block in self.blocks[:level]:
             x = block(x)
-        if level == 0:
-            return self._finish(self.to_rgb[0](x))
+        return x
+
+    def from_features(
+        self, x: Tensor, start: int = 0, *, level: int | None = None, alpha: Tensor | float | None = None
+    ) -> Tensor:
+        """Make images of what `features` returns, or of anything that was computed with it.
+
+        Args:
+            x: [N, filters, *resolution(start)], features of level `start`.
+            start: Their level.
+            level, alpha: As `forward` takes them; the level is at least `start`, and above it if it is coming
+                in.
+
+        Returns:
+            [N, channels, *resolution(level)].
+
+        Raises:
+            ValueError: if the level or alpha does not fit.
+        """
+        level, alpha = self.resolve_growth(level, alpha, x)
+        if not 0 <= start <= level or (alpha is not None and 0 < start == level):
+            raise ValueError(f"features of level {start} do not make images of level {level} (alpha {alpha})")
+        if start == level:
+            return self._finish(self.to_rgb[level](x))
+        for block in self.blocks[start : level - 1]:
+            x = block(x)
         if self.growth == "morph":
             return self._finish(self.to_rgb[level](self.blocks[level - 1](x, alpha)))
         image: Tensor = self.to_rgb[level](self.blocks[level - 1](x))

@@ -1,0 +1,184 @@
+"""The commands that look into the latent space of a trained generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from progan.cli.terminal.console import say, stages
+
+Words = Annotated[list[str] | None, Parameter(consume_multiple=True)]
+
+
+def project(
+    path: Path,
+    *,
+    target: Path,
+    num_steps: int = 1000,
+    seed: int = 0,
+    label: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    outdir: Annotated[Path, Parameter(alias="-o")] = Path("projected"),
+    save_video: bool = False,
+    level: int | None = None,
+    resolution: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Find the latent whose picture is nearest to a given one.
+
+    Parameters
+    ----------
+    path
+        Run folder or weight file.
+    target
+        The picture; its middle is taken, at the generator's size.
+    num_steps
+        About how often a picture is computed.
+    seed
+        Of the first latents.
+    label
+        The picture's label; default: that of the best of random samples.
+    outdir
+        Gets projected.npz (for --latents of other commands, and mix) and projected.png (side by side).
+    save_video
+        Write projected.mp4 too, the film of the search.
+    level
+        Level to compare at; default: the highest that was trained.
+    resolution
+        The same by size, 16 or 4x6.
+    device
+        auto, cpu, cuda, mps, ...
+    """
+    from progan.explore.projection import describe, read_target, save_projection
+    from progan.generation.sampling import level_of
+    from progan.models.loading import load
+    from progan.system.device import choose_device
+
+    G = load(path, choose_device(device))
+    level = level_of(G, level, resolution)
+    pixels = read_target(G, target, level)
+    with stages() as progress:
+        found = save_projection(
+            G, pixels, outdir, save_video=save_video, num_steps=num_steps, seed=seed, label=label,
+            level=level, progress=progress,
+        )  # fmt: skip
+    say(Console(), f"{outdir}: {describe(found, G)}")
+
+
+def directions(
+    path: Path,
+    *,
+    k: Annotated[int, Parameter(name=["-K", "--k"])] = 8,
+    method: Annotated[list[Literal["sefa", "pca", "looks"]] | None, Parameter(consume_multiple=True)] = None,
+    scores: Path | None = None,
+    names: Words = None,
+    seeds: str = "0-3",
+    reach: float = 4.0,
+    outdir: Annotated[Path | None, Parameter(alias="-o")] = None,
+    level: int | None = None,
+    device: str = "auto",
+) -> None:
+    """Find directions along which pictures change in one way, and show each as a strip.
+
+    Parameters
+    ----------
+    path
+        Run folder or weight file.
+    k
+        How many by each of sefa and pca.
+    method
+        sefa (what the first layer magnifies most), pca (in which its features vary most), looks (brightness,
+        contrast, colours); default: all.
+    scores
+        CSV with scores of pictures of `progan generate`: its first column names them, each other column
+        becomes a direction.
+    names
+        Names for the directions, in their order.
+    seeds
+        Pictures that the strips show.
+    reach
+        How far the strips go to either side.
+    outdir
+        Folder of the strips; default: directions beside the generator. directions.npz goes into it too.
+    level
+        Level of the pictures; default: the highest that was trained.
+    device
+        auto, cpu, cuda, mps, ...
+    """
+    from progan.explore import directions as ways
+    from progan.explore.strips import save_strips
+    from progan.generation.samples import of_seeds, parse_seeds
+    from progan.generation.sampling import level_of
+    from progan.models.loading import load
+    from progan.system.device import choose_device
+
+    G = load(path, choose_device(device))
+    folder = outdir or ways.folder_of(path)
+    with stages() as progress:
+        found = ways.find(
+            G, k, method or ("looks", "sefa", "pca"), table=scores, names=names or (), progress=progress
+        )
+        ways.save(found, folder / ways.FILE)
+        strips = save_strips(
+            G, found, of_seeds(G, parse_seeds(seeds)), folder, reach=reach, level=level_of(G, level)
+        )
+        for done, _ in enumerate(strips, 1):
+            progress("drawing", done, len(found) + 1)
+    say(Console(), f"{folder}: {len(found)} directions, {', '.join(way.name for way in found)}")
+
+
+def mix(
+    path: Path,
+    a: str,
+    b: str,
+    *,
+    out: Annotated[Path, Parameter(alias="-o")] = Path("mix.png"),
+    how: Literal["all", "average", "halves", "layers"] = "all",
+    share: float = 0.5,
+    at: int = 0,
+    level: int | None = None,
+    scale: int = 1,
+    device: str = "auto",
+) -> None:
+    """Make one picture of two.
+
+    Parameters
+    ----------
+    path
+        Run folder or weight file.
+    a, b
+        The two: a seed each, or a file of one latent, as `progan project` writes it.
+    out
+        The picture.
+    how
+        average (between their latents), halves (of features at a level), layers (the first's up to a level,
+        with the second's colours and textures from there on), or all, as one sheet.
+    share
+        How much of the second, from 0 to 1.
+    at
+        Level of the features.
+    level
+        Level of the picture; default: the highest that was trained.
+    scale
+        Enlarge it by a whole factor.
+    device
+        auto, cpu, cuda, mps, ...
+    """
+    from progan.explore.mixing import ingredient, save_sheet
+    from progan.explore.mixing import mix as mixed
+    from progan.generation.grids import save_grid
+    from progan.generation.picture_form import PictureForm
+    from progan.models.loading import load
+    from progan.system.device import choose_device
+
+    G = load(path, choose_device(device))
+    first, second = ingredient(G, a), ingredient(G, b)
+    if how == "all":
+        save_sheet(G, first, second, out, names=(Path(a).stem, Path(b).stem), level=level)
+    else:
+        picture = mixed(G, first, second, how, share=share, at=at, level=level)
+        facts = {"mix": [a, b], "how": how, "share": share, "at": at}
+        save_grid(picture[None], out, 1, form=PictureForm(scale=scale), facts=facts)
+    say(Console(), f"mixed: {out}")

@@ -1,0 +1,1 @@
+"""What is in a latent space: the place of a picture, directions, mixtures, and a page to see it."""

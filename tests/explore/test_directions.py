@@ -1,0 +1,159 @@
+"""Directions are those of their formulas, and are found where they were put."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from progan.errors import ConfigError, DataError
+from progan.explore import directions as ways
+from progan.explore.scores import read_scores
+from progan.explore.strips import save_strips
+from progan.generation.samples import of_seed, of_seeds
+from progan.generation.sampling import latents, render
+from progan.generation.save_samples import save_samples
+from progan.models.generator import Generator
+
+
+def make(labels: int = 0, channels: int = 3) -> Generator:
+    torch.manual_seed(1)
+    G = Generator(channels=channels, max_level=1, label_size=labels, fmap_base=64, fmap_max=16, latent_size=8)
+    return G.requires_grad_(False).eval()
+
+
+def test_sefa_finds_what_the_first_layer_magnifies() -> None:
+    G = make(3)
+    found = ways.sefa(G, 8)
+    weights = G.dense.scaled_weight()[:, :8]
+    gains = [float((weights @ way.vector).norm()) for way in found]
+    assert gains == sorted(gains, reverse=True)
+    random = torch.nn.functional.normalize(latents(0, 0, 200, 8), dim=1)
+    assert gains[0] >= float((random @ weights.T).norm(dim=1).max())
+    matrix = torch.stack([way.vector for way in found])
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(8), atol=1e-5, rtol=0)
+    assert found[0].strength == 1
+    assert found[1].strength == pytest.approx(gains[1] / gains[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("labels", [0, 3])
+def test_principal_directions_change_features_most(labels: int) -> None:
+    """A layer that magnifies one number of the latent by ten makes that the first direction."""
+    G = make(labels)
+    G.dense.weight[:, 5] *= 10
+    first, *others = ways.principal(G, 3, samples=400)
+    assert first.vector[5].abs() > 0.95
+    assert first.vector[first.vector.abs().argmax()] > 0
+    assert first.strength == 1
+    assert all(way.strength < 1 for way in others)
+    assert all(way.vector.norm().item() == pytest.approx(1, abs=1e-5) for way in others)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "two groups"])
+def test_a_linear_fit_finds_the_direction_of_scores(kind: str) -> None:
+    z, true = latents(0, 0, 600, 8), torch.nn.functional.normalize(torch.arange(8.0), dim=0)
+    scores = (z @ true).double().numpy() * 7 + 3
+    labels = torch.eye(2)[torch.arange(600) % 2]
+    scores += 100 * labels[:, 0].numpy()  # what labels explain is no direction
+    if kind == "two groups":
+        scores = (z @ true > 0).double().numpy()
+    (found,) = ways.fitted(z, labels, {"smile": scores})
+    assert found.vector @ true > (0.999 if kind == "numbers" else 0.97)
+    assert (found.name, found.method) == ("smile", "scores")
+    assert found.strength > (0.999 if kind == "numbers" else 0.7)
+
+
+def test_brightness_makes_pictures_brighter() -> None:
+    G = make()
+    found = {way.name: way for way in ways.looks(G, samples=400)}
+    assert set(found) == {"brightness", "contrast", "warmth", "green to magenta", "saturation"}
+    z = latents(3, 0, 50, 8)
+    moved = ways.moved(z, found["brightness"], torch.tensor([-2.0, 0.0, 2.0]))
+    means = [render(G, part).mean() for part in moved]
+    assert means[0] < means[1] < means[2]
+    assert {way.name for way in ways.looks(make(channels=1), samples=100)} == {"brightness", "contrast"}
+
+
+def test_directions_come_back(tmp_path: Path) -> None:
+    G = make()
+    found = ways.find(G, 2, names=["tilt", "weight"])
+    assert [way.name for way in found][:3] == ["tilt", "weight", "warmth"]
+    assert len(found) == 5 + 2 + 2
+    ways.save(found, tmp_path / ways.FILE)
+    again = ways.read(tmp_path / ways.FILE, 8)
+    for one, other in zip(found, again, strict=True):
+        assert (one.name, one.method) == (other.name, other.method)
+        assert torch.equal(one.vector, other.vector)
+    with pytest.raises(DataError, match="another size"):
+        ways.read(tmp_path / ways.FILE, 9)
+    (tmp_path / "x.npz").write_text("none")
+    np.savez(tmp_path / "y.npz", names=np.arange(3))
+    for name in ("x.npz", "y.npz", "missing.npz"):
+        with pytest.raises(DataError, match="no directions can be read"):
+            ways.read(tmp_path / name, 8)
+
+
+def test_wrong_arguments() -> None:
+    G = make()
+    for k in (0, 9):
+        with pytest.raises(ConfigError, match=f"K {k}"):
+            ways.find(G, k)
+    with pytest.raises(ConfigError, match="method 'x': expected sefa, pca, looks"):
+        ways.find(G, 1, ["x"])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="3 names for 2 directions"):
+        ways.find(G, 2, ["sefa"], names=["a", "b", "c"])
+    with pytest.raises(ConfigError, match="one name"):
+        ways.find(G, 2, ["sefa"], names=["sefa 2"])
+
+
+def test_strips(tmp_path: Path) -> None:
+    G = make(3)
+    found = ways.find(G, 1, ["sefa", "pca"], names=["a/b: c"])
+    paths = list(save_strips(G, found, of_seeds(G, [0, 1]), tmp_path))
+    assert [path.name for path in paths] == ["01-a-b-c.png", "02-pca-1.png", "all.png"]
+    with Image.open(paths[0]) as strip:
+        assert strip.width == 7 * 64 + 6 * 2
+
+
+def test_scores_of_pictures(tmp_path: Path) -> None:
+    """Pictures say in their metadata which samples they are; others by their names."""
+    G = make(3)
+    save_samples(G, tmp_path, of_seed(G, 20, 9))
+    values = [float(np.asarray(Image.open(tmp_path / f"{i:06d}.png")).mean()) for i in range(20)]
+    lines = [f"{i:06d}.png,{value},{i % 2}" for i, value in enumerate(values)]
+    table = tmp_path / "scores.csv"
+    table.write_text("file,bright,odd\n" + "\n".join(lines) + "\nseed0004.png,3,1\n", encoding="utf-8-sig")
+    z, labels, scores = read_scores(G, table)
+    assert torch.equal(z[:20], latents(9, 0, 20, 8))
+    assert torch.equal(z[20:], latents(4, 0, 1, 8))
+    assert labels is not None
+    assert list(scores) == ["bright", "odd"]
+    assert scores["bright"].tolist() == [*values, 3]
+    found = ways.find(G, 1, ["sefa"], table=table)
+    assert [way.name for way in found] == ["bright", "odd", "sefa 1"]
+    with torch.no_grad():
+        next(G.parameters()).add_(1)
+    with pytest.raises(DataError, match=r"line 2: .*another generator"):
+        read_scores(G, table)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("file\nseed1.png\nseed2.png\n", "column of pictures"),
+        ("file,a\nseed1.png,1\n", "column of pictures"),
+        ("file,a\nseed1.png,1\nseed2.png\n", "line 3: 1 columns"),
+        ("file,a\nseed1.png,1\nseed2.png,x\n", "line 3: x are no numbers"),
+        ("file,a\nseed1.png,1\nseed2.png,nan\n", "finite"),
+        ("file,a\nseed1.png,1\nother.png,2\n", "line 3: nothing says which sample other.png is"),
+        ("file,a\nseed1.png,1\nseed2.png,1\n", "all the same"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "scores.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        ways.from_table(make(), tmp_path / "scores.csv")
