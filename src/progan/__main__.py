@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     # A broken connection is told in words; PyTorch would add a page of addresses.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    with ended_in_words(process=arguments is None):
+    with ended_in_words(arguments):
         app(arguments, print_error=False, exit_on_error=False)
 
 

@@ -7,7 +7,16 @@ alone; a traceback is shown only for errors that are not listed here, because th
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves the cursor, colours, turns the direction of writing, or has no code; not tab and newline."""
+
+
+def printable(text: str) -> str:
+    """Return a text as a terminal may show it: control characters are written as in Python's source."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 class ProganError(Exception):

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from cyclopts import App, Parameter
-from rich.console import Console
 
 from progan.cli.bench import bench
 from progan.cli.config import config_app, recipes
@@ -17,6 +16,7 @@ from progan.cli.generate import generate, interpolate
 from progan.cli.import_weights import import_file
 from progan.cli.measure import compare, evaluate
 from progan.cli.prepare import prepare
+from progan.cli.terminal.console import PlainConsole
 from progan.cli.train import train
 from progan.version import __version__
 
@@ -54,4 +54,4 @@ def info(path: Path) -> None:
     """
     from progan.cli.info import describe, print_facts
 
-    print_facts(Console(), describe(path))
+    print_facts(PlainConsole(), describe(path))

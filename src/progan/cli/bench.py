@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
-from rich.console import Console
 
 from progan.cli.config import Tree, given
-from progan.cli.terminal.console import say, stages
+from progan.cli.terminal.console import PlainConsole, say, stages
 from progan.config import load_config, merge
 from progan.errors import ConfigError
 from progan.system.files import write_text
@@ -78,7 +77,7 @@ def bench(
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}; make it first")
     top = None if ceiling is None else Ceiling(ceiling[0] * 1e12, ceiling[1] * 1e9)
-    console, place = Console(), choose_device(made.run.device)
+    console, place = PlainConsole(), choose_device(made.run.device)
     if count_only:
         assert top is not None
         report = benches.count(settle(made, place), top, levels, None if memory is None else memory * 1e9)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
-from rich.console import Console
 
-from progan.cli.terminal.console import say
+from progan.cli.terminal.console import PlainConsole, say
 from progan.config import (
     AugmentOptions,
     DataOptions,
@@ -77,7 +76,7 @@ def recipes(name: str | None = None) -> None:
     name
         The recipe to print, as YAML.
     """
-    console = Console()
+    console = PlainConsole()
     if name is not None:
         config = load_config(name)
         head = f"{recipe_head(name)}\n" if name in recipe_names() else ""
@@ -111,7 +110,7 @@ def show(
         How to print it.
     """
     made = load_config(recipe, given(options), file=config)
-    say(Console(), to_recipe(made, format).rstrip())
+    say(PlainConsole(), to_recipe(made, format).rstrip())
 
 
 @config_app.command
@@ -130,10 +129,13 @@ def validate(file: Path, *, recipe: str = DEFAULT_RECIPE) -> None:
         make_config(beneath, tree)
     except ConfigError as error:
         raise ConfigError(f"{file} over the recipe {recipe}:\n{error}") from None
-    say(Console(), f"{file} is valid over the recipe {recipe}; options that it sets: {len(flatten(tree))}")
+    say(
+        PlainConsole(),
+        f"{file} is valid over the recipe {recipe}; options that it sets: {len(flatten(tree))}",
+    )
 
 
 @config_app.command
 def schema() -> None:
     """Print the JSON schema of configuration files, for editors."""
-    say(Console(), json.dumps(file_schema(), indent=2))
+    say(PlainConsole(), json.dumps(file_schema(), indent=2))

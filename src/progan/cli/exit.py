@@ -2,35 +2,60 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
 from cyclopts import CycloptsError
-from rich.console import Console
 
+from progan.cli.terminal.console import PlainConsole
 from progan.config import Options, PictureOptions, explain
 from progan.distributed.leaving import leave_others, told_once
 from progan.errors import ConfigError, ProganError, StorageError
-from progan.system.safe_stdout import patient
+from progan.system.safe_stdout import PatientStream, patient_output
+
+PRINTING = ("info", "recipes", "config", "bench", "--help", "-h", "--version")
+"""Commands that make nothing but what they print."""
 
 
 @contextmanager
-def ended_in_words(*, process: bool) -> Iterator[None]:
+def ended_in_words(words: Sequence[str] | None) -> Iterator[None]:
     """Exit with a message, and the code that belongs to it, where a command cannot be carried out.
 
     Args:
-        process: The command is all that this process does, so that it may leave at once.
+        words: Of the command; None for those of the process, which is all that it does then, so that it may
+            leave at once.
     """
-    try:
-        with _explained(), told_once():
-            yield
-    except SystemExit as end:
-        if process:
-            leave_others(end.code)
-        raise
+    prints = [*(sys.argv[1:] if words is None else words), "--help"][0] in PRINTING
+    with patient_output() as output:
+        try:
+            with _explained(), told_once():
+                yield
+        except SystemExit as end:
+            if not end.code:
+                _tell_unshown(output, prints)
+            if words is None:
+                leave_others(end.code)
+            raise
+
+
+def _tell_unshown(output: PatientStream, prints: bool) -> None:
+    """Say that the output could not be written, unless its reader has left, as `head` does.
+
+    Args:
+        output: Where to.
+        prints: The output is all that the command makes.
+    """
+    output.flush()
+    if output.failure is None or output.failure.errno == errno.EPIPE:
+        return
+    message = f"the output could not be written: {output.failure.strerror}"
+    if prints:
+        _fail(f"{message}; send it elsewhere, and give the command again", StorageError.exit_code)
+    _print(f"{message}; what the command makes besides is whole", "yellow")
 
 
 @contextmanager
@@ -66,12 +91,17 @@ def _explain_command(error: CycloptsError) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    """Print a message without any markup to stderr and exit; a code above 128, for a signal, is no error."""
-    console = Console(file=patient(sys.stderr))
-    prefix = "" if code > 128 else "error: "
-    console.print(prefix + message, style="yellow" if code > 128 else "red", markup=False, highlight=False,
-                  soft_wrap=True)  # fmt: skip
+    """Print a message to stderr and exit; a code above 128, for a signal, is no error."""
+    if code > 128:
+        _print(message, "yellow")
+    else:
+        _print(f"error: {message}", "red")
     sys.exit(code)
+
+
+def _print(message: str, colour: str) -> None:
+    """Print a message to stderr, as it is but for its colour."""
+    PlainConsole(stderr=True).print(message, style=colour, markup=False, highlight=False, soft_wrap=True)
 
 
 def _interrupted() -> NoReturn:

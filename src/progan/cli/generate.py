@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, Token
-from rich.console import Console
 
-from progan.cli.terminal.console import say, stages, training_console
+from progan.cli.terminal.console import PlainConsole, say, stages, training_console
 
 if TYPE_CHECKING:
     from progan.models.generator import Generator
@@ -208,7 +207,7 @@ def interpolate(
             interp=interp, w_frames=w_frames, loop=loop, labels=label or (), trunc=trunc,
             level=level_of(G, level, resolution), progress=progress,
         )  # fmt: skip
-    say(Console(), f"video: {made}")
+    say(PlainConsole(), f"video: {made}")
 
 
 def _load(path: Path, device: str) -> Generator:

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from progan.cli.terminal.console import say
+from progan.cli.terminal.console import PlainConsole, say
 
 
 def import_file(
@@ -39,4 +38,4 @@ def import_file(
     save(made, out)
     kind, size = type(made).__name__, format_resolution(made.resolution())
     use = f"\nuse it: progan generate {out} --n 64 --out samples.png" if kind == "Generator" else ""
-    say(Console(), f"{kind} of {size} images, {made.channels} channels: {out}{use}")
+    say(PlainConsole(), f"{kind} of {size} images, {made.channels} channels: {out}{use}")

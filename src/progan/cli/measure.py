@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from progan.cli.measure_options import GAP, Flag, GapTraining, Measuring
-from progan.cli.terminal.console import interruptible, say
+from progan.cli.terminal.console import PlainConsole, interruptible, say
 from progan.cli.terminal.results_table import print_results
 from progan.errors import ConfigError
 
@@ -325,7 +324,7 @@ def _measure_gap(ranks: Ranks, gap: GapOfRun, out: Path | None, force: bool, dea
     """Measure the duality gap of a run, and print it."""
     with interruptible(ranks, out) as progress:
         result = gap.measure(out=out, force=force, progress=progress, deal=deal)
-    console = Console()
+    console = PlainConsole()
     print_results(console, [result])
     state, how, adam = result.images, result.definition, result.definition["optimizer"]
     say(
@@ -349,7 +348,7 @@ def _measure(ranks: Ranks, found: _Opened) -> None:
             seed=options.seed_of_images, device=found.device, extractor=found.extractor, out=out,
             force=options.force, progress=progress,
         )  # fmt: skip
-    console = Console()
+    console = PlainConsole()
     print_results(console, results)
     say(console, f"results: {out}" if out is not None else "not written down; --out FILE would")
 
@@ -377,4 +376,4 @@ def _write_neighbours(ranks: Ranks, found: _Opened, deal: Deal) -> None:
             progress=progress,
         )  # fmt: skip
     save_grid(together, path, columns=1 + nearest.indices.shape[1])
-    say(Console(), f"samples (first column) and their nearest reals: {path}")
+    say(PlainConsole(), f"samples (first column) and their nearest reals: {path}")

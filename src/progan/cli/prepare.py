@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
-from rich.console import Console
 
+from progan.cli.terminal.console import PlainConsole
 from progan.config import PictureOptions, parse_resolution, split_resolution
 from progan.errors import Interrupted
-from progan.system.safe_stdout import patient
 
 
 def prepare(
@@ -42,7 +40,7 @@ def prepare(
     options = options or PictureOptions()
     if options.resolution is not None:
         split_resolution(parse_resolution(options.resolution), base_shape)
-    with TerminalReporter(Console(file=patient(sys.stdout))) as reporter, stop_on_signals() as stop:
+    with TerminalReporter(PlainConsole()) as reporter, stop_on_signals() as stop:
         try:
             report = prepare_set(
                 source,

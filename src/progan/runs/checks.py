@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from progan.runs import checkpoint
 from progan.runs.reporter import Reporter
 from progan.runs.resolve import resolve, restrict
 from progan.runs.run_folder import Dataset, RunFolder, require_resumable, require_same
+from progan.system.files import is_utf8
 from progan.system.signals import StopRequest
 from progan.training.iteration import Iteration
 from progan.training.precision import check_settings, settle
@@ -126,7 +128,8 @@ def check(
     config = settle(config, device)
     check_settings(config.run, device)
     opened = open_source(source)
-    folder = RunFolder(out or Path("runs") / f"{opened.name}-{Path(file or recipe).stem}")
+    named = f"{opened.name}-{Path(file or recipe).stem}"
+    folder = RunFolder(out or Path("runs") / re.sub("[\ud800-\udfff]", "_", named))
     if folder.is_foreign():
         raise ConfigError(f"{folder.path} exists and is no run folder; choose another --out")
     require_writable(folder.path)
@@ -200,8 +203,10 @@ def require_writable(path: Path) -> None:
     """Check that a folder can be written, or made.
 
     Raises:
-        StorageError: if not.
+        StorageError: if not, or if its name is no UTF-8, which formats of the files in it ask for.
     """
+    if not is_utf8(str(path)):
+        raise StorageError(f"{path}: the name is no UTF-8; choose another --out")
     existing = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise StorageError(f"{path}: {existing} cannot be written; choose another --out")

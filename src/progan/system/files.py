@@ -37,6 +37,10 @@ def storage_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except UnicodeEncodeError as error:
+        raise StorageError(
+            f"cannot write {path}: it has, or would hold, a name that is no UTF-8; choose or give it another"
+        ) from error
     except OSError as error:
         if error.errno is None:  # raised by Python or a library, not by the system
             raise
@@ -72,6 +76,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def is_utf8(name: str) -> bool:
+    """Tell whether a name, as the system gives it, is text; old archives have others."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_leftover(path: Path) -> bool:

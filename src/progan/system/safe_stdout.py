@@ -1,26 +1,30 @@
-"""Output that outlives its reader: training must not end because a terminal or a pipe was closed."""
+"""Output that outlives its reader, and shows what it can: no work ends because a terminal or a pipe does."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import sys
+from collections.abc import Iterator
 from typing import IO, cast
 
 
-def patient(stream: IO[str]) -> IO[str]:
-    """Return a stream that writes to another one until that fails, and to nowhere from then on.
+class PatientStream(io.TextIOBase):
+    """A stream that writes to another one until that fails, and to nowhere from then on.
+
+    Characters that the encoding of the other stream lacks are written as in Python's source (`\\u0444`).
 
     Args:
-        stream: A text stream of this process, such as `sys.stdout`.
+        stream: A text stream of this process; None where the process was started without.
+
+    Attributes:
+        failure: Why the other stream failed, if it did.
     """
-    return cast(IO[str], PatientStream(stream))
 
-
-class PatientStream(io.TextIOBase):
-    """A stream that writes to another one until that fails, and to nowhere from then on."""
-
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str] | None) -> None:
         self._stream = stream
+        self.failure: OSError | None = None
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -29,29 +33,55 @@ class PatientStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write, or drop, some text."""
-        try:
-            return self._stream.write(text)
-        except OSError:
-            self._give_up()
-            return len(text)
+        shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        if self._stream is not None and self.failure is None:
+            try:
+                self._stream.write(shown)
+            except OSError as error:
+                self._give_up(error)
+        return len(text)
 
     def flush(self) -> None:
         """Flush what was written."""
-        try:
-            self._stream.flush()
-        except OSError:
-            self._give_up()
+        if self._stream is not None and self.failure is None:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._give_up(error)
 
     def isatty(self) -> bool:
         """Whether the stream is a terminal."""
-        return self._stream.isatty()
+        return self._stream is not None and self._stream.isatty()
 
     def fileno(self) -> int:
         """The descriptor of the stream."""
+        if self._stream is None:
+            raise io.UnsupportedOperation("there is no stream")
         return self._stream.fileno()
 
-    def _give_up(self) -> None:
+    def _give_up(self, error: OSError) -> None:
         """Let the descriptor lead nowhere, so that nothing fails later either, as at the exit of Python."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
+        self.failure = error
+        with contextlib.suppress(io.UnsupportedOperation):
+            descriptor = self.fileno()
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+
+
+@contextlib.contextmanager
+def patient_output() -> Iterator[PatientStream]:
+    """Within this block nothing that is written to stdout or stderr fails, whoever writes it.
+
+    Yields:
+        What stands for stdout.
+    """
+    before = sys.stdout, sys.stderr
+    out, err = PatientStream(sys.stdout), PatientStream(sys.stderr)
+    sys.stdout, sys.stderr = cast(IO[str], out), cast(IO[str], err)
+    try:
+        yield out
+    finally:
+        out.flush()
+        err.flush()
+        sys.stdout, sys.stderr = before

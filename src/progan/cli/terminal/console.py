@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.segment import Segment
+from rich.text import Text
 
 from progan.distributed.leaving import tells
-from progan.errors import Interrupted
+from progan.errors import Interrupted, printable
 from progan.system.progress import Progress
-from progan.system.safe_stdout import patient
 
 if TYPE_CHECKING:
     from progan.distributed.ranks import Ranks
+
+
+class PlainConsole(Console):
+    """A console of rich that shows the control characters of a text instead of sending them.
+
+    Names of pictures, labels and options come from files of strangers. Colours and cursor movements of rich
+    itself are no text and pass through.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text; rich would drop some control characters without a trace."""
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Yield the segments of what is to be shown, their text printable."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 @contextmanager
@@ -28,7 +45,7 @@ def stages() -> Iterator[Progress]:
     A new name of what is being done begins a new bar in the place of the old. Nothing is shown where stderr
     is no terminal.
     """
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
     with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -92,4 +109,4 @@ def say(console: Console, message: str) -> None:
 
 def training_console() -> Console:
     """Return where training reports: of the processes that torchrun has started, the first does."""
-    return Console(file=patient(sys.stdout), quiet=not tells())
+    return PlainConsole(quiet=not tells())
