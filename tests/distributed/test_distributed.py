@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -326,3 +328,40 @@ def test_who_was_not_asked_to_stop_waits_a_moment_for_it(monkeypatch: pytest.Mon
     ranks.leave(lambda: False)
     assert left == ["the others"] * 2
     ALONE.leave(lambda: pytest.fail("nobody asks it again"))
+
+
+class Store:
+    """Counts, as the store of a run does."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def add(self, key: str, value: int) -> int:
+        self.counts[key] += value
+        return self.counts[key]
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Play a process that sees GPUs of these identities."""
+    monkeypatch.setattr("progan.distributed.ranks.choose_device", lambda name, _: torch.device(name))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=names[device.index])
+    )
+
+
+def test_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbered by local rank; or the only one that a cluster shows a process, if it is that process's own."""
+    store = Store()
+    ranks = [Ranks(i, 4, i, _Link(store, None)) for i in range(4)]  # type: ignore[arg-type]
+    gpus(monkeypatch, "a", "b")
+    assert ranks[0].device("cuda") == torch.device("cuda", 0)
+    assert ranks[1].device("cuda") == torch.device("cuda", 1)
+    with pytest.raises(ConfigError, match=r"has 2 GPUs, and local rank 2 would use another one"):
+        ranks[2].device("cuda")
+    gpus(monkeypatch, "c")
+    assert ranks[3].device("cuda") == torch.device("cuda", 0)
+    gpus(monkeypatch, "a")
+    with pytest.raises(ConfigError, match=r"has 1 GPUs, and local rank 3 would use another one"):
+        ranks[3].device("cuda")

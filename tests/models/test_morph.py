@@ -348,3 +348,10 @@ def test_reals_are_not_blended(blobs: PackedSet) -> None:
     updates(updates.spec.schedule.at(56))
     assert updates.spec.schedule.at(56).growing
     assert seen == [None]
+
+
+def test_growing_asks_no_device_for_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some have none: numbers are moved to the CPU first."""
+    monkeypatch.setattr(torch.Tensor, "double", lambda *_: pytest.fail("on the device of the network"))
+    G = Generator(channels=3, base_shape=(4, 4), max_level=1, fmap_base=64, fmap_max=8, growth="morph")
+    assert morph.grow(G, 1).worst >= 1

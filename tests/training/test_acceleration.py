@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from progan.config import make_config
 from progan.data.batches import Batch, GeneratorBatch
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
 from progan.training import acceleration, iteration
 from progan.training.acceleration import Acceleration, Moment, pays
+from progan.training.compiled_gradients import CheckedGradients
 from progan.training.cuda_graphs import CudaCapture, RecordedGradients, Shelf
 from progan.training.iteration import Iteration
 from progan.training.losses import Conditions
@@ -290,23 +292,82 @@ def test_on_a_cpu_nothing_is_chosen(blobs: PackedSet) -> None:
     assert len({id(chosen.functions(point, 0)) for _ in range(Moment.COMPILED)}) == 1
 
 
-def test_what_cannot_be_compiled_is_computed_plainly(
-    blobs: PackedSet,
-) -> None:
-    """The check of the compiler may pass where the updates themselves do not compile."""
-    spec = spec_of(blobs)
-    made = Iteration(spec, blobs, torch.device("cpu"), print)
-    said: list[str] = []
-    chosen = Acceleration((made.state.G, made.state.D), spec.config, torch.device("cpu"), said.append)
+GRADIENTS = {"weight": torch.tensor([3.0, 4.0])}
+
+
+def checked(compiled: Any, said: list[str], **run: Any) -> CheckedGradients:
+    """What stands for a compiled function, checked against gradients of 3 and 4."""
+    return CheckedGradients(
+        compiled, lambda *_: [(GRADIENTS, {"loss": torch.ones(2)})], make_config({"run": run}), said.append
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("BackendCompilerFailed: no such thing\nlong trace"),
+        AssertionError(),
+        ValueError("from a worker of the compiler"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+)
+def test_what_cannot_be_compiled_is_computed_plainly(error: Exception) -> None:
+    """The check of the compiler may pass where the updates do not compile, with errors of any kind."""
 
     def fail(*_: Any) -> list[Found]:
-        raise RuntimeError("BackendCompilerFailed: no such thing\nlong trace")
+        raise error
 
-    careful = chosen._careful(fail, lambda *_: [({}, {"loss": torch.full((2,), 3.0)})])
+    said: list[str] = []
+    careful = checked(fail, said)
     for _ in range(2):
-        [(_, terms)] = careful(batch_of(), Conditions(level=0), 2)
-        assert terms["loss"][0] == 3
-    assert said == ["going on without compiling: BackendCompilerFailed: no such thing"]
+        [(gradients, _)] = careful(batch_of(), Conditions(level=0), 2)
+        assert gradients is GRADIENTS
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    assert said == [f"going on without compiling: {first}"]
+    with pytest.raises(type(error)):
+        list(checked(fail, said, compile="always")(batch_of(), Conditions(level=0), 2))
+
+
+def test_no_memory_for_compiled_updates_is_not_hidden() -> None:
+    def full(*_: Any) -> list[Found]:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        list(checked(full, [])(batch_of(), Conditions(level=0), 2))
+
+
+def test_compiled_gradients_are_compared_in_each_phase() -> None:
+    """With 3 and 4, norm 5, off by 0.45 in one of them."""
+    wrong, calls, said = {"weight": torch.tensor([3.0, 4.45])}, list[int](), list[str]()
+
+    def right_at_level_0(_batch: Any, at: Conditions, _n: int) -> list[Found]:
+        calls.append(at.level)
+        return [({"weight": GRADIENTS["weight"] * 1.0001} if at.level == 0 else wrong, {})]
+
+    careful = checked(right_at_level_0, said)
+    for level in (0, 0, 1, 1):
+        [(gradients, _)] = careful(batch_of(), Conditions(level=level), 2)
+    assert gradients is GRADIENTS, "those of the operations"
+    assert calls == [0, 0, 1], "the wrong ones are not asked for again"
+    assert len(said) == 1
+    assert "differ by 0.09 of their norm" in said[0]
+    with pytest.raises(ConfigError, match=r"differ by 0\.09 of their norm.*run\.compile always"):
+        list(checked(right_at_level_0, said, compile="always")(batch_of(), Conditions(level=1), 2))
+
+
+def test_where_compiled_updates_are_slower_they_are_left_out(
+    blobs: PackedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the next phase what compiling saves is known: here nothing, so it is not tried again."""
+    monkeypatch.setattr(acceleration, "check_compiler", lambda _: None)
+    slower = Chosen(blobs, monkeypatch, seconds=0.1)
+    chosen = slower.go(Moment.COMPARE + 1)
+    assert chosen[Moment.COMPARE - 2] is not chosen[0]
+    assert chosen[-1] is chosen[0]
+    assert slower.said[-1].endswith(
+        "100 images/s compiled and 100 before, so its updates are not compiled any more"
+    )
+    assert len(set(map(id, slower.go(Moment.COMPARE + 1, index=1)))) == 1
 
 
 def on_cuda(blobs: PackedSet, **run: Any) -> dict[str, Tensor]:

@@ -98,14 +98,24 @@ class Ranks:
                 f"run.device {chosen} is one GPU, and {self.size} processes use one each: set run.device to "
                 f"cuda"
             )
-        if self.local_rank >= torch.cuda.device_count():
+        visible = torch.cuda.device_count()
+        # Clusters may show each process its own GPU alone, which is then number 0 to all of them.
+        device = torch.device("cuda", 0 if visible == 1 else self.local_rank)
+        if device.index >= visible or not self._is_own_gpu(device):
             raise ConfigError(
-                f"this machine has {torch.cuda.device_count()} GPUs, and local rank {self.local_rank} would "
-                f"use another one: start at most one process a GPU (--nproc-per-node)"
+                f"this machine has {visible} GPUs, and local rank {self.local_rank} would use another one: "
+                f"start at most one process a GPU (--nproc-per-node)"
             )
-        device = torch.device("cuda", self.local_rank)
         torch.cuda.set_device(device)
         return device
+
+    def _is_own_gpu(self, device: torch.device) -> bool:
+        """Whether no other process of the run has claimed this GPU, which is claimed by that."""
+        assert self._link is not None
+        gpu = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+        if gpu is None:  # not told before PyTorch 2.5
+            return device.index == self.local_rank
+        return int(self._link.store.add(f"gpu/{gpu}", 1)) == 1
 
     def at(self, what: str, clock: int | None = None, phase: str = "") -> None:
         """Note what this process is about to do, for the message that says where each is when one is lost."""

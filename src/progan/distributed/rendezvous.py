@@ -122,6 +122,10 @@ def _make_group(store: Store, rank: int, size: int, watch: Watch) -> None:
     """Connect all processes with each other, which must not take longer than meeting them."""
     nccl = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
+    # NCCL's own watchdogs would tear this process down, at an error of a connection or when nobody moves for
+    # minutes, before ours has said which process was lost and where.
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+    os.environ.setdefault("TORCH_NCCL_ENABLE_MONITORING", "0")
     watch.timeout = JOIN_SECONDS
     watch.at("connecting with the other processes")
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=BACKSTOP)

@@ -10,6 +10,8 @@ from typing import TypeVar
 import torch
 from threadpoolctl import threadpool_limits
 
+from progan.system.device import float32_products
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -28,16 +30,10 @@ class Workers:
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
     """Compute without gradients and in float32 proper (no TF32, no autocast), whatever training has set."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    try:
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
-        # Inference mode is of the calling thread only; its tensors could not be written to by workers.
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+    # Inference mode is of the calling thread only; its tensors could not be written to by workers.
+    autocast = torch.autocast(device.type, enabled=False)
+    with float32_products(tf32=False), torch.inference_mode(False), torch.no_grad(), autocast:
+        yield
 
 
 @contextmanager

@@ -124,7 +124,8 @@ def grow(network: Generator | Discriminator, level: int) -> Condition:
             layer.bias.zero_()
     if site.heir.bias is not None and site.old.bias is not None:
         site.heir.bias.copy_(site.old.bias)
-    return Condition(*(float(torch.linalg.cond(layer.weight.flatten(1).double())) for layer in layers))
+    weights = (layer.weight.detach().to("cpu", torch.float64) for layer in layers)  # some devices have none
+    return Condition(*(float(torch.linalg.cond(weight.flatten(1))) for weight in weights))
 
 
 def require_morphable(network: Generator | Discriminator, level: int) -> None:

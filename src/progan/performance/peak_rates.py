@@ -102,8 +102,10 @@ def measure_copy(options: RunOptions, device: torch.device, sizes: Sizes | None 
 
 def synchronize(device: torch.device) -> None:
     """Wait until a device has done all that it was asked to do; a CPU has."""
-    if device.type in ("cuda", "mps", "xpu"):
-        getattr(torch, device.type).synchronize()
+    if device.type == "mps":  # there is one, and its function takes none
+        torch.mps.synchronize()
+    elif device.type in ("cuda", "xpu"):
+        getattr(torch, device.type).synchronize(device)
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -7,20 +7,18 @@ wherever there is a GPU. On a CPU, compiled updates were slower than plain ones 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import IntEnum
 
 import torch
 
 from progan.config import Config
-from progan.data.batches import Batch
 from progan.errors import ConfigError
-from progan.training.compiled_gradients import CompiledGradients
+from progan.training.compiled_gradients import CheckedGradients, CompiledGradients
 from progan.training.cuda_graphs import Capture, CudaCapture, RecordedGradients, Shelf
-from progan.training.losses import Conditions
 from progan.training.precision import check_compiler
 from progan.training.schedule import Phase, Point
-from progan.training.step import EagerGradients, Found, GradientFunction, Networks, Trained, is_out_of_memory
+from progan.training.step import EagerGradients, GradientFunction, Networks, Trained
 
 
 class Moment(IntEnum):
@@ -29,28 +27,34 @@ class Moment(IntEnum):
     BEGIN = 20
     DECIDE = 60
     COMPILED = 61
+    BEGIN_COMPILED = 80
+    COMPARE = 120
 
 
 SAVED = 0.2
-"""Share of the time that compiling is expected to save. Not measured on a GPU yet: a careful guess."""
+"""Share of the time that compiling is expected to save, until it has been measured."""
 
 COMPILE_SECONDS = 120.0
 """What compiling the updates of a phase is expected to take, until it has been measured."""
 
 
+FASTER = 1.01
+"""Times as fast as before compiled updates must be to be kept: less is noise."""
+
 Functions = dict[Trained, GradientFunction]
 """What finds the gradients of D and of G."""
 
 
-def pays(images_left: int, images_per_second: float, compile_seconds: float) -> bool:
+def pays(images_left: int, images_per_second: float, compile_seconds: float, saved: float = SAVED) -> bool:
     """Return whether compiling is expected to save more time than it takes.
 
     Args:
         images_left: Images that the phase still shows.
         images_per_second: How fast it is as it is, above 0.
         compile_seconds: What compiling takes.
+        saved: Share of the time that it saves.
     """
-    return images_left / images_per_second * SAVED > compile_seconds
+    return images_left / images_per_second * saved > compile_seconds
 
 
 class Acceleration:
@@ -76,7 +80,7 @@ class Acceleration:
     ) -> None:
         self._networks, self._config, self._device, self._say = networks, config, device, say
         self._clock = clock
-        self._seconds = COMPILE_SECONDS
+        self._seconds, self._saved = COMPILE_SECONDS, SAVED
         on_cuda = device.type == "cuda"
         if capture is None and on_cuda and config.run.cuda_graphs:
             capture = CudaCapture(device)
@@ -85,7 +89,7 @@ class Acceleration:
         self._compiled: Functions | None = None
         self._plain = self._make(compiled=False)
         self._phase: Phase | None = None
-        self._iterations, self._begun = 0, 0.0
+        self._iterations, self._begun, self._plain_rate = 0, 0.0, 0.0
         self._chosen = self._plain
         if config.run.compile == "always":
             self._chosen = self._compiled = self._make(compiled=True)
@@ -97,20 +101,42 @@ class Acceleration:
         if point.phase != self._phase:
             self._phase, self._iterations, self._chosen = point.phase, 0, self._plain
         self._iterations += 1
+        is_compiled = self._chosen is not self._plain
         match self._iterations:
             case Moment.BEGIN:
                 self._begun = self._now()
             case Moment.DECIDE:
-                images = (Moment.DECIDE - Moment.BEGIN) * point.batch_size * self._config.loss.d_steps
-                rate = images / max(self._now() - self._begun, 1e-9)
-                if pays(point.phase.end - images_seen, rate, self._seconds):
-                    self._compile(point, rate)
-            case Moment.COMPILED if self._chosen is not self._plain:
+                self._plain_rate = self._rate(Moment.DECIDE - Moment.BEGIN, point)
+                left = point.phase.end - images_seen
+                if pays(left, self._plain_rate, self._seconds, self._saved):
+                    self._compile(point)
+            case Moment.COMPILED if is_compiled:
                 self._seconds = self._now() - self._begun
                 self._say(f"{point.phase.name}: compiled in {self._seconds:.0f} s")
+            case Moment.BEGIN_COMPILED if is_compiled:
+                self._begun = self._now()
+            case Moment.COMPARE if is_compiled:
+                self._keep_the_faster(point)
         return self._chosen
 
-    def _compile(self, point: Point, rate: float) -> None:
+    def _keep_the_faster(self, point: Point) -> None:
+        """Compare the speed of compiled updates with that of the others, which this phase has measured."""
+        rate = self._rate(Moment.COMPARE - Moment.BEGIN_COMPILED, point)
+        self._saved = max(0.0, 1 - self._plain_rate / rate)
+        speeds = f"{rate:,.0f} images/s compiled and {self._plain_rate:,.0f} before"
+        if rate > FASTER * self._plain_rate:
+            self._say(f"{point.phase.name}: {speeds}")
+            return
+        self._say(f"{point.phase.name}: {speeds}, so its updates are not compiled any more")
+        self._shelf.recordings.clear()
+        self._chosen = self._plain
+
+    def _rate(self, iterations: int, point: Point) -> float:
+        """Return the images a second since the clock was started."""
+        images = iterations * point.batch_size * self._config.loss.d_steps
+        return images / max(self._now() - self._begun, 1e-9)
+
+    def _compile(self, point: Point) -> None:
         """Go over to compiled updates, unless there is no compiler."""
         self._begun = self._now()
         try:
@@ -120,8 +146,8 @@ class Acceleration:
             self._say(f"going on without compiling: {error}")
             return
         self._say(
-            f"{point.phase.name}: compiling the updates, which now show {rate:,.0f} images/s; the next "
-            f"iteration takes a minute or more (run.compile never leaves it out)"
+            f"{point.phase.name}: compiling the updates, which now show {self._plain_rate:,.0f} images/s; "
+            f"the next iteration takes a minute or more (run.compile never leaves it out)"
         )
         if self._compiled is None:
             self._compiled = self._make(compiled=True)
@@ -135,33 +161,11 @@ class Acceleration:
     def _make_one(self, trained: Trained, compiled: bool) -> GradientFunction:
         function: GradientFunction = EagerGradients(self._networks, trained, self._config)
         if compiled:
-            function = self._careful(CompiledGradients(self._networks, trained, self._config), function)
+            made = CompiledGradients(self._networks, trained, self._config)
+            function = CheckedGradients(made, function, self._config, self._say)
         if self._capture is None:
             return function
         return RecordedGradients(function, self._capture, self._say, self._shelf)
-
-    def _careful(self, function: GradientFunction, other: GradientFunction) -> GradientFunction:
-        """Return a function that goes over to the other for good where it cannot be compiled.
-
-        Only where nobody asked for compiling: who did, is told.
-        """
-        if self._config.run.compile != "auto":
-            return function
-        failed = False
-
-        def either(batch: Batch, at: Conditions, n: int) -> Iterable[Found]:
-            nonlocal failed
-            if not failed:
-                try:
-                    return list(function(batch, at, n))
-                except RuntimeError as error:
-                    if is_out_of_memory(error):
-                        raise
-                    failed = True
-                    self._say(f"going on without compiling: {str(error).strip().splitlines()[0]}")
-            return other(batch, at, n)
-
-        return either
 
     def _now(self) -> float:
         """Return the time when everything begun so far is done."""

@@ -6,6 +6,7 @@ function: so what is compiled is written as a function of the weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -13,17 +14,27 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from progan.config import Config
 from progan.data.batches import Batch
+from progan.errors import ConfigError
 from progan.training.losses import (
     Conditions,
     Stage,
     Terms,
     joined,
 )
-from progan.training.step import EagerGradients, Found
+from progan.training.precision import SMALL_TYPES
+from progan.training.step import EagerGradients, Found, GradientFunction
 
 GRAPHS = 1000
 """Graphs of one function that are allowed; a run to level 8 has some hundred."""
+
+
+LARGEST_ERROR = 0.05
+"""Of gradients computed in another way, relative to those of the operations: far above any rounding."""
+
+LARGEST_ERROR_FLOAT32 = 1e-3
+"""The same where nothing is rounded to less than float32."""
 
 
 class CompiledGradients(EagerGradients):
@@ -54,6 +65,89 @@ class CompiledGradients(EagerGradients):
             return gradients, terms
 
         return summed(map(gradients_of, self._objective.stages(batch, at)))
+
+
+class CheckedGradients:
+    """Finds gradients by a compiled function that has given those of the operations themselves.
+
+    In each phase, the first part of each kind is computed both ways and compared.
+
+    Args:
+        compiled: The function.
+        plain: What it stands for.
+        config: The precision says how near the two must be; and with run.compile always, what is in the way
+            of compiling is raised.
+        say: Told else, if the compiled function is of no use; from then on the plain one is called.
+    """
+
+    def __init__(
+        self,
+        compiled: GradientFunction,
+        plain: GradientFunction,
+        config: Config,
+        say: Callable[[str], None],
+    ) -> None:
+        self._compiled, self._plain, self._say = compiled, plain, say
+        self._forced = config.run.compile == "always"
+        small = config.run.precision in SMALL_TYPES or config.run.precision == "tf32"
+        self._largest_error = LARGEST_ERROR if small else LARGEST_ERROR_FLOAT32
+        self._phase: tuple[int, bool] | None = None
+        self._compared: set[tuple[object, ...]] = set()
+        self._failed = False
+
+    def __call__(self, batch: Batch, at: Conditions, n: int) -> Iterable[Found]:
+        """Return the gradients of a part of a batch."""
+        if self._failed:
+            return self._plain(batch, at, n)
+        phase = at.level, at.alpha is None
+        if phase != self._phase:
+            self._phase, self._compared = phase, set()
+        key = at.penalize, at.probability is None, len(batch), n
+        try:
+            found = summed(self._compiled(batch, at, n))
+            if key not in self._compared and self._are_equal(found, batch, at, n):
+                self._compared.add(key)
+        except torch.OutOfMemoryError:
+            raise
+        # The compiler's errors are of many kinds, and libraries may have no kernel for what it made.
+        except Exception as error:
+            if self._forced:
+                raise
+            self._failed = True
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self._say(f"going on without compiling: {reason}")
+            return self._plain(batch, at, n)
+        return [found]
+
+    def _are_equal(self, found: Found, batch: Batch, at: Conditions, n: int) -> bool:
+        """Compare gradients with those of the operations, as far as they are finite: float16 may overflow.
+
+        Raises:
+            ConfigError: if they are others.
+        """
+        error = relative_error(found[0], summed(self._plain(batch, at, n))[0])
+        if error > self._largest_error:
+            raise ConfigError(
+                f"the compiled update finds gradients that differ by {error:.2g} of their norm from those of "
+                f"the operations; leave run.compile always out"
+            )
+        return not math.isnan(error)
+
+
+def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Return the norm of the difference of all gradients together, relative to theirs.
+
+    Args:
+        found: Gradients by name; 0 where there is none.
+        expected: What they should be; of the names of `found`, or fewer.
+    """
+    zero = torch.zeros(())
+    pairs = [
+        (value.double(), expected.get(name, zero.to(value.device)).double()) for name, value in found.items()
+    ]
+    off = torch.stack([(a - b).square().sum() for a, b in pairs]).sum()
+    norm = torch.stack([b.square().sum() for _, b in pairs]).sum()
+    return float((off / norm.clamp_min(torch.finfo(torch.float64).tiny)).sqrt())
 
 
 def summed(stages: Iterable[Found]) -> Found:

@@ -15,16 +15,13 @@ import torch
 from torch import Tensor
 
 from progan.data.batches import Batch
-from progan.training.compiled_gradients import summed
+from progan.training.compiled_gradients import LARGEST_ERROR, relative_error, summed
 from progan.training.losses import Conditions
 from progan.training.step import Found, GradientFunction, is_out_of_memory
 
 T = TypeVar("T")
 Capture = Callable[[Callable[[], Found]], tuple[Found, Callable[[], None]]]
 """Records a function: returns the tensors that it fills, and what fills them again."""
-
-LARGEST_ERROR = 0.05
-"""Of a recording's gradients, relative to those of the operations: far above rounding, in any precision."""
 
 
 class CudaCapture:
@@ -149,7 +146,7 @@ class RecordedGradients:
             for value in found[0].values():
                 value.fill_(torch.nan)  # what recorded nothing must not pass
             replay()
-            error = _relative_error(found[0], expected[0])
+            error = relative_error(found[0], expected[0])
         except RuntimeError as failure:
             memory, reason = is_out_of_memory(failure), str(failure).strip().split("\n")[0]
         else:
@@ -193,11 +190,3 @@ def _copy_tensors(source: Any, target: Any) -> None:
     for name, held in vars(target).items():
         if isinstance(held, Tensor):
             held.copy_(vars(source)[name], non_blocking=True)
-
-
-def _relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """Return the norm of the difference of all gradients together, relative to theirs."""
-    pairs = [(found[name].double(), value.double()) for name, value in expected.items()]
-    off = torch.stack([(a - b).square().sum() for a, b in pairs]).sum()
-    norm = torch.stack([b.square().sum() for _, b in pairs]).sum()
-    return float((off / norm.clamp_min(torch.finfo(torch.float64).tiny)).sqrt())

@@ -21,6 +21,7 @@ from progan.config import (
 )
 from progan.errors import ConfigError
 from progan.models.autograd import autocast
+from progan.system.device import float32_products
 
 SMALL_TYPES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """The precisions whose products are computed in a smaller type than the weights have."""
@@ -136,18 +137,14 @@ def settings(options: RunOptions, device: torch.device) -> Iterator[None]:
     memory and the number of threads are set if given.
     """
     before = (
-        torch.get_float32_matmul_precision(),
-        torch.backends.cudnn.allow_tf32,
         torch.backends.cudnn.benchmark,
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.get_num_threads(),
     )
-    matmul, cudnn_tf32, benchmark, deterministic, warn_only, threads = before
+    benchmark, deterministic, warn_only, threads = before
     tf32 = options.precision == "tf32" and device.type == "cuda"
     try:
-        torch.set_float32_matmul_precision("high" if tf32 else "highest")
-        torch.backends.cudnn.allow_tf32 = tf32
         if options.deterministic:
             # cuBLAS reads it once, at its first product, so it stays. Two sizes make cuBLAS deterministic.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -158,10 +155,9 @@ def settings(options: RunOptions, device: torch.device) -> Iterator[None]:
             torch.set_num_threads(options.threads)
         if options.memory_fraction is not None:
             torch.cuda.set_per_process_memory_fraction(options.memory_fraction, device.index)
-        yield
+        with float32_products(tf32=tf32):
+            yield
     finally:
-        torch.set_float32_matmul_precision(matmul)
-        torch.backends.cudnn.allow_tf32 = cudnn_tf32
         torch.backends.cudnn.benchmark = benchmark
         _set_deterministic(deterministic, warn_only=warn_only)
         torch.set_num_threads(threads)
