@@ -66,19 +66,22 @@ def test_streams_differ_by_purpose_seed_and_clock(seed: int, clock: int) -> None
     assert len(set(drawn)) == len(drawn)
 
 
-def groups_of(positions: NDArray[np.int64], group: int) -> set[frozenset[int]]:
+def groups_of(positions: NDArray[np.int64], group: int, contiguous: bool) -> set[frozenset[int]]:
     """The stddev groups that the rule finds in a batch made of these positions."""
     group = min(group, len(positions))
-    columns = positions.reshape(group, -1)
-    return {frozenset(int(i) for i in columns[:, j]) for j in range(columns.shape[1])}
+    rows = positions.reshape(-1, group) if contiguous else positions.reshape(group, -1).T
+    return {frozenset(row) for row in rows.tolist()}
 
 
-@given(st.integers(1, 8), st.integers(1, 16), st.one_of(st.none(), st.integers(1, 80)))
-def test_parts_are_whole_stddev_groups(group: int, columns: int, largest: int | None) -> None:
+@given(st.integers(1, 8), st.integers(1, 16), st.one_of(st.none(), st.integers(1, 80)), st.booleans())
+def test_parts_are_whole_stddev_groups(
+    group: int, columns: int, largest: int | None, contiguous: bool
+) -> None:
     n = group * columns
-    parts = micro_batches(n, group, largest)
+    parts = micro_batches(n, group, largest, contiguous=contiguous)
     assert sorted(np.concatenate(parts)) == list(range(n)), "a partition"
-    assert set.union(*(groups_of(part, group) for part in parts)) == groups_of(np.arange(n), group)
+    found = set.union(*(groups_of(part, group, contiguous) for part in parts))
+    assert found == groups_of(np.arange(n), group, contiguous)
     if largest is None:
         assert len(parts) == 1
     else:

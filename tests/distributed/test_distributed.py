@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ports import free_port
@@ -46,19 +47,22 @@ def batches(draw: st.DrawFn) -> tuple[int, int]:
     return max(group, 1) * columns, group + (larger if group else 0)
 
 
-@given(batches(), st.integers(1, 9))
-def test_whole_groups_are_dealt(sizes: tuple[int, int], ranks: int) -> None:
+@given(batches(), st.integers(1, 9), st.booleans())
+def test_whole_groups_are_dealt(sizes: tuple[int, int], ranks: int, contiguous: bool) -> None:
     n, group = sizes
-    shares = [deal(n, group, rank, ranks) for rank in range(ranks)]
+    shares = [deal(n, group, rank, ranks, contiguous=contiguous) for rank in range(ranks)]
     assert sorted(np.concatenate(shares).tolist()) == list(range(n))
     g = min(group, n) or 1
     assert max(map(len, shares)) - min(map(len, shares)) in (0, g)
     assert len(shares[0]) == max(map(len, shares)), "the first has some"
-    whole = {frozenset(column) for column in np.arange(n).reshape(g, -1).T.tolist()}
+
+    def groups(positions: NDArray[np.int64]) -> set[frozenset[int]]:
+        rows = positions.reshape(-1, g) if contiguous else positions.reshape(g, -1).T
+        return {frozenset(row) for row in rows.tolist()}
+
     for share in shares:
-        for part in micro_batches(len(share), group, None):
-            columns = share[part].reshape(g, -1).T.tolist()
-            assert {frozenset(column) for column in columns} <= whole
+        for part in micro_batches(len(share), group, None, contiguous=contiguous):
+            assert groups(share[part]) <= groups(np.arange(n))
 
 
 @given(batches())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from progan.config import Activation
+from progan.models.layers import StddevForm
 
 FORMULAS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "leaky_relu": lambda x: torch.where(x > 0, x, 0.2 * x),
@@ -43,16 +44,20 @@ def same_convolution(x: Tensor, weight: Tensor) -> Tensor:
     return torch.stack(rows, dim=-1).view(len(x), len(weight), *out)
 
 
-def stddev_by_loops(x: Tensor, group: int, features: int) -> Tensor:
-    """Section 3 in plain loops: sample i is in group i mod M; channels in equal parts."""
-    n = len(x)
-    m = n // min(group, n)
-    maps = torch.empty(n, features, *x.shape[2:], dtype=x.dtype)
-    for j, (f, part) in itertools.product(range(m), enumerate(x.chunk(features, dim=1))):
-        members = [part[i] for i in range(n) if i % m == j]
+def stddev_by_loops(x: Tensor, form: StddevForm, of: Tensor | None = None) -> Tensor:
+    """Section 3 in plain loops: sample i is in group i mod M, or i // G of neighbours; channels in parts."""
+    n, given = len(x), x if of is None else of
+    group = min(form.group, n)
+    m = n // group
+    maps = torch.empty(n, form.features, *x.shape[2:], dtype=x.dtype)
+    for j, (f, part) in itertools.product(range(m), enumerate(given.chunk(form.features, dim=1))):
+        chosen = [i for i in range(n) if (i // group if form.contiguous else i % m) == j]
+        members = [part[i] for i in chosen]
         mean = sum(members, torch.zeros_like(part[0])) / len(members)
-        variance = sum(((one - mean) ** 2 for one in members), torch.zeros_like(part[0])) / len(members)
-        value = (variance + 1e-8).sqrt().mean()
-        for i in range(j, n, m):
+        variance = sum(((one - mean) ** 2 for one in members), torch.zeros_like(part[0]))
+        variance = variance / max(len(members) - form.unbiased, 1)
+        alone = form.unbiased and len(members) == 1
+        value = (variance + (0 if alone else form.epsilon)).sqrt().mean()
+        for i in chosen:
             maps[i, f] = value
     return torch.cat([x, maps], dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +16,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from plain_layers import FORMULAS, same_convolution
-from progan.config import Activation, DiscriminatorOptions, GeneratorOptions, LabelForm, Scaling
+from progan.config import (
+    Activation,
+    DiscriminatorOptions,
+    GeneratorOptions,
+    LabelForm,
+    PixelNormForm,
+    Scaling,
+)
 from progan.models.activations import variance_gain
 from progan.models.discriminator import Discriminator
 from progan.models.generator import LABEL_EXAMPLES, Generator
@@ -230,6 +238,68 @@ def test_pixel_norm_and_its_epsilon() -> None:
     torch.testing.assert_close(G(z), F.conv2d(x, rgb))
 
 
+NORMS: dict[PixelNormForm, Callable[[Tensor], Tensor]] = {
+    "mean_square": lambda x: x / (x.square().mean(1, keepdim=True) + 0.1).sqrt(),
+    "root": lambda x: x / (x.square().mean(1, keepdim=True).sqrt() + 0.1),
+    "variance": lambda x: x / (x.var(1, correction=0, keepdim=True) + 0.1).sqrt(),
+}
+
+
+@pytest.mark.parametrize("place", ["after", "before"])
+@pytest.mark.parametrize("dense_norm", ["pixel", "units", "none"])
+@pytest.mark.parametrize("form", NORMS)
+@pytest.mark.parametrize("label_norm", ["joined", "apart", "both"])
+def test_norms_of_the_generator(form: PixelNormForm, dense_norm: str, place: str, label_norm: str) -> None:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"pixel_norm_form": form, "dense_norm": dense_norm, "pixel_norm_place": place}
+    G = Generator(
+        **SMALL, **options, max_level=1, fmaps=(5, 3), latent_size=4, label_size=2, label_norm=label_norm,
+        label_form="vector", pixel_norm_eps=0.1, dense_bias="unit",
+    ).double()  # fmt: skip
+    w = G.state_dict()
+    for name in w:
+        w[name].normal_()
+    norm = NORMS[form]
+
+    def after(x: Tensor, norm: Callable[[Tensor], Tensor] = norm) -> Tensor:
+        return norm(F.leaky_relu(x, 0.2)) if place == "after" else F.leaky_relu(norm(x), 0.2)
+
+    def layer(x: Tensor, name: str, gain: float = math.sqrt(2)) -> Tensor:
+        kernel = w[f"{name}.weight"]
+        scale = gain / math.sqrt(kernel[0].numel())
+        return F.conv2d(x, kernel * scale, w[f"{name}.bias"], padding="same")
+
+    z, y = randn(2, 4), randn(2, 2)
+    x = torch.cat([z if label_norm == "joined" else norm(z), y], dim=1)
+    x = x if label_norm == "apart" else norm(x)
+    x = x @ w["dense.weight"].t() * (math.sqrt(2) / 4 / math.sqrt(6)) + w["dense_bias"]
+    norms = {"pixel": norm, "units": lambda x: norm(x.flatten(1)).view_as(x), "none": lambda x: x}
+    x = after(x.view(2, 5, 4, 4), norms[dense_norm])
+    x = after(layer(x, "conv"))
+    x = after(layer(x.repeat_interleave(2, 2).repeat_interleave(2, 3), "blocks.0.conv0_up"))
+    x = layer(after(layer(x, "blocks.0.conv1")), "to_rgb.1", 1.0)
+    torch.testing.assert_close(G(z, y), x)
+
+
+def test_a_discriminator_without_what_some_leave_out() -> None:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"stddev_of": "images", "stddev_variance": "sample", "rgb_activation": False}
+    D = Discriminator(max_level=0, **SMALL, **options, last_conv=False, equalized_lr=False).double()
+    assert "conv.weight" not in D.state_dict()
+    w, x = D.state_dict(), randn(8, 3, 4, 4)
+    deviation = torch.cat([x[i::2].std(0).mean().view(1) for i in range(2)]).repeat(4)
+    y = torch.cat([F.conv2d(x, w["from_rgb.0.weight"]), deviation.view(8, 1, 1, 1).expand(8, 1, 4, 4)], 1)
+    y = F.leaky_relu(y.flatten(1) @ w["dense0.weight"].t(), 0.2) @ w["dense1.weight"].t()
+    torch.testing.assert_close(D(x)[0], y[:, 0])
+
+
+def test_filters_go_on_where_their_list_ends() -> None:
+    for kind in (Generator, Discriminator):
+        network = kind(max_level=3, fmap_base=64, fmap_max=8, fmaps=(6, 7))
+        rgb = [layer for name, layer in layers(network).items() if "_rgb." in name]
+        assert [layer.weight.shape[kind is Generator] for layer in rgb] == [6, 7, 8, 4]
+
+
 def test_tanh_bounds_every_image() -> None:
     torch.manual_seed(0)
     linear = Generator(max_level=1, **SMALL).double()
@@ -289,6 +359,7 @@ CHANGES: dict[str, Any] = {
     "equalized_lr": False,
     "weight_init": "truncated",
     "gain": "activation",
+    "fmaps": (4, 3),
 }
 G_CHANGES: dict[str, Any] = {
     **CHANGES,
@@ -296,6 +367,11 @@ G_CHANGES: dict[str, Any] = {
     "normalize_latents": False,
     "pixel_norm": False,
     "pixel_norm_eps": 0.1,
+    "label_norm": "both",
+    "pixel_norm_form": "variance",
+    "pixel_norm_place": "before",
+    "dense_norm": "units",
+    "dense_bias": "unit",
     "dense_gain": 2.0,
     "upscale": "strided",
     "output_activation": "tanh",
@@ -306,6 +382,11 @@ D_CHANGES: dict[str, Any] = {
     "stddev_features": 2,
     "downscale": "strided",
     "dense_features": 6,
+    "stddev_of": "images",
+    "stddev_order": "contiguous",
+    "stddev_variance": "sample",
+    "rgb_activation": False,
+    "last_conv": False,
 }
 
 
@@ -323,17 +404,21 @@ def test_every_option_changes_the_network(
     kind: type[Generator] | type[Discriminator], name: str, value: Any
 ) -> None:
     # The scale of leaky ReLU's inputs is lost in the pixel norm after it, that of others is not.
-    others = {"activation": "tanh"} if name == "gain" else {}
+    needed: dict[str, dict[str, Any]] = {"gain": {"activation": "tanh"}, "label_norm": {"label_size": 2}}
+    others = needed.get(name, {})
     plain, other = built(kind, **others), built(kind, **others, **{name: value})
     assert getattr(other.options, name) == value
+    assert type(other)(**other.config()).config() == other.config()
     shapes = [{key: tuple(t.shape) for key, t in network.state_dict().items()} for network in (plain, other)]
     if shapes[0] != shapes[1]:
         return
     if name == "equalized_lr":  # the same function at first, but not the same training
-        assert not torch.equal(plain.conv.weight, other.conv.weight)
+        name = "blocks.0.conv0.weight" if kind is Discriminator else "conv.weight"
+        assert not torch.equal(plain.state_dict()[name], other.state_dict()[name])
         return
-    x = torch.randn(4, 4) if kind is Generator else torch.randn(4, 3, 16, 16)
-    outputs = [network(x) for network in (plain, other)]
+    x = torch.randn(8, 4) if kind is Generator else torch.randn(8, 3, 16, 16)
+    labels = torch.ones(8, plain.label_size)
+    outputs = [network(x, labels) for network in (plain, other)]
     a, b = (y[0] if isinstance(y, tuple) else y for y in outputs)
     assert not torch.allclose(a, b, rtol=1e-3, atol=1e-5)
 

@@ -20,6 +20,7 @@ from progan.models.generator import Generator
 from progan.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
+    StddevForm,
     conv2d_downscale2d,
     downscale2d,
     feature_maps,
@@ -130,17 +131,39 @@ def test_scaling_by_two(n: int, c: int, h: int, w: int) -> None:
     torch.testing.assert_close(downscale2d(y), mean)
 
 
-@given(st.integers(1, 5), st.integers(1, 4), few, few, few, st.integers(1, 3), st.booleans())
-def test_minibatch_stddev(group: int, m: int, c: int, h: int, w: int, features: int, small: bool) -> None:
-    n = m if small and m < group else group * m
-    x = randn(n, c * features, h, w)
-    expected = stddev_by_loops(x, group, features)
-    torch.testing.assert_close(minibatch_stddev(x, group, features), expected)
+stddev_forms = st.builds(
+    StddevForm,
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from((0.0, 1e-8)),
+)
+
+
+@given(stddev_forms, st.integers(1, 4), few, few, few, st.booleans(), st.booleans())
+def test_minibatch_stddev(
+    form: StddevForm, m: int, c: int, h: int, w: int, small: bool, of_images: bool
+) -> None:
+    n = m if small and m < form.group else form.group * m
+    x = randn(n, c * form.features, h, w)
+    of = randn(n, 2 * form.features, 2 * h, w) if of_images else None
+    expected = stddev_by_loops(x, form, of)
+    torch.testing.assert_close(minibatch_stddev(x, form, of=of), expected)
+    twice = minibatch_stddev(torch.cat([x, x]), form, sets=2, of=None if of is None else torch.cat([of, of]))
+    torch.testing.assert_close(twice, torch.cat([expected, expected]))
+
+
+def test_the_deviation_of_equal_images_has_a_gradient() -> None:
+    images = torch.ones(4, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    form = StddevForm(4, unbiased=True, epsilon=0.0)
+    (gradient,) = torch.autograd.grad(minibatch_stddev(randn(4, 2, 2, 2), form, of=images).sum(), images)
+    assert not gradient.any()
 
 
 def test_minibatch_stddev_of_a_batch_that_cannot_be_divided() -> None:
     with pytest.raises(ValueError, match="a batch of 6 cannot be divided into minibatch-stddev groups of 4"):
-        minibatch_stddev(randn(6, 2, 4, 4), 4)
+        minibatch_stddev(randn(6, 2, 4, 4), StddevForm(4))
 
 
 @given(few, st.integers(1, 16), st.floats(1e-2, 1e3), st.booleans())
@@ -162,9 +185,9 @@ def test_statistics_of_half_precision_are_float32(dtype: torch.dtype) -> None:
     assert y.dtype == dtype
     expected = pixel_norm(x.float())
     torch.testing.assert_close(y.float(), expected, rtol=torch.finfo(dtype).eps * 2, atol=0)
-    s = minibatch_stddev(x, 4)
+    s = minibatch_stddev(x, StddevForm(4))
     assert s.dtype == dtype
-    exact = minibatch_stddev(x.float(), 4)[:, -1]
+    exact = minibatch_stddev(x.float(), StddevForm(4))[:, -1]
     assert 0.5 < float(exact.mean()) < 2
     torch.testing.assert_close(s[:, -1].float(), exact, rtol=torch.finfo(dtype).eps, atol=0)
 

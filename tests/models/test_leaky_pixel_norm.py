@@ -12,7 +12,7 @@ from torch import Tensor
 from progan.config import DiscriminatorOptions, GeneratorOptions
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator, after_convolution
-from progan.models.layers import minibatch_stddev, pixel_norm
+from progan.models.layers import StddevForm, minibatch_stddev, pixel_norm
 from progan.models.leaky_pixel_norm import LeakyPixelNorm, leaky_pixel_norm
 
 
@@ -116,6 +116,6 @@ def test_sets_of_a_batch_are_judged_apart(group: int, conditioning: str) -> None
 
 def test_sets_must_be_equal() -> None:
     with pytest.raises(ValueError, match="a batch of 4 cannot be divided into minibatch-stddev groups of 3"):
-        minibatch_stddev(features(8, 2, 4, 4), 3, sets=2)
+        minibatch_stddev(features(8, 2, 4, 4), StddevForm(3), sets=2)
     with pytest.raises(ValueError, match="cannot be divided"):
-        minibatch_stddev(features(9, 2, 4, 4), 2, sets=2)
+        minibatch_stddev(features(9, 2, 4, 4), StddevForm(2), sets=2)

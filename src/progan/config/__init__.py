@@ -17,6 +17,7 @@ from progan.config.model import GeneratorOptions as GeneratorOptions
 from progan.config.model import Growth as Growth
 from progan.config.model import ModelOptions as ModelOptions
 from progan.config.model import NetworkOptions as NetworkOptions
+from progan.config.model import PixelNormForm as PixelNormForm
 from progan.config.model import Scaling as Scaling
 from progan.config.monitor import MonitorOptions as MonitorOptions
 from progan.config.problems import explain as explain

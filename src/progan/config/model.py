@@ -12,6 +12,7 @@ Activation = Literal["leaky_relu", "relu", "elu", "selu", "silu", "gelu", "softp
 Scaling = Literal["fused", "separate", "strided"]
 Conditioning = Literal["none", "ac_gan", "projection"]
 Growth = Literal["fade", "morph"]
+PixelNormForm = Literal["mean_square", "root", "variance"]
 
 
 class NetworkOptions(Branch):
@@ -20,6 +21,11 @@ class NetworkOptions(Branch):
     fmap_base: int = option(8192, "Filters are fmap_base / 2^((level + 1) * decay).", ge=1, le=2**20)
     fmap_decay: NonNegative = option(1.0, "How fast filters shrink with the level.")
     fmap_max: int = option(512, "Largest number of filters of a layer.", ge=1)
+    fmaps: tuple[Count, ...] | None = option(
+        None,
+        "Filters of levels 0, 1, ... one by one; where the list ends, the formula goes on.",
+        max_length=64,
+    )
     kernel_size: int = option(3, "Side of the convolutions' kernels, odd.", ge=1, le=15)
     activation: Activation = option("leaky_relu", "Activation after each layer but the last.")
     leaky_slope: NonNegative = option(0.2, "Slope of leaky_relu for negative values.")
@@ -48,8 +54,30 @@ class GeneratorOptions(NetworkOptions):
 
     latent_size: int | None = option(None, "Size of z; default: min(fmap_base, fmap_max).", ge=1)
     normalize_latents: bool = option(True, "Pixel-normalise the latent (with its label).")
+    label_norm: Literal["joined", "apart", "both"] = option(
+        "joined",
+        "What normalize_latents does with labels: 'joined' normalises latent and label together, 'apart' the"
+        " latent alone, 'both' the latent alone and then both together.",
+    )
+    latent_norm_eps: Positive | None = option(None, "Epsilon of normalize_latents; default: pixel_norm_eps.")
     pixel_norm: bool = option(True, "Pixel norm after every activation.")
-    pixel_norm_eps: Positive = option(1e-8, "Epsilon under the root of pixel norm.")
+    pixel_norm_eps: Positive = option(1e-8, "Epsilon that keeps pixel norm finite.")
+    pixel_norm_form: PixelNormForm = option(
+        "mean_square",
+        "What pixel norm divides by: 'mean_square' sqrt(E[x^2] + eps), 'root' sqrt(E[x^2]) + eps, 'variance'"
+        " sqrt(Var[x] + eps).",
+    )
+    pixel_norm_place: Literal["after", "before"] = option(
+        "after", "Pixel norm after or before the activation."
+    )
+    dense_norm: Literal["pixel", "units", "none"] = option(
+        "pixel",
+        "What pixel_norm does at the first dense layer: 'pixel' as at other layers, 'units' over all its"
+        " units at once, 'none' nothing.",
+    )
+    dense_bias: Literal["channel", "unit"] = option(
+        "channel", "Biases of the first dense layer: one a channel, or one a unit."
+    )
     dense_gain: Positive | None = option(
         None, "Gain of the first dense layer; default: a quarter of hidden layers', 1 with lecun."
     )
@@ -68,6 +96,16 @@ class DiscriminatorOptions(NetworkOptions):
     stddev_features: int = option(
         1, "Feature maps of the minibatch standard deviation; they divide the filters.", ge=1
     )
+    stddev_of: Literal["features", "images"] = option(
+        "features",
+        "What the minibatch standard deviation is of: the features of level 0, or the images.",
+    )
+    stddev_order: Literal["strided", "contiguous"] = option(
+        "strided", "Which samples are a group: every (N / group)-th, or neighbours."
+    )
+    stddev_variance: Literal["population", "sample"] = option(
+        "population", "Variance of a group of n: over n, or over n - 1."
+    )
     downscale: Scaling = option(
         "fused",
         "How a level halves its size: 'fused' pools before bias and activation (original code), 'separate' "
@@ -76,10 +114,18 @@ class DiscriminatorOptions(NetworkOptions):
     dense_features: int | None = option(
         None, "Filters of the last hidden dense layer; default: as of level -1.", ge=1
     )
+    rgb_activation: bool = option(True, "Activation after fromRGB.")
+    widening: Literal["second", "first"] = option(
+        "second", "Which convolution of a block goes over to the filters of the level below."
+    )
+    last_conv: bool = option(True, "Convolution at level 0, before the dense layers.")
 
     @model_validator(mode="after")
     def _check_stddev(self) -> DiscriminatorOptions:
         filters = max(1, min(int(self.fmap_base / 2.0 ** min(self.fmap_decay, 1000)), self.fmap_max))
+        filters = self.fmaps[0] if self.fmaps else filters
+        if self.stddev_of == "images" and self.stddev_features != 1:
+            raise ValueError("stddev_features: of images there is one feature map: leave it out")
         if self.stddev_group and filters % self.stddev_features:
             raise ValueError(
                 f"stddev_features {self.stddev_features} does not divide the {filters} filters of level 0: "

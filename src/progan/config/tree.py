@@ -12,7 +12,7 @@ from pydantic import model_validator
 
 from progan.config.data import AugmentOptions, DataOptions
 from progan.config.fields import Branch, per_level
-from progan.config.model import ModelOptions
+from progan.config.model import DiscriminatorOptions, GeneratorOptions, ModelOptions
 from progan.config.monitor import MonitorOptions
 from progan.config.sizes import format_resolution, parse_resolution, split_resolution
 from progan.config.training import Loss, LossOptions, OptimizerOptions, RunOptions, ScheduleOptions
@@ -123,9 +123,29 @@ def _check_idle(config: Config) -> None:
         ("loss.target_noise_per", loss.target_noise_per, "batch", loss.target_noise > 0, "loss.target_noise"),
         ("loss.label_weight", loss.label_weight, 1.0, config.model.conditioning in (None, "ac_gan"),
          "model.conditioning ac_gan"),
-        ("model.discriminator.stddev_features", D.stddev_features, 1, D.stddev_group > 0,
-         "model.discriminator.stddev_group above 0"),
     ]  # fmt: skip
+    usual_D, usual_G, G = DiscriminatorOptions(), GeneratorOptions(), config.model.generator
+    rules += [
+        (f"model.discriminator.{name}", getattr(D, name), getattr(usual_D, name), D.stddev_group > 0,
+         "model.discriminator.stddev_group above 0")
+        for name in ("stddev_features", "stddev_of", "stddev_order", "stddev_variance")
+    ]  # fmt: skip
+    rules += [
+        (
+            f"model.generator.{name}",
+            getattr(G, name),
+            getattr(usual_G, name),
+            used,
+            f"model.generator.{needs}",
+        )
+        for name, used, needs in (
+            ("pixel_norm_place", G.pixel_norm, "pixel_norm"),
+            ("pixel_norm_form", G.pixel_norm or G.normalize_latents, "pixel_norm or normalize_latents"),
+            ("dense_norm", G.pixel_norm, "pixel_norm"),
+            ("label_norm", G.normalize_latents, "normalize_latents"),
+            ("dense_bias", G.bias, "bias"),
+        )
+    ]
     for name, options in (("generator", config.model.generator), ("discriminator", D)):
         leaky = options.activation == "leaky_relu"
         place = f"model.{name}"

@@ -53,7 +53,22 @@ def sample_order(
     return positions
 
 
-def deal(n: int, group: int, rank: int, ranks: int) -> NDArray[np.int64]:
+def _columns(n: int, group: int, contiguous: bool) -> NDArray[np.int64]:
+    """Return the positions in a batch as [groups, samples of a group].
+
+    Without `contiguous`, sample i belongs to group i mod (n / group), else to group i // group.
+    """
+    group = min(group, n) or 1
+    positions = np.arange(n)
+    return positions.reshape(-1, group) if contiguous else positions.reshape(group, -1).T
+
+
+def _in_order(groups: NDArray[np.int64], contiguous: bool) -> NDArray[np.int64]:
+    """Lay whole groups out so that the rule that found them, applied to them alone, finds them again."""
+    return (groups if contiguous else groups.T).reshape(-1)
+
+
+def deal(n: int, group: int, rank: int, ranks: int, *, contiguous: bool = False) -> NDArray[np.int64]:
     """Return the positions in a batch that one of several processes computes.
 
     As with `micro_batches`, no minibatch-stddev group is split, and the same rule applied to the share alone
@@ -64,6 +79,7 @@ def deal(n: int, group: int, rank: int, ranks: int) -> NDArray[np.int64]:
         group: Samples in a stddev group (0 if there are none); min(group, n) divides n.
         rank: Which process, 0..ranks-1.
         ranks: Processes.
+        contiguous: Whether the samples of a group are neighbours.
 
     Returns:
         int64 [m]; all positions in order for one process, none if there are fewer groups than processes and
@@ -71,31 +87,34 @@ def deal(n: int, group: int, rank: int, ranks: int) -> NDArray[np.int64]:
     """
     if ranks == 1:
         return np.arange(n)
-    columns = np.arange(n).reshape(min(group, n) or 1, -1)  # [G, n / G]: a column is a group
-    each, more = divmod(columns.shape[1], ranks)
+    groups = _columns(n, group, contiguous)
+    each, more = divmod(len(groups), ranks)
     first = rank * each + min(rank, more)
-    return columns[:, first : first + each + (rank < more)].reshape(-1)
+    return _in_order(groups[first : first + each + (rank < more)], contiguous)
 
 
-def micro_batches(n: int, group: int, largest: int | None) -> list[NDArray[np.int64]]:
+def micro_batches(
+    n: int, group: int, largest: int | None, *, contiguous: bool = False
+) -> list[NDArray[np.int64]]:
     """Deal a batch into parts without splitting a minibatch-stddev group.
 
-    In the whole batch sample i belongs to group i mod (n / group). Each part takes whole groups, in an
-    order in which the same rule, applied to the part alone, finds the same groups again.
+    In the whole batch sample i belongs to group i mod (n / group), or i // group of neighbours. Each part
+    takes whole groups, in an order in which the same rule, applied to the part alone, finds the same groups
+    again.
 
     Args:
         n: Samples in the batch, or in the share that was dealt of it; 0 for no parts.
         group: Samples in a stddev group (0 if there are none); min(group, n) divides n.
         largest: Most samples in a part; None for one part. A group is never split, so a part holds at
             least one group.
+        contiguous: Whether the samples of a group are neighbours.
 
     Returns:
         Positions in the batch, one int64 array a part.
     """
-    group = min(group, n) or 1
-    columns = np.arange(n).reshape(group, -1)  # [G, n / G]: a column is a group
-    width = max(1, columns.shape[1] if largest is None else largest // group)
-    return [columns[:, i : i + width].reshape(-1) for i in range(0, columns.shape[1], width)]
+    groups = _columns(n, group, contiguous)
+    many = max(1, len(groups) if largest is None else largest // (min(group, n) or 1))
+    return [_in_order(groups[i : i + many], contiguous) for i in range(0, len(groups), many)]
 
 
 class _Batch:
@@ -208,7 +227,7 @@ class Batches:
         self._data, self._loss, self._seed = config.data, config.loss, config.run.seed
         self._latent_size = latent_size
         self._draws = draws
-        self._group, self._rank, self._ranks = config.model.discriminator.stddev_group, rank, ranks
+        self._stddev, self._rank, self._ranks = config.model.discriminator, rank, ranks
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self._entered: int | None = None
         self._resident: ResidentLevel | None = None
@@ -284,7 +303,8 @@ class Batches:
 
     def _mine(self, n: int) -> NDArray[np.int64]:
         """Return the positions of this process's share of a batch."""
-        return deal(n, self._group, self._rank, self._ranks)
+        contiguous = self._stddev.stddev_order == "contiguous"
+        return deal(n, self._stddev.stddev_group, self._rank, self._ranks, contiguous=contiguous)
 
     def _shown(self, shown: _Shown) -> NDArray[np.int64]:
         """Return the positions in the packed set of the pictures of a share: [M]."""

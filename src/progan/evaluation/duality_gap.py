@@ -246,13 +246,13 @@ class DualityGap:
         """Return M(G, D) on the test part."""
         config, batches = self._batches(networks[0], "test", "value", 0)
         n, count = per_level(config.schedule.batch_size, at.level), self.count(at.level)
-        group, largest = networks[1].stddev_group, self._parts.largest(at.level, n)
+        D, largest = networks[1], self._parts.largest(at.level, n)
         faded = _faded(networks[0], at)
         at = replace(at, penalize=False)
         losses = []
         for clock in range(0, count, n):
             batch = batches.discriminator(clock, n, at.level, faded)
-            for positions in micro_batches(n, group, largest):
+            for positions in micro_batches(n, D.stddev_group, largest, contiguous=D.stddev_contiguous):
                 with autocast(SMALL_TYPES.get(config.run.precision), self._device):
                     terms = discriminator_terms(*networks, batch.take(positions), at, config)
                 losses.append(terms["adversarial"])

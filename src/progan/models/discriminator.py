@@ -14,6 +14,7 @@ from progan.models.hub import HubNetwork
 from progan.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
+    StddevForm,
     blend_in,
     conv2d_downscale2d,
     downscale2d,
@@ -88,8 +89,8 @@ class Discriminator(HubNetwork):
         growth: What alpha does: 'fade' blends the level's features with fromRGB of the halved image, 'morph'
             blends the activations of fromRGB and of the level's block in (`models/morph.py`).
         options: The choices of the architecture, described in `config.DiscriminatorOptions`, which also has
-            their defaults: those of both networks (`config.NetworkOptions`), and stddev_group,
-            stddev_features, downscale and dense_features.
+            their defaults: those of both networks (`config.NetworkOptions`) and those of the discriminator
+            alone: stddev_group, downscale, dense_features and others.
 
     Attributes:
         options: The same, checked.
@@ -129,15 +130,24 @@ class Discriminator(HubNetwork):
             DownBlock(widths[i], widths[i - 1], read) for i in range(1, max_level + 1)
         )
         self.activation = activation(read)
-        area = self.base_shape[0] * self.base_shape[1]
-        self.conv = EqualizedConv2d(widths[0] + maps, widths[0], read.kernel_size, read)
-        self.dense0 = EqualizedLinear(widths[0] * area, last, read)
+        self.rgb_activation = self.activation if read.rgb_activation else nn.Identity()
+        area, features = self.base_shape[0] * self.base_shape[1], widths[0] + maps
+        self.conv = None
+        if read.last_conv:
+            self.conv = EqualizedConv2d(features, widths[0], read.kernel_size, read)
+            features = widths[0]
+        self.dense0 = EqualizedLinear(features * area, last, read)
         self.dense1 = EqualizedLinear(last, 1 + label_size, read, gain=1.0)
 
     @property
     def stddev_group(self) -> int:
         """Group size of the minibatch standard deviation: batches are made of whole groups; 0 for none."""
         return self.options.stddev_group
+
+    @property
+    def stddev_contiguous(self) -> bool:
+        """Whether the samples of a group are neighbours; otherwise every (N / group)-th is of one."""
+        return self.options.stddev_order == "contiguous"
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, ready for JSON: `type(self)(**config)` is the same network."""
@@ -184,7 +194,7 @@ class Discriminator(HubNetwork):
                 features = fade(self._features(level - 1, downscale2d(x)), features, fading)
         for i in range(level - 1, 0, -1):
             features = self.blocks[i - 1](features)
-        out = at_least_float32(self._judge(features, sets))
+        out = at_least_float32(self._judge(features, x, sets))
         if self.conditioning != "projection":
             return out[:, 0], out[:, 1:]
         # score = psi(phi(x)) + y^T V phi(x); the rows of dense1 are psi and V. Miyato and Koyama 2018, eq. 5,
@@ -193,14 +203,16 @@ class Discriminator(HubNetwork):
         return out[:, 0] + (out[:, 1:] * given).sum(dim=1), out[:, :0]
 
     def _features(self, level: int, x: Tensor, morphing: Tensor | None = None) -> Tensor:
-        """Map an image to features with fromRGB, which has bias and activation: [N, filters, H, W]."""
-        return blend_in(self.activation, fresh(self.from_rgb[level], x), morphing)
+        """Map an image to features with fromRGB and its activation, if it has one: [N, filters, H, W]."""
+        return blend_in(self.rgb_activation, fresh(self.from_rgb[level], x), morphing)
 
-    def _judge(self, x: Tensor, sets: int) -> Tensor:
-        """Map the features of level 0 to the outputs of the last layer: [N, 1 + label_size]."""
+    def _judge(self, x: Tensor, images: Tensor, sets: int) -> Tensor:
+        """Map the features of level 0, and the images, to the outputs of the last layer: [N, 1 + labels]."""
         if self.options.stddev_group:
-            x = minibatch_stddev(x, self.options.stddev_group, self.options.stddev_features, sets)
-        x = self.activation(fresh(self.conv, x))
+            of = images if self.options.stddev_of == "images" else None
+            x = minibatch_stddev(x, _stddev_form(self.options), sets, of)
+        if self.conv is not None:
+            x = self.activation(fresh(self.conv, x))
         # Channel-major, as the original flattens; the features may be channels_last in memory.
         x = self.activation(fresh(self.dense0, x.flatten(1)))
         out: Tensor = self.dense1(x)
@@ -220,3 +232,14 @@ def _conditioning(given: Conditioning | None, label_size: int) -> Conditioning:
     if given != "none" and not label_size:
         raise ValueError(f"conditioning {given} needs labels: label_size is 0")
     return given
+
+
+def _stddev_form(options: DiscriminatorOptions) -> StddevForm:
+    return StddevForm(
+        options.stddev_group,
+        options.stddev_features,
+        contiguous=options.stddev_order == "contiguous",
+        unbiased=options.stddev_variance == "sample",
+        # Deviations of images are a statistic of the data; those of features are trained through.
+        epsilon=0.0 if options.stddev_of == "images" else 1e-8,
+    )

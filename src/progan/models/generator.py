@@ -68,12 +68,28 @@ class UpBlock(nn.Module):
 
 
 def after_convolution(options: GeneratorOptions) -> nn.Module:
-    """Return what follows every hidden layer of G and its bias: the activation, then pixel norm."""
-    slope = leaky_slope(options)
-    if options.pixel_norm and slope is not None:
+    """Return what follows a hidden layer of G and its bias: the activation, and pixel norm beside it."""
+    slope, after = leaky_slope(options), options.pixel_norm_place == "after"
+    if not options.pixel_norm:
+        return activation(options)
+    if after and slope is not None and options.pixel_norm_form == "mean_square":
         return LeakyPixelNorm(slope, options.pixel_norm_eps)
-    norm = [PixelNorm(options.pixel_norm_eps)] if options.pixel_norm else []
-    return nn.Sequential(activation(options), *norm)
+    return _normed(options, PixelNorm(options.pixel_norm_eps, options.pixel_norm_form))
+
+
+def after_dense(options: GeneratorOptions) -> nn.Module:
+    """Return what follows the first dense layer of G and its bias."""
+    if options.dense_norm == "pixel":
+        return after_convolution(options)
+    if options.dense_norm == "none" or not options.pixel_norm:
+        return activation(options)
+    return _normed(options, PixelNorm(options.pixel_norm_eps, options.pixel_norm_form, units=True))
+
+
+def _normed(options: GeneratorOptions, norm: nn.Module) -> nn.Module:
+    """Return the activation and a norm, in their order."""
+    pair = (activation(options), norm)
+    return nn.Sequential(*(pair if options.pixel_norm_place == "after" else pair[::-1]))
 
 
 class Generator(HubNetwork):
@@ -94,8 +110,8 @@ class Generator(HubNetwork):
             the activations and norms of the level's block in (`models/morph.py`).
         options: The choices of the architecture, described in `config.GeneratorOptions`, which also has their
             defaults: those of both networks (fmap_base, fmap_decay, fmap_max, kernel_size, activation,
-            leaky_slope, bias, equalized_lr, weight_init, gain) and latent_size, normalize_latents,
-            pixel_norm, pixel_norm_eps, dense_gain, upscale and output_activation.
+            leaky_slope, bias, equalized_lr, weight_init, gain) and those of the generator alone: latent_size,
+            normalize_latents, pixel_norm, dense_gain, upscale, output_activation and others.
 
     Attributes:
         options: The same, checked, with latent_size filled in.
@@ -132,7 +148,9 @@ class Generator(HubNetwork):
         self.options = read = read.model_copy(update={"latent_size": self.latent_size})
         inputs, area = self.latent_size + label_size, self.base_shape[0] * self.base_shape[1]
         self.dense = EqualizedLinear(inputs, widths[0] * area, read, gain=_dense_gain(read), bias=False)
-        self.dense_bias = nn.Parameter(torch.zeros(widths[0])) if read.bias else None
+        biases = widths[0] * (area if read.dense_bias == "unit" else 1)
+        self.dense_bias = nn.Parameter(torch.zeros(biases)) if read.bias else None
+        self.after_dense = after_dense(read)
         self.conv = EqualizedConv2d(widths[0], widths[0], read.kernel_size, read)
         self.after = after_convolution(read)
         self.blocks = nn.ModuleList(UpBlock(widths[i - 1], widths[i], read) for i in range(1, max_level + 1))
@@ -222,19 +240,29 @@ class Generator(HubNetwork):
 
     def _join(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """Check the inputs and return [N, latent_size + label_size], pixel-normalised."""
+        read = self.options
         if not is_traced() and (z.ndim != 2 or z.shape[1] != self.latent_size):
             raise ValueError(f"z must be [N, {self.latent_size}], not {list(z.shape)}")
         if self.label_size:
+            if read.normalize_latents and read.label_norm != "joined":
+                z = pixel_norm(z, read.pixel_norm_eps, read.pixel_norm_form)
             z = torch.cat([z, self.require_labels(labels, z).to(z.dtype)], dim=1)
+            if read.label_norm == "apart":
+                return z
         elif labels is not None and labels.numel():
             raise ValueError("this generator takes no labels")
-        return pixel_norm(z, self.options.pixel_norm_eps) if self.options.normalize_latents else z
+        return pixel_norm(z, read.pixel_norm_eps, read.pixel_norm_form) if read.normalize_latents else z
 
     def _base(self, x: Tensor) -> Tensor:
         """Map [N, latent + label] to the features of level 0: [N, filters, h0, w0]."""
+        x = fresh(self.dense, x)
+        if self.options.dense_bias == "unit" and self.dense_bias is not None:
+            x = x + self.dense_bias
         # Channel-major, as the original's reshape. No size of the batch is named: a trace would keep it.
-        x = torch.unflatten(fresh(self.dense, x), 1, (-1, *self.base_shape))
-        x = self.after(add_bias(x, self.dense_bias))
+        x = torch.unflatten(x, 1, (-1, *self.base_shape))
+        if self.options.dense_bias == "channel":
+            x = add_bias(x, self.dense_bias)
+        x = self.after_dense(x)
         out: Tensor = self.after(fresh(self.conv, x))
         return out
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from progan.config import NetworkOptions
+from progan.config import NetworkOptions, PixelNormForm
 from progan.models.activations import hidden_gain
 from progan.models.autograd import at_least_float32
 from progan.models.conv2d_gradfix import convolve
@@ -32,18 +33,30 @@ def add_bias(x: Tensor, bias: Tensor | None) -> Tensor:
     return x if bias is None else x + bias.view(1, -1, 1, 1)
 
 
-def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
-    """Normalise the feature vector of each pixel to unit mean square.
+def pixel_norm(
+    x: Tensor, eps: float = 1e-8, form: PixelNormForm = "mean_square", *, units: bool = False
+) -> Tensor:
+    """Normalise the feature vector of each pixel.
 
     Args:
         x: [N, C, ...].
         eps: Keeps a zero vector finite.
+        form: 'mean_square': b = a / sqrt(mean(a^2) + eps), of unit mean square. 'root':
+            a / (sqrt(mean(a^2)) + eps). 'variance': a / sqrt(mean((a - mean(a))^2) + eps).
+        units: Whether means are over all units of a sample, instead of over the channels of each pixel.
 
     Returns:
-        b = a / sqrt(mean_c(a^2) + eps), shape and type of x. Source: section 4.2.
+        Shape and type of x. Source: section 4.2, which has the first form; implementations have the others.
     """
-    wide = at_least_float32(x)
-    return x * torch.rsqrt(wide.square().mean(dim=1, keepdim=True) + eps).to(x.dtype)
+    wide, over = at_least_float32(x), tuple(range(1, x.ndim)) if units else (1,)
+    if form == "variance":
+        wide = wide - wide.mean(dim=over, keepdim=True)
+    square = wide.square().mean(dim=over, keepdim=True)
+    if form == "root":
+        # A root has no gradient at zero.
+        root = square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
+        return x * (root + eps).reciprocal().to(x.dtype)
+    return x * torch.rsqrt(square + eps).to(x.dtype)
 
 
 class PixelNorm(nn.Module):
@@ -51,28 +64,50 @@ class PixelNorm(nn.Module):
 
     Args:
         eps: Keeps a zero vector finite.
+        form: What it divides by.
+        units: Whether all units of a sample are normalised at once, as if they were one pixel.
     """
 
-    def __init__(self, eps: float) -> None:
+    def __init__(self, eps: float, form: PixelNormForm = "mean_square", *, units: bool = False) -> None:
         super().__init__()
-        self.eps = eps
+        self.eps, self.form, self.units = eps, form, units
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [N, C, ...] to features of unit mean square, of the same shape."""
-        return pixel_norm(x, self.eps)
+        """Map [N, C, ...] to normalised features of the same shape."""
+        return pixel_norm(x, self.eps, self.form, units=self.units)
 
 
-def minibatch_stddev(x: Tensor, group: int, features: int = 1, sets: int = 1) -> Tensor:
+@dataclass(frozen=True)
+class StddevForm:
+    """What the minibatch standard deviation looks at, and how.
+
+    Attributes:
+        group: Samples in a group.
+        features: Number of maps.
+        contiguous: Whether the samples of a group are neighbours. Otherwise sample i belongs to group
+            i mod (N / group).
+        unbiased: Whether the variance of n samples is over n - 1 (0 for one sample) instead of n.
+        epsilon: Added to the variance.
+    """
+
+    group: int
+    features: int = 1
+    contiguous: bool = False
+    unbiased: bool = False
+    epsilon: float = 1e-8
+
+
+def minibatch_stddev(x: Tensor, form: StddevForm, sets: int = 1, of: Tensor | None = None) -> Tensor:
     """Append feature maps that hold the mean standard deviation over each sample's group.
 
-    Sample i belongs to group i mod (N / group). The variance is the population's. The channels are dealt,
-    in order, into as many equal parts as there are maps: map f is the mean over part f and all pixels.
+    The channels are dealt, in order, into as many equal parts as there are maps: map f is the mean over part
+    f and all pixels.
 
     Args:
         x: [N, C, H, W]; N a multiple of min(group, N), C of features.
-        group: Samples in a group.
-        features: Number of maps.
+        form: Groups and variance.
         sets: Equal parts of the batch that are looked at one by one; what is said of N holds for each.
+        of: What the deviation is of, [N, C', H', W']; None for `x`.
 
     Returns:
         [N, C + features, H, W], the new maps last. Source: section 3; `minibatch_stddev_layer` of
@@ -81,16 +116,31 @@ def minibatch_stddev(x: Tensor, group: int, features: int = 1, sets: int = 1) ->
     Raises:
         ValueError: if the groups do not divide the batch.
     """
-    n, channels, height, width = x.shape
-    group = min(group, n // sets)
+    n, _, height, width = x.shape
+    given = at_least_float32(x if of is None else of)
+    group, features = min(form.group, n // sets), form.features
     if n % sets or n // sets % group:
         raise ValueError(f"a batch of {n // sets} cannot be divided into minibatch-stddev groups of {group}")
-    parts = (sets, group, n // sets // group, features, channels // features, height, width)
-    y = at_least_float32(x).reshape(parts)  # [S, G, M, F, C/F, H, W]
-    y = (y - y.mean(dim=1, keepdim=True)).square().mean(dim=1)  # [S, M, F, C/F, H, W]
-    y = (y + 1e-8).sqrt().mean(dim=(3, 4, 5))  # [S, M, F]
-    y = y.repeat(1, group, 1).to(x.dtype)  # [S, G M, F]: sample i of a set takes row i mod M
-    return torch.cat([x, y.view(n, features, 1, 1).expand(n, features, height, width)], dim=1)
+    many, channels = n // sets // group, given.shape[1] // features
+    axes = (sets, many, group) if form.contiguous else (sets, group, many)
+    y = given.reshape(*axes, features, channels, *given.shape[2:])  # [S, G, M, F, C/F, H, W]
+    y = y.transpose(1, 2) if form.contiguous else y
+    y = _deviation(y, form).mean(dim=(3, 4, 5))  # [S, M, F]
+    # Sample i of a set takes row i // G of neighbours, else row i mod M.
+    y = y.repeat_interleave(group, dim=1) if form.contiguous else y.repeat(1, group, 1)
+    y = y.to(x.dtype).view(n, features, 1, 1).expand(n, features, height, width)
+    return torch.cat([x, y], dim=1)
+
+
+def _deviation(y: Tensor, form: StddevForm) -> Tensor:
+    """Return the standard deviation over the second axis: [S, G, ...] -> [S, ...]."""
+    group = y.shape[1]
+    if form.unbiased and group == 1:
+        return torch.zeros_like(y[:, 0])
+    if form.epsilon == 0:  # its gradient is 0 where there is no deviation, which that of a root is not
+        return y.std(dim=1, correction=int(form.unbiased))
+    squares = (y - y.mean(dim=1, keepdim=True)).square().sum(dim=1)
+    return (squares / (group - form.unbiased) + form.epsilon).sqrt()
 
 
 def upscale2d(x: Tensor) -> Tensor:

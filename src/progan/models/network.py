@@ -188,9 +188,11 @@ def read_options(kind: type[OptionsT], given: Mapping[str, Any]) -> OptionsT:
 
 def filters(options: NetworkOptions, max_level: int) -> list[int]:
     """Return the filters of level -1 (the latent, the last hidden dense layer) and of levels 0..max_level."""
-    return [
+    formula = [
         feature_maps(
             level, fmap_base=options.fmap_base, fmap_decay=options.fmap_decay, fmap_max=options.fmap_max
         )
         for level in range(-1, max_level + 1)
     ]
+    listed = list(options.fmaps or ())[: max_level + 1]
+    return [formula[0], *listed, *formula[1 + len(listed) :]]

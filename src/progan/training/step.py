@@ -205,7 +205,8 @@ class Step:
         G, D = self._networks
         means: Terms = {}
         with _constant(G if self._trained == "D" else D):
-            for positions in micro_batches(len(batch), D.stddev_group, size):
+            contiguous = D.stddev_contiguous
+            for positions in micro_batches(len(batch), D.stddev_group, size, contiguous=contiguous):
                 terms: Terms = {}
                 for found, more in gradients(batch.take(positions), at, n):
                     self.optimizer.add(found)
