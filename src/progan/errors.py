@@ -1,14 +1,20 @@
 """The errors that a user can cause or meet, and the one place that decides exit codes.
 
 Every message says what is wrong, where, and what to do about it. The command line prints the message
-alone; a traceback is shown only for errors that are not listed here, because those are our bugs.
+alone; a traceback is shown only for errors that are not listed here, because those are our bugs. A message
+may quote files of strangers: whatever is in them, it has no control characters and fits a screen.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Sequence
+
+MAX_CHARACTERS = 4000
+MAX_LINES = 40
+"""Of a message."""
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What moves the cursor, colours, turns the direction of writing, or has no code; not tab and newline."""
@@ -19,10 +25,51 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def shown(value: object, length: int = 80) -> str:
+    """Return a value of a stranger's file in a few characters, in a time that does not depend on the value.
+
+    Args:
+        value: Anything; it may be endless, or contain itself.
+        length: Most characters.
+    """
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxstring, brief.maxother = 3, length, length
+    if isinstance(value, int) and abs(value) > 10**80:  # Python refuses to write thousands of digits
+        return "a number of more than 80 digits"
+    text = printable(brief.repr(value)).replace("\n", " ")
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Return names with commas between them; of many, the first few and how many more there are."""
+    few = [printable(name[:80]).replace("\n", "\\n") for name in names[:most]]
+    return ", ".join(few) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def _fitted(message: str) -> str:
+    """Return a message that fits a screen; its end, which says what to do, is kept."""
+    lines = printable(message).split("\n")
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES - 1 : -1] = [f"... ({len(lines) - MAX_LINES:,} lines more)"]
+    text = "\n".join(lines)
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    start, end = text[: MAX_CHARACTERS * 3 // 4], text[-MAX_CHARACTERS // 5 :]
+    return f"{start} ... ({len(text) - len(start) - len(end):,} characters more) ... {end}"
+
+
 class ProganError(Exception):
-    """Base of every error that progan raises on purpose."""
+    """Base of every error that progan raises on purpose.
+
+    Args:
+        message: What is wrong, where, and what to do; control characters are made visible, and what is longer
+            than a screen is cut in the middle.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_fitted(message))
 
 
 class ConfigError(ProganError, ValueError):

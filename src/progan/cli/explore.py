@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from progan.cli.terminal.console import say, stages
+from progan.cli.terminal.console import PlainConsole, say, stages
 
 Words = Annotated[list[str] | None, Parameter(consume_multiple=True)]
 
@@ -64,7 +63,7 @@ def project(
             G, pixels, outdir, save_video=save_video, num_steps=num_steps, seed=seed, label=label,
             level=level, progress=progress,
         )  # fmt: skip
-    say(Console(), f"{outdir}: {describe(found, G)}")
+    say(PlainConsole(), f"{outdir}: {describe(found, G)}")
 
 
 def directions(
@@ -126,7 +125,7 @@ def directions(
         )
         for done, _ in enumerate(strips, 1):
             progress("drawing", done, len(found) + 1)
-    say(Console(), f"{folder}: {len(found)} directions, {', '.join(way.name for way in found)}")
+    say(PlainConsole(), f"{folder}: {len(found)} directions, {', '.join(way.name for way in found)}")
 
 
 def mix(
@@ -181,4 +180,4 @@ def mix(
         picture = mixed(G, first, second, how, share=share, at=at, level=level)
         facts = {"mix": [a, b], "how": how, "share": share, "at": at}
         save_grid(picture[None], out, 1, form=PictureForm(scale=scale), facts=facts)
-    say(Console(), f"mixed: {out}")
+    say(PlainConsole(), f"mixed: {out}")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from progan.config.schema import in_words, option_schema
 from progan.config.tree import Options
-from progan.errors import suggest
+from progan.errors import shown, suggest
 
 OTHER_NAMES = {
     "acgan": "ac_gan",
@@ -34,6 +34,9 @@ OTHER_NAMES = {
 }
 """What others call a value, in lower case with underscores -> what it is called here."""
 
+MAX_PROBLEMS = 30
+"""Problems that are explained at once."""
+
 NOT_A_BRANCH = ("model_type", "model_attributes_type", "dict_type")
 """What pydantic calls something else than a mapping where a branch belongs."""
 
@@ -45,8 +48,11 @@ def explain(error: ValidationError, model: type[BaseModel] = Options) -> str:
         error: What pydantic found.
         model: The model it found it in, for the options' names and what they may be.
     """
-    lines = (_line(dict(problem), model) for problem in error.errors())
-    return "\n".join(dict.fromkeys(lines))  # each once
+    # The input is not copied, and of many problems the first are explained: to find near names takes time.
+    problems = error.errors(include_url=False)
+    lines = [_line(dict(problem), model) for problem in problems[:MAX_PROBLEMS]]
+    more = len(problems) - len(lines)
+    return "\n".join([*dict.fromkeys(lines), *([f"... and {more:,} problems more"] if more else [])])
 
 
 def _line(problem: dict[str, Any], model: type[BaseModel]) -> str:
@@ -58,8 +64,7 @@ def _line(problem: dict[str, Any], model: type[BaseModel]) -> str:
         return f"unknown option {where!r}{suggest(key, branch.model_fields, place[:-1])}"
     if problem["type"] == "value_error":
         return _placed(problem["msg"].removeprefix("Value error, "), place, branch)
-    given = repr(problem["input"])
-    given = given if len(given) <= 80 else f"{given[:77]}..."
+    given = shown(problem["input"])
     name = place[-1] if place else ""
     if name in branch.model_fields:
         index = f"[{rest[0]}]" if rest and rest[0] else ""

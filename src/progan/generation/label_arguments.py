@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from progan.config import LabelForm
-from progan.errors import ConfigError
+from progan.errors import ConfigError, listed
 from progan.models.generator import Generator
 
 Label: TypeAlias = str | float | Sequence[str | float]
 """A class by name or number; several, or the numbers of a vector: listed, or in one text with commas."""
+NAMED = 50
+"""Names of labels that are told; of more, these and how many more there are."""
 
 
 def class_index(G: Generator, label: str | float) -> int:
@@ -32,7 +34,7 @@ def class_index(G: Generator, label: str | float) -> int:
         return int(text)
     near = difflib.get_close_matches(text, G.label_names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    names = f" Labels: {', '.join(G.label_names)}; or" if G.label_names else " Give"
+    names = f" Labels: {listed(G.label_names, NAMED)}; or" if G.label_names else " Give"
     raise ConfigError(f"no label {label!r}{hint}{names} a number from 0 to {G.label_size - 1}.")
 
 
@@ -78,9 +80,9 @@ def written_label(G: Generator, label: Label) -> int | list[float]:
 
 def describe_labels(form: LabelForm, names: Sequence[str], size: int) -> str:
     """Say in words what the labels of a generator or a packed set are."""
-    listed = ", ".join(names)
+    told = listed(names, NAMED)
     what = {"class": "class", "classes": "several classes", "vector": "vector"}[form]
-    return f"{what} ({size}{': ' if listed else ''}{listed})"
+    return f"{what} ({size}{': ' if told else ''}{told})"
 
 
 def _require_labels(G: Generator, label: Label) -> None:
@@ -100,7 +102,7 @@ def _numbers(G: Generator, label: Label) -> list[float]:
     parts = _parts(label)
     expected = f"label {label!r}: this generator takes {G.label_size} finite numbers"
     if G.label_names:
-        expected += f" ({', '.join(G.label_names)})"
+        expected += f" ({listed(G.label_names, NAMED)})"
     if len(parts) != G.label_size:
         raise ConfigError(f"{expected}, not {len(parts)}")
     numbers = []

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from torch import Tensor, nn
 
 from progan.config import Conditioning, DiscriminatorOptions, Growth, LabelForm
+from progan.errors import shown
 from progan.models.activations import activation
 from progan.models.autograd import at_least_float32
 from progan.models.hub import HubNetwork
@@ -224,7 +225,7 @@ def _conditioning(given: Conditioning | None, label_size: int) -> Conditioning:
     if given is None:
         return "ac_gan" if label_size else "none"
     if given not in get_args(Conditioning):
-        raise ValueError(f"conditioning {given!r}: expected {', '.join(get_args(Conditioning))}")
+        raise ValueError(f"conditioning {shown(given)}: expected {', '.join(get_args(Conditioning))}")
     if given == "none" and label_size:
         raise ValueError(
             f"conditioning none with label_size {label_size}: build both networks without labels"

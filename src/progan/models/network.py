@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from progan.config import Growth, LabelForm, NetworkOptions, explain
-from progan.errors import suggest
+from progan.errors import shown, suggest
 from progan.models.layers import feature_maps
 
 OptionsT = TypeVar("OptionsT", bound=NetworkOptions)
@@ -56,19 +56,19 @@ class Network(nn.Module):
         super().__init__()
         if channels < 1 or max_level < 0 or label_size < 0 or len(base_shape) != 2 or min(base_shape) < 1:
             raise ValueError(
-                f"channels {channels}, base_shape {tuple(base_shape)}, max_level {max_level}, "
-                f"label_size {label_size}: channels and shape must be positive, the others not negative"
+                f"channels {shown(channels)}, base_shape {shown(base_shape)}, max_level {shown(max_level)}, "
+                f"label_size {shown(label_size)}: channels and shape must be positive, the others not negative"
             )
         if max_level > MAX_LEVEL:
             raise ValueError(f"max_level {max_level}: more than {MAX_LEVEL} is not possible")
         if label_form not in get_args(LabelForm):
-            raise ValueError(f"label_form {label_form!r}: expected {', '.join(get_args(LabelForm))}")
+            raise ValueError(f"label_form {shown(label_form)}: expected {', '.join(get_args(LabelForm))}")
         if growth not in get_args(Growth):
-            raise ValueError(f"growth {growth!r}: expected {', '.join(get_args(Growth))}")
+            raise ValueError(f"growth {shown(growth)}: expected {', '.join(get_args(Growth))}")
         if label_names and len(label_names) != label_size:
             raise ValueError(f"{len(label_names)} label names for {label_size} labels")
         if not all(isinstance(name, str) for name in label_names):
-            raise ValueError(f"label_names {list(label_names)}: expected text")
+            raise ValueError(f"label_names {shown(list(label_names))}: expected text")
         self.channels = channels
         self.base_shape = (int(base_shape[0]), int(base_shape[1]))
         self.max_level = max_level
@@ -178,8 +178,10 @@ def read_options(kind: type[OptionsT], given: Mapping[str, Any]) -> OptionsT:
         ValueError: naming every unknown option with its nearest right name, and every wrong value.
     """
     known = kind.model_fields
-    if unknown := [f"unknown option {name!r}{suggest(name, known)}" for name in given if name not in known]:
-        raise ValueError("\n".join(unknown))
+    if unknown := [name for name in given if name not in known]:
+        lines = [f"unknown option {shown(name)}{suggest(str(name)[:80], known)}" for name in unknown[:10]]
+        more = [f"... and {len(unknown) - 10:,} more"] if len(unknown) > 10 else []
+        raise ValueError("\n".join([*lines, *more]))
     try:
         return kind.model_validate(given)
     except ValidationError as error:
