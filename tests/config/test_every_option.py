@@ -81,6 +81,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "model.discriminator.stddev_variance": ("sample", {}),
     "model.discriminator.rgb_activation": (False, {}),
     "model.discriminator.last_conv": (False, {}),
+    "model.discriminator.widening": ("first", {"model": {"discriminator": {"fmaps": (4, 3, 2)}}}),
     "model.discriminator.dense_features": (3, {}),
     "schedule.growth": ("none", {}),
     "schedule.start_level": (1, {}),

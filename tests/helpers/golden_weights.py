@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from progan.interop.tensorflow import translate
+from progan.interop.systems.tensorflow import translate
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 

@@ -387,6 +387,7 @@ D_CHANGES: dict[str, Any] = {
     "stddev_variance": "sample",
     "rgb_activation": False,
     "last_conv": False,
+    "widening": "first",
 }
 
 

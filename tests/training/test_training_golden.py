@@ -14,7 +14,7 @@ from golden_weights import at_lod, golden, networks, state_dict
 from progan.config import make_config, per_level
 from progan.data.batches import DiscriminatorBatch, GeneratorBatch
 from progan.data.pixels import fade_reals
-from progan.interop.tensorflow import translate
+from progan.interop.systems.tensorflow import translate
 from progan.models.autograd import with_squares
 from progan.training.losses import (
     Conditions,

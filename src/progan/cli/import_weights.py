@@ -22,11 +22,12 @@ def import_file(
     Parameters
     ----------
     file
-        Pickle of the original TensorFlow code, or a state dict saved with torch.save.
+        Pickle of the original code (TensorFlow or Theano), or what torch.save wrote of pytorch_GAN_zoo,
+        pro_gan_pytorch, rosinality's progressive-gan-pytorch, genforce, MMagic or progan.
     out
         The weight file.
     network
-        Which of three networks to take; default: Gs, the averaged generator.
+        Which of several networks to take; default: Gs, the averaged generator, or else G.
     like
         Weight file or config.json that says what a state dict alone is of.
     """
@@ -34,8 +35,9 @@ def import_file(
     from progan.interop.import_weights import import_weights
     from progan.models.weights import save
 
-    made = import_weights(file, network, like=like)
+    console = PlainConsole()
+    made = import_weights(file, network, like=like, say=lambda message: say(console, message))
     save(made, out)
     kind, size = type(made).__name__, format_resolution(made.resolution())
     use = f"\nuse it: progan generate {out} --n 64 --out samples.png" if kind == "Generator" else ""
-    say(PlainConsole(), f"{kind} of {size} images, {made.channels} channels: {out}{use}")
+    say(console, f"{kind} of {size} images, {made.channels} channels: {out}{use}")

@@ -10,6 +10,7 @@ The memory and time that a file takes are bounded by its size and by `MAX_OPERAT
 
 from __future__ import annotations
 
+import pickletools
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,20 +70,22 @@ class Machine:
         instances: Classes of which an `Instance` is kept.
         persistent: Resolves what the pickle has stored elsewhere; None if it has nothing elsewhere.
         budget: Bytes that all arrays together may have; None for what the pickle itself can hold.
+        start: Where in the bytes the pickle begins.
     """
 
     def __init__(
         self,
-        data: bytes,
+        data: bytes | memoryview,
         builders: Mapping[str, Builder],
         *,
         names: frozenset[str] = frozenset(),
         instances: frozenset[str] = frozenset(),
         persistent: Callable[[Any], Any] | None = None,
         budget: int | None = None,
+        start: int = 0,
     ) -> None:
         self._data = memoryview(data)
-        self._place = 0
+        self._place = start
         self._builders = builders
         self._names = names
         self._instances = instances
@@ -92,6 +95,11 @@ class Machine:
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
+
+    @property
+    def place(self) -> int:
+        """The number of bytes that were read; after `run`, where the pickle ends."""
+        return self._place
 
     def spend(self, count: int) -> None:
         """Count bytes of an array.
@@ -112,7 +120,7 @@ class Machine:
         Raises:
             Refused: if the pickle is damaged, or asks for anything else.
         """
-        if bytes(self._data[:1]) != b"\x80":
+        if bytes(self._data[self._place : self._place + 1]) != b"\x80":
             raise Refused("it is no pickle of protocol 2 or newer")
         for _ in range(MAX_OPERATIONS):
             try:
@@ -121,7 +129,7 @@ class Machine:
                     return self._pop()
                 operation = _OPERATIONS.get(code)
                 if operation is None:
-                    raise Refused(f"it uses the pickle operation {code:#04x}, which weights do not need")
+                    raise Refused(f"it uses the pickle operation {_operation_name(code)}, which is not read")
                 operation(self)
             except (LookupError, ValueError, ArithmeticError, struct.error) as error:
                 raise Refused(f"it is damaged near byte {self._place} ({error})") from None
@@ -175,7 +183,7 @@ class Machine:
             raise Refused("it names a function by something else than text")
         text = f"{module}.{name}"
         if text not in self._builders and text not in self._names and text not in self._instances:
-            raise Refused(f"it asks for {text!r}, which weights do not need; nothing of it was run")
+            raise Refused(f"it asks for {text!r}, which is code of another program; nothing of it was run")
         self._push(Name(text))
 
     def _call(self) -> None:
@@ -235,17 +243,28 @@ class Machine:
 def pairs(items: Sequence[Any]) -> dict[str, Any]:
     """Return a dict of alternating keys and values.
 
-    Only text is a key: to hash nested tuples, or crafted numbers, can take for ever.
+    Only text is a key: to hash nested tuples, or crafted numbers, can take for ever. Whole numbers, by which
+    optimizers call their parameters, become text.
 
     Raises:
         Refused: if a key is something else, or one is without a value.
     """
-    for key in items[::2]:
-        if not isinstance(key, str):
-            raise Refused(f"it has {_kind(key)} as a key")
     if len(items) % 2:
         raise Refused("it has a key without a value")
-    return dict(zip(items[::2], items[1::2], strict=True))
+    return dict(zip(map(_key, items[::2]), items[1::2], strict=True))
+
+
+def _key(value: object) -> str:
+    if isinstance(value, int) and abs(value) < 2**63:
+        return str(value)
+    if not isinstance(value, str):
+        raise Refused(f"it has {_kind(value)} as a key")
+    return value
+
+
+def _operation_name(code: int) -> str:
+    found = next((known.name for known in pickletools.opcodes if ord(known.code) == code), None)
+    return f"{code:#04x}" if found is None else f"{found} ({code:#04x})"
 
 
 def _kind(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Tensors that `torch.save` wrote (since PyTorch 1.6): an archive of a pickle and of one file a storage.
+"""Tensors that `torch.save` wrote: an archive of a pickle and a file a storage; before 1.6, a single file.
 
 `torch.load(weights_only=True)` runs no foreign code either, but allows calls that take any amount of memory
 (`bytearray(10**12)`, storages without a file), so the few names that tensors need are read here instead.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from progan.interop.numpy_pickle import ordered_dict, plain_shape
+from progan.errors import listed, shown
+from progan.interop.numpy_pickle import NAMES, NUMPY, plain_shape
 from progan.interop.safe_pickle import Builder, Machine, Name, Refused
 
 STORAGES = {
@@ -30,12 +32,12 @@ STORAGES = {
 }
 """Types of the storages that weights have."""
 MAX_ENTRIES = 100_000
-
-
-def is_torch_file(path: Path) -> bool:
-    """Tell whether a file is an archive (of which kind, only `read_torch` finds out)."""
-    with path.open("rb") as stream:
-        return stream.read(4) == b"PK\x03\x04"
+MAGIC = b"\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""How a file of before PyTorch 1.6 begins, after the first byte: a pickle of a number."""
+OBJECTS = frozenset(
+    {"models.utils.config.BaseConfig", "mmengine.logging.history_buffer.HistoryBuffer", "argparse.Namespace"}
+)
+"""Classes of other systems that stand beside weights; their contents are read as plain data."""
 
 
 def read_torch(path: Path) -> Any:
@@ -74,7 +76,8 @@ class _Archive:
         self._storages: dict[str, Tensor] = {}
         found = [name for name in self._infos if name.split("/")[1:] == ["data.pkl"]]
         if len(found) != 1:
-            raise Refused("it is an archive, but none that torch.save wrote (it holds no data.pkl)")
+            held = listed(sorted(self._infos), 4) if self._infos else "nothing"
+            raise Refused(f"it is a zip archive that holds {held}, and not one data.pkl as torch.save writes")
         self._prefix = found[0].removesuffix("data.pkl")
 
     def read(self) -> Any:
@@ -83,8 +86,9 @@ class _Archive:
             raise Refused("its numbers are big-endian; save it again on a common machine")
         machine = Machine(
             self._entry("data.pkl"),
-            _TENSORS,
-            names=frozenset(STORAGES),
+            {**NUMPY, **_TENSORS},
+            names=NAMES | STORAGES.keys(),
+            instances=OBJECTS,
             persistent=self._storage,
             budget=self._size,
         )
@@ -102,16 +106,109 @@ class _Archive:
 
     def _storage(self, told: Any) -> Tensor:
         """Return a storage, [n], as `('storage', type, key, device, n)` names it."""
-        if not isinstance(told, tuple) or len(told) != 5 or told[0] != "storage":
-            raise Refused("it refers to something else than a tensor's numbers")
-        _, kind, key, _, count = told
-        if not isinstance(kind, Name) or not isinstance(key, str) or type(count) is not int:
-            raise Refused("it refers to a tensor's numbers in an unknown form")
+        dtype, key, count = _told(told, 5)
         if key not in self._storages:
-            data, dtype = bytearray(self._entry(f"data/{key}")), STORAGES[kind.text]
+            data = bytearray(self._entry(f"data/{key}"))
             if len(data) != count * dtype.itemsize:
                 raise Refused(f"it has {len(data)} bytes for {count} numbers")
             self._storages[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        return self._storages[key]
+
+
+def _told(told: Any, length: int) -> tuple[torch.dtype, str, int]:
+    """Return type, key and length of a storage, named as `('storage', type, key, device, n, ...)`."""
+    if not isinstance(told, tuple) or len(told) != length or told[0] != "storage":
+        raise Refused("it refers to something else than a tensor's numbers")
+    _, kind, key, _, count = told[:5]
+    known = isinstance(kind, Name) and kind.text in STORAGES
+    if not known or not isinstance(key, str) or type(count) is not int or not 0 <= count < 2**40:
+        raise Refused("it refers to a tensor's numbers in an unknown form")
+    return STORAGES[kind.text], key, count
+
+
+def read_legacy_torch(path: Path) -> Any:
+    """Return what `torch.save` wrote before PyTorch 1.6, in the form of `read_torch`.
+
+    The file is five pickles (a magic number, a version, a description of the machine, the object, and the
+    storages' keys) and the storages themselves, each after its length.
+
+    Raises:
+        Refused: if the file is damaged, or holds anything else.
+        OSError: if it cannot be opened.
+    """
+    return _Legacy(path.read_bytes()).read()
+
+
+class _Legacy:
+    """A file of before PyTorch 1.6.
+
+    Args:
+        data: Its bytes.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._specs: dict[str, tuple[torch.dtype, int]] = {}
+        self._storages: dict[str, Tensor] = {}
+
+    def read(self) -> Any:
+        """Return the object. Its pickle is read twice, as it stands before the storages that it refers to."""
+        place = 0
+        header = []
+        for _ in range(3):
+            machine = Machine(self._data, {}, start=place)
+            header.append(machine.run())
+            place = machine.place
+        machine_facts = header[2]
+        if not isinstance(machine_facts, dict) or machine_facts.get("little_endian") is not True:
+            raise Refused("its numbers are big-endian; save it again on a common machine")
+        first = self._machine(place, {name: lambda *_: None for name in _TENSORS}, self._spec)
+        first.run()
+        keys_machine = Machine(self._data, {}, start=first.place)
+        keys = keys_machine.run()
+        self._read_storages(keys, keys_machine.place)
+        return self._machine(place, _TENSORS, self._storage).run()
+
+    def _machine(self, start: int, tensors: dict[str, Builder], persistent: Callable[[Any], Any]) -> Machine:
+        builders = {**NUMPY, **tensors}
+        names = NAMES | STORAGES.keys()
+        return Machine(
+            self._data,
+            builders,
+            names=names,
+            instances=OBJECTS,
+            persistent=persistent,
+            budget=len(self._data),
+            start=start,
+        )
+
+    def _spec(self, told: Any) -> None:
+        """Note type and length of a storage; it may be a part of another (`view`), which no network needs."""
+        dtype, key, count = _told(told, 6)
+        if told[5] is not None:
+            raise Refused("it has a storage that is a part of another; save it again with a newer PyTorch")
+        if self._specs.setdefault(key, (dtype, count)) != (dtype, count):
+            raise Refused(f"it describes its storage {shown(key)} in two ways")
+
+    def _read_storages(self, keys: Any, place: int) -> None:
+        if not isinstance(keys, list) or len(keys) > MAX_ENTRIES:
+            raise Refused("it lists its storages in an unknown form")
+        for key in keys:
+            dtype, count = self._specs.get(key, (None, -1)) if isinstance(key, str) else (None, -1)
+            told = int.from_bytes(self._data[place : place + 8], "little")
+            if dtype is None or told != count or key in self._storages:
+                raise Refused("its storages are others than its object refers to")
+            end = place + 8 + count * dtype.itemsize
+            if end > len(self._data):
+                raise Refused("it is cut short")
+            part = bytearray(self._data[place + 8 : end])
+            self._storages[key] = torch.frombuffer(part, dtype=dtype) if part else torch.empty(0, dtype=dtype)
+            place = end
+
+    def _storage(self, told: Any) -> Tensor:
+        key = told[2]
+        if key not in self._storages:
+            raise Refused(f"it lacks its storage {shown(key)}")
         return self._storages[key]
 
 
@@ -142,5 +239,4 @@ def _parameter(_: Machine, arguments: tuple[Any, ...]) -> Tensor:
 _TENSORS: dict[str, Builder] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
-    "collections.OrderedDict": ordered_dict,
 }

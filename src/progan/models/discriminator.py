@@ -41,8 +41,9 @@ class DownBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, options: DiscriminatorOptions) -> None:
         super().__init__()
-        self.conv0 = EqualizedConv2d(inputs, inputs, options.kernel_size, options)
-        self.conv1_down = EqualizedConv2d(inputs, outputs, options.kernel_size, options)
+        between = inputs if options.widening == "second" else outputs
+        self.conv0 = EqualizedConv2d(inputs, between, options.kernel_size, options)
+        self.conv1_down = EqualizedConv2d(between, outputs, options.kernel_size, options)
         self.activation = activation(options)
         self.downscale = options.downscale
         self.fused = True

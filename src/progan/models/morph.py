@@ -136,7 +136,7 @@ def require_morphable(network: Generator | Discriminator, level: int) -> None:
             them, or a convolution of stride 2 does not reach all four pixels that become one.
     """
     site, kind = _site(network, level), type(network).__name__.lower()
-    filters = site.near.weight.shape[0]
+    filters = min(site.near.weight.shape[:2])
     if filters < network.channels:
         raise ValueError(
             f"level {level} of the {kind} has {filters} filters, and pictures of {network.channels} channels "

@@ -57,7 +57,7 @@ class Network(nn.Module):
         if channels < 1 or max_level < 0 or label_size < 0 or len(base_shape) != 2 or min(base_shape) < 1:
             raise ValueError(
                 f"channels {shown(channels)}, base_shape {shown(base_shape)}, max_level {shown(max_level)}, "
-                f"label_size {shown(label_size)}: channels and shape must be positive, the others not negative"
+                f"label_size {shown(label_size)}: channels and shape must be positive, others not negative"
             )
         if max_level > MAX_LEVEL:
             raise ValueError(f"max_level {max_level}: more than {MAX_LEVEL} is not possible")

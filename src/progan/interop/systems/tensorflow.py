@@ -16,10 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from progan.errors import shown
 from progan.interop.numpy_pickle import array_of
 from progan.interop.safe_pickle import Instance, Refused
+from progan.interop.systems.layers import Network
 
-CLASSES = frozenset({"tfutil.Network"})
+CLASS = "tfutil.Network"
 FUNCTIONS = {"G_paper": "Generator", "D_paper": "Discriminator"}
 
 Arguments = Mapping[str, Any]
@@ -33,34 +35,53 @@ _BLOCK_LAYERS = {
 }
 
 
-def convert(network: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Translate a network of the original code.
+def matches(found: object) -> bool:
+    """Tell whether an unpickled object is a network of the original TensorFlow code."""
+    return isinstance(found, Instance) and found.name == CLASS
 
-    Args:
-        network: As unpickled: an `Instance` of `tfutil.Network`.
 
-    Returns:
-        What a weight file records (`network` and `config`), and the state dict, in float32.
+def kind_of(network: Instance) -> str:
+    """Return 'G' or 'D'.
 
     Raises:
-        Refused: if it is no such network, one built by another function, or not whole.
+        Refused: if another function has built it.
     """
-    state = network.state if isinstance(network, Instance) else None
-    if not isinstance(state, dict):
-        raise Refused("it holds no network of the original code (tfutil.Network)")
-    function, arguments = state.get("build_func_name"), state.get("static_kwargs")
-    kind = FUNCTIONS.get(function) if isinstance(function, str) else None
-    if kind is None or not isinstance(arguments, dict):
-        raise Refused(f"its network was built by another function than {' or '.join(FUNCTIONS)}")
-    variables = _variables(state.get("variables"))
-    config = (_generator if kind == "Generator" else _discriminator)(arguments)
+    function = _state(network).get("build_func_name")
+    if not isinstance(function, str) or function not in FUNCTIONS:
+        raise Refused(f"its network was built by the function {shown(function)}, not by G_paper or D_paper")
+    return FUNCTIONS[function][0]
+
+
+def convert(network: Instance, budget: int) -> Network:
+    """Translate a network of the original code; its tensors become float32.
+
+    Args:
+        network: As unpickled.
+        budget: Bytes that its variables may have.
+
+    Raises:
+        Refused: if it was built by another function, or is not whole.
+    """
+    kind, arguments = kind_of(network), _state(network).get("static_kwargs")
+    if not isinstance(arguments, dict):
+        raise Refused(f"its network was built with the arguments {shown(arguments)}")
+    variables = _variables(_state(network).get("variables"))
+    if sum(value.nbytes for value in variables.values()) > budget:
+        raise Refused("one array is there under many names: more numbers than the file has")
+    config = (_generator if kind == "G" else _discriminator)(arguments)
     max_level = config["max_level"]
     config["level"], config["alpha"] = _growth(variables.pop("lod", np.zeros(())), max_level)
     tensors = {}
     for name, value in variables.items():
-        ours, tensor = translate(name, value, max_level, kind[0])
+        ours, tensor = translate(name, value, max_level, kind)
         tensors[ours] = tensor.float()
-    return {"network": kind, "config": config}, tensors
+    return Network({"network": "Generator" if kind == "G" else "Discriminator", "config": config}, tensors)
+
+
+def _state(network: Instance) -> Mapping[str, Any]:
+    if not isinstance(network.state, dict):
+        raise Refused("its network (of the original TensorFlow code) has no contents")
+    return network.state
 
 
 def translate(name: str, value: NDArray[Any], max_level: int, network: str) -> tuple[str, Tensor]:
@@ -82,7 +103,7 @@ def translate(name: str, value: NDArray[Any], max_level: int, network: str) -> t
     found = _SCOPE.fullmatch(name)
     ours = None if found is None else _our_name(found, max_level, network)
     if ours is None:
-        raise Refused(f"its network has an unknown variable {name[:80]!r}")
+        raise Refused(f"its network has an unknown variable {shown(name)}")
     return ours, _our_value(name, value)
 
 
@@ -121,7 +142,7 @@ def _variables(given: Any) -> dict[str, NDArray[Any]]:
         value = array_of(pair[1])
         if value is None or value.dtype.kind != "f" or pair[0] in found:
             raise Refused(
-                f"its network's variable {pair[0][:80]!r} is no array of numbers, or is there twice"
+                f"its network's variable {shown(pair[0])} is no array of numbers, or is there twice"
             )
         found[pair[0]] = value
     return found
@@ -179,12 +200,12 @@ def _discriminator(arguments: Arguments) -> dict[str, Any]:
 def _whole(arguments: Arguments, name: str, default: int) -> int:
     value = arguments.get(name, default)
     if type(value) is not int or not 0 <= value < 2**31:
-        raise Refused(f"its network has another {name} than a whole number")
+        raise Refused(f"its network has the {name} {shown(value)}; expected a whole number")
     return value
 
 
 def _flag(arguments: Arguments, name: str) -> bool:
     value = arguments.get(name, True)
     if type(value) is not bool:
-        raise Refused(f"its network has another {name} than true or false")
+        raise Refused(f"its network has the {name} {shown(value)}; expected true or false")
     return value

@@ -1,0 +1,1 @@
+"""Networks of other systems as ours: one module a system."""
