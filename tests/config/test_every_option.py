@@ -54,6 +54,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "model.generator.normalize_latents": (False, {}),
     "model.generator.pixel_norm": (False, {}),
     "model.generator.pixel_norm_eps": (0.1, {}),
+    "model.generator.latent_norm_eps": (0.5, {}),
     "model.generator.label_norm": ("apart", {}),
     "model.generator.pixel_norm_form": ("variance", {}),
     "model.generator.pixel_norm_place": ("before", {}),

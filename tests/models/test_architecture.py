@@ -368,6 +368,7 @@ G_CHANGES: dict[str, Any] = {
     "pixel_norm": False,
     "pixel_norm_eps": 0.1,
     "label_norm": "both",
+    "latent_norm_eps": 0.5,
     "pixel_norm_form": "variance",
     "pixel_norm_place": "before",
     "dense_norm": "units",

@@ -142,6 +142,7 @@ def _check_idle(config: Config) -> None:
             ("pixel_norm_place", G.pixel_norm, "pixel_norm"),
             ("pixel_norm_form", G.pixel_norm or G.normalize_latents, "pixel_norm or normalize_latents"),
             ("dense_norm", G.pixel_norm, "pixel_norm"),
+            ("latent_norm_eps", G.normalize_latents, "normalize_latents"),
             ("label_norm", G.normalize_latents, "normalize_latents"),
             ("dense_bias", G.bias, "bias"),
         )

@@ -245,13 +245,19 @@ class Generator(HubNetwork):
             raise ValueError(f"z must be [N, {self.latent_size}], not {list(z.shape)}")
         if self.label_size:
             if read.normalize_latents and read.label_norm != "joined":
-                z = pixel_norm(z, read.pixel_norm_eps, read.pixel_norm_form)
+                z = self._normalized(z)
             z = torch.cat([z, self.require_labels(labels, z).to(z.dtype)], dim=1)
             if read.label_norm == "apart":
                 return z
         elif labels is not None and labels.numel():
             raise ValueError("this generator takes no labels")
-        return pixel_norm(z, read.pixel_norm_eps, read.pixel_norm_form) if read.normalize_latents else z
+        return self._normalized(z) if read.normalize_latents else z
+
+    def _normalized(self, z: Tensor) -> Tensor:
+        """Pixel-normalise latents: [N, features]."""
+        read = self.options
+        eps = read.pixel_norm_eps if read.latent_norm_eps is None else read.latent_norm_eps
+        return pixel_norm(z, eps, read.pixel_norm_form)
 
     def _base(self, x: Tensor) -> Tensor:
         """Map [N, latent + label] to the features of level 0: [N, filters, h0, w0]."""

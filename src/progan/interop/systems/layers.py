@@ -157,7 +157,8 @@ class State:
     def _get(self, name: str) -> Tensor:
         if name not in self._tensors:
             raise Refused(f"its network lacks {shown(name)} (it has {listed(list(self._tensors), 6)})")
-        return self._tensors[name]
+        value: Tensor = self._tensors[name]
+        return value
 
 
 def equalized(weight: Tensor, bias: Tensor | None, *, gain: float = SQRT2, on: bool = True) -> Layer:

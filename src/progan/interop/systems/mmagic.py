@@ -1,7 +1,8 @@
 """PGGAN of open-mmlab/mmagic (formerly MMGeneration): a `state_dict` of `generator_ema.*` and others.
 
-Norms divide by sqrt(E[x^2]) + 1e-6. A convolution that doubles the size is kept transposed, and its constant
-is that of its outputs instead of its inputs. D has no convolution at 4x4 (one is kept, and not called).
+Norms divide by sqrt(E[x^2]) + 1e-5, that of latents by sqrt(E[x^2]) + 1e-6. A convolution that doubles the
+size is kept transposed, and its constant is that of its outputs instead of its inputs. D has no convolution at
+4x4 (one is kept, and not called).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from progan.models.generator import Generator
 NETWORKS = {"Gs": "generator_ema.", "G": "generator.", "D": "discriminator."}
 FIRST, FIRST_D = "noise2feat.linear.weight_orig", "decision.linear0.weight_orig"
 GROUP = 4
-EPSILON = 1e-6
+EPSILON, LATENT_EPSILON = 1e-5, 1e-6
 
 
 def matches(found: object) -> bool:
@@ -135,6 +136,7 @@ def _generator(state: State, labels: int, growth: dict[str, Any]) -> tuple[Netwo
         "label_size": labels,
         "pixel_norm_form": "root",
         "pixel_norm_eps": EPSILON,
+        "latent_norm_eps": LATENT_EPSILON,
         "upscale": "separate" if told is False else "fused",
         **growth,
     }
