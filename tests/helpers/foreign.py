@@ -31,7 +31,8 @@ def numbers(seed: int, *shape: int) -> NDArray[np.float64]:
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x ^= x >> np.uint64(31)
     uniform = (x >> np.uint64(11)).astype(np.float64) / 2.0**53
-    return ((uniform * 2 - 1) * math.sqrt(3)).reshape(shape)
+    made: NDArray[np.float64] = ((uniform * 2 - 1) * math.sqrt(3)).reshape(shape)
+    return made
 
 
 def spread(output: Any) -> NDArray[np.float64]:

@@ -1,8 +1,8 @@
 """PGGAN of open-mmlab/mmagic (formerly MMGeneration): a `state_dict` of `generator_ema.*` and others.
 
 Norms divide by sqrt(E[x^2]) + 1e-5, that of latents by sqrt(E[x^2]) + 1e-6. A convolution that doubles the
-size is kept transposed, and its constant is that of its outputs instead of its inputs. D has no convolution at
-4x4 (one is kept, and not called).
+size is kept transposed, and its constant is that of its outputs instead of its inputs. D has no convolution
+at 4x4 (one is kept, and not called).
 """
 
 from __future__ import annotations
