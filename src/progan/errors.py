@@ -50,7 +50,7 @@ def _fitted(message: str) -> str:
     """Return a message that fits a screen; its end, which says what to do, is kept."""
     lines = printable(message).split("\n")
     if len(lines) > MAX_LINES:
-        lines[MAX_LINES - 1 : -1] = [f"... ({len(lines) - MAX_LINES:,} lines more)"]
+        lines[MAX_LINES - 2 : -1] = [f"... ({len(lines) - MAX_LINES + 1:,} lines more)"]
     text = "\n".join(lines)
     if len(text) <= MAX_CHARACTERS:
         return text

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import struct
 import sys
-import types
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -23,7 +21,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from fuzz.mutations import mutate, mutate_tree
-from progan import Discriminator, Generator, import_weights
+from progan import Discriminator, Generator
 from progan.config import Config, make_config, to_yaml
 from progan.config.documents import read_document
 from progan.data.packed import PackedSet
@@ -394,71 +392,6 @@ def text_readers(folder: Path) -> list[Reader]:
         Reader("label file", of_seeds(tables), as_file(folder / "labels.csv", read_labels)),
         *(Reader(f"document {s}", m, as_file(folder / f"c{s}", read_config)) for s, m in documents.items()),
     ]
-
-
-def import_readers(folder: Path) -> list[Reader]:
-    """Pickles of the original code, and what torch.save wrote."""
-    seeds = [pickle_of_the_original(protocol) for protocol in (2, 4, 5)]
-    G, _ = small_networks()
-    stream = io.BytesIO()
-    torch.save({"config": G.config(), "state_dict": G.state_dict()}, stream)
-    with zipfile.ZipFile(stream) as archive:
-        entries = {info.filename: archive.read(info) for info in archive.infolist()}
-    names = sorted(entries)
-
-    def of_entry(rng: Random) -> bytes:
-        """Mutate one file of the archive, mostly the pickle."""
-        pickled = next(name for name in names if name.endswith("data.pkl"))
-        chosen = rng.choice((pickled, pickled, rng.choice(names)))
-        made = io.BytesIO()
-        with zipfile.ZipFile(made, "w") as file:
-            for name, data in entries.items():
-                file.writestr(name, mutate(data, rng, seeds) if name == chosen else data)
-        return made.getvalue()
-
-    return [
-        Reader("original pickle", of_seeds(seeds), as_file(folder / "x.pkl", import_weights)),
-        Reader(
-            "torch file",
-            either(of_entry, of_seeds([stream.getvalue()])),
-            as_file(folder / "x.pt", import_weights),
-        ),
-    ]
-
-
-def pickle_of_the_original(protocol: int) -> bytes:
-    """Return a small network as `tfutil.Network` of the original is pickled."""
-    shapes = {
-        "4x4/Dense/weight": (2, 32), "4x4/Dense/bias": (2,), "4x4/Conv/weight": (3, 3, 2, 2),
-        "4x4/Conv/bias": (2,), "ToRGB_lod0/weight": (1, 1, 2, 1), "ToRGB_lod0/bias": (1,),
-    }  # fmt: skip
-    state = {
-        "version": 2,
-        "name": "Gs",
-        "static_kwargs": {
-            "num_channels": 1,
-            "resolution": 4,
-            "fmap_base": 4,
-            "fmap_max": 2,
-            "fmap_decay": 1.0,
-        },
-        "build_module_src": "",
-        "build_func_name": "G_paper",
-        "variables": [
-            ("lod", np.float32(0)),
-            *((name, np.ones(s, np.float32)) for name, s in shapes.items()),
-        ],
-    }
-    kind = type("Network", (), {"__module__": "tfutil", "__getstate__": lambda _: state})
-    module, before = types.ModuleType("tfutil"), sys.modules.get("tfutil")
-    module.Network = kind  # type: ignore[attr-defined]
-    sys.modules["tfutil"] = module
-    try:
-        return pickle.dumps(kind(), protocol)
-    finally:
-        del sys.modules["tfutil"]
-        if before is not None:
-            sys.modules["tfutil"] = before
 
 
 def other_readers(folder: Path) -> list[Reader]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fuzz.foreign_files import import_readers
 from fuzz.mutations import mutate_tree
 from fuzz.readers import (
     Make,
@@ -17,7 +18,6 @@ from fuzz.readers import (
     as_file,
     described,
     either,
-    import_readers,
     of_seeds,
     other_readers,
     packed_readers,

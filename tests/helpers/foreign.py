@@ -39,7 +39,8 @@ def spread(output: Any) -> NDArray[np.float64]:
     """Return `PLACES` values of an output, or all if there are fewer."""
     flat = np.asarray(output, dtype=np.float64).reshape(-1)
     places = np.linspace(0, len(flat) - 1, min(PLACES, len(flat))).round().astype(int)
-    return flat[places]
+    chosen: NDArray[np.float64] = flat[places]
+    return chosen
 
 
 def state_dict(entries: list[Any], seed: int) -> OrderedDict[str, Tensor]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from foreign import golden, images, latents, spread, state_dict
+from foreign import golden, images, latents, numbers, spread, state_dict
 from progan import Discriminator, Generator, import_weights, load, save
 from progan.errors import CheckpointError
 from progan.interop.import_weights import Which
@@ -221,6 +222,105 @@ def test_mmagic(tmp_path: Path, case: str) -> None:
     assert of_both(G, D, case, outputs) == 10
     torch.save(G_state, path)
     assert read(path)[1][-1] == "assumed: it takes no labels; its discriminator is missing"
+
+
+class Python2(pickle._Pickler):
+    """Writes text and bytes as Python 2 wrote its strings, which are both."""
+
+    dispatch: ClassVar[dict[Any, Any]] = pickle._Pickler.dispatch.copy()  # type: ignore[attr-defined]
+
+    def save_string(self: Any, value: str | bytes) -> None:
+        data = value.encode("latin-1") if isinstance(value, str) else value
+        short = len(data) < 256
+        self.write((b"U" if short else b"T") + len(data).to_bytes(1 if short else 4, "little") + data)
+        self.memoize(value)
+
+    dispatch[str] = dispatch[bytes] = save_string
+
+
+class Network:
+    """What `network.Network` of the Theano code is to a pickle."""
+
+    __module__ = "network"
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.state
+
+
+def theano_network(entries: list[Any], seed: int, spec: dict[str, Any], lod: float, func: str) -> Network:
+    """Make what the Theano code pickles; an entry without a shape is the constant of a layer."""
+    values = [
+        np.asarray(numbers(seed + i, *shape) * deviation if shape else deviation, np.float32)
+        for i, (_, shape, deviation) in enumerate(entries)
+    ]
+    return Network(
+        {
+            "build_func_spec": {"func": func, **spec},
+            "build_module_src": "raise SystemExit('the source was run')",
+            "param_values": values,
+            "toplevel_params": {"cur_lod": np.asarray(lod, np.float32)},
+        }
+    )
+
+
+def write_theano(path: Path, networks: object, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write networks as Python 2 wrote them."""
+    with monkeypatch.context() as patch:
+        module = types.ModuleType("network")
+        module.Network = Network  # type: ignore[attr-defined]
+        patch.setitem(sys.modules, "network", module)
+        with path.open("wb") as stream:
+            Python2(stream, 2).dump(networks)
+    return path
+
+
+@pytest.mark.parametrize("case", ["plain", "labels", "bare"])
+def test_theano(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases, outputs = golden("theano")
+    meta, compared = cases[case], 0
+    for lod in meta["lods"]:
+        G_Gs = theano_network(meta["G"], 100, meta["spec_G"], lod, "G_paper")
+        D_ = theano_network(meta["D"], 500, meta["spec_D"], lod, "D_paper")
+        path = write_theano(tmp_path / "network-final.pkl", (G_Gs, D_, G_Gs), monkeypatch)
+        (G, said), (D, _) = read(path), read(path, "D")
+        assert said == [f"{path} is a pickle of the original Theano code, with G, D and Gs"]
+        assert G.alpha == pytest.approx(1 - lod + int(lod))
+        labels = torch.eye(3, dtype=torch.float64)[torch.arange(8) % 3][:, : G.label_size]
+        side = meta["spec_G"]["resolution"]
+        made = torch.nn.functional.interpolate(G(latents(G.latent_size), labels), size=(side, side))
+        agrees(made, outputs[f"{case}/images/{lod}"])
+        full = images(D.channels, side, side)
+        factor = side // D.resolution()[0]
+        shrunk = torch.nn.functional.avg_pool2d(full, factor) if factor > 1 else full
+        scores, logits = D(shrunk)
+        agrees(torch.cat([scores[:, None], logits], dim=1), outputs[f"{case}/scores/{lod}"])
+        compared += 2
+    assert compared == 2 * len(meta["lods"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"use_batchnorm": True}, "has batch normalisation"),
+        ({"tanh_at_end": 0.5}, "multiplies its images by 0.5 after tanh"),
+        ({"resolution": 24}, "24 pixels"),
+        ({"func": "G_mnist_mode_recovery"}, "by the function 'G_mnist_mode_recovery'"),
+        ({"fmap_max": [1]}, r"the fmap_max \[1\]"),
+        ({"fmap_base": 2}, "array 0 of its network is"),
+        ({"use_wscale": False}, "array 1 of its network is"),
+    ],
+)
+def test_theano_networks_that_cannot_be(
+    tmp_path: Path, change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meta = golden("theano")[0]["plain"]
+    network = theano_network(meta["G"], 100, meta["spec_G"], 0.0, "G_paper")
+    network.state["build_func_spec"] |= change
+    with pytest.raises(CheckpointError, match=message):
+        import_weights(write_theano(tmp_path / "x.pkl", network, monkeypatch))
 
 
 def test_what_is_not_known_is_named(tmp_path: Path) -> None:

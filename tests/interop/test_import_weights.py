@@ -148,9 +148,9 @@ FIELDS = np.zeros(3, dtype=[("a", "f4")])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"build_func_name": "G_mine"}, "another function than G_paper or D_paper"),
-        ({"build_func_name": ["G_paper"]}, "another function"),
-        ({"static_kwargs": None}, "another function"),
+        ({"build_func_name": "G_mine"}, "the function 'G_mine', not by G_paper"),
+        ({"build_func_name": ["G_paper"]}, "the function .'G_paper'., not by"),
+        ({"static_kwargs": None}, "with the arguments None"),
         ({"static_kwargs": {"resolution": 24}}, "24 pixels"),
         ({"static_kwargs": {"resolution": 2**40}}, "resolution"),
         ({"static_kwargs": {"resolution": True}}, "resolution"),
@@ -265,14 +265,14 @@ def replaced(part: str, new: bytes) -> Any:
 @pytest.mark.parametrize(
     ("change", "method", "message"),
     [
-        (without("data.pkl"), zipfile.ZIP_STORED, "holds no data.pkl"),
+        (without("data.pkl"), zipfile.ZIP_STORED, "is a zip archive that holds g/.*, and not one data.pkl"),
         (without("data/0"), zipfile.ZIP_STORED, "lacks the entry 'data/0'"),
         (replaced("data/0", b"1234"), zipfile.ZIP_STORED, "4 bytes for"),
         (replaced("byteorder", b"big"), zipfile.ZIP_STORED, "big-endian"),
         (lambda _, data: data, zipfile.ZIP_DEFLATED, "compressed, which torch.save never does"),
-        (replaced("data.pkl", pickle.dumps([1])), zipfile.ZIP_STORED, "holds no state dict"),
-        (replaced("data.pkl", pickle.dumps({})), zipfile.ZIP_STORED, "other things than tensors"),
-        (replaced("data.pkl", pickle.dumps({"a": 1})), zipfile.ZIP_STORED, "other things than tensors"),
+        (replaced("data.pkl", pickle.dumps([1])), zipfile.ZIP_STORED, "holds a list of 1"),
+        (replaced("data.pkl", pickle.dumps({})), zipfile.ZIP_STORED, "holds an empty dict"),
+        (replaced("data.pkl", pickle.dumps({"a": 1})), zipfile.ZIP_STORED, "with the entries a, and no"),
         (replaced("data.pkl", b"\x80\x02K"), zipfile.ZIP_STORED, "cut short"),
     ],
 )
@@ -295,13 +295,10 @@ def test_encrypted_archives_are_refused(tmp_path: Path, G: Generator) -> None:
         import_weights(path)
 
 
-def test_whole_modules_and_older_forms_are_refused_in_words(tmp_path: Path, G: Generator) -> None:
+def test_whole_modules_are_refused_in_words(tmp_path: Path, G: Generator) -> None:
     torch.save(G, tmp_path / "module.pt")
     with pytest.raises(CheckpointError, match=r"asks for 'progan\.models\.generator\.Generator'"):
         import_weights(tmp_path / "module.pt")
-    torch.save(G.state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r"PyTorch before 1\.6"):
-        import_weights(tmp_path / "old.pt")
     save(G, tmp_path / "g.safetensors")
     with pytest.raises(CheckpointError, match="is a safetensors file"):
         import_weights(tmp_path / "g.safetensors")

@@ -76,9 +76,7 @@ class Checkpoint(Foreign):
         if not isinstance(slope, int | float) or not 0 <= slope < math.inf:
             raise Refused(f"its config has the leakyReluLeak {shown(slope)}")
         side = 1 if rgb == "fromRGBLayers" else 0
-        shapes = [state.shape(f"{rgb}.{i}.module.weight") for i in range(levels)]
-        if not shapes or any(len(shape) != 4 for shape in shapes):
-            raise Refused("its network has no scales")
+        shapes = state.shapes(f"{rgb}.{{}}.module.weight", range(levels))
         return {
             "channels": shapes[0][side],
             "max_level": levels - 1,
@@ -137,7 +135,7 @@ class Checkpoint(Foreign):
         config = self._shared(levels, "fromRGBLayers", state)
         widths, channels = config["fmaps"], config["channels"]
         first = state.shape("groupScaleZero.0.module.weight")
-        maps = first[1] - widths[0] if len(first) == 4 else 0
+        maps = first[1] - widths[0]
         layers = {
             "conv": self._layer(state, "groupScaleZero.0", widths[0], widths[0] + maps, 3, 3),
             "dense0": self._layer(state, "groupScaleZero.1", None, 16 * widths[0]),

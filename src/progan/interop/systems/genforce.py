@@ -122,7 +122,7 @@ def is_transposed(shapes: Sequence[Sequence[int]], widths: Sequence[int]) -> boo
 
 def _generator(state: State, labels: int) -> tuple[Network, bool | None]:
     levels = state.count("output{}.weight")
-    shapes = [state.shape(f"output{i}.weight") for i in range(levels)]
+    shapes = state.shapes("output{}.weight", range(levels))
     channels, widths = shapes[0][0], [shape[1] for shape in shapes]
     growth = _growth(state, levels - 1)
     fused = is_transposed([state.shape(f"layer{2 * i}.weight") for i in range(1, levels)], widths)
@@ -159,7 +159,7 @@ def _generator(state: State, labels: int) -> tuple[Network, bool | None]:
 
 def _discriminator(state: State) -> tuple[Network, bool | None]:
     levels = state.count("input{}.weight")
-    shapes = [state.shape(f"input{levels - 1 - i}.weight") for i in range(levels)]
+    shapes = state.shapes("input{}.weight", range(levels - 1, -1, -1))
     channels, widths = shapes[0][1], [shape[0] for shape in shapes]
     growth = _growth(state, levels - 1)
     last = 2 * (levels - 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,9 +113,19 @@ class State:
             raise Refused(f"its network has more than {MAX_BLOCKS} blocks")
         return found
 
-    def shape(self, name: str) -> torch.Size:
-        """Return the shape of a tensor that is still there."""
-        return self._get(name).shape
+    def shape(self, name: str, sides: int = 4) -> torch.Size:
+        """Return the shape of a tensor that is still there, and must have so many sides."""
+        shape = self._get(name).shape
+        if len(shape) != sides:
+            raise Refused(f"its {shown(name)} has {len(shape)} sides; expected {sides}")
+        return shape
+
+    def shapes(self, form: str, places: Iterable[int]) -> list[torch.Size]:
+        """Return the shapes of numbered convolutions, at least one."""
+        found = [self.shape(form.format(i)) for i in places]
+        if not found:
+            raise Refused(f"its network has no {form.format('*')}")
+        return found
 
     def take(self, name: str, *sides: int | None) -> Tensor:
         """Return a tensor, which must have these sides (None for any)."""
@@ -158,6 +168,8 @@ class State:
         if name not in self._tensors:
             raise Refused(f"its network lacks {shown(name)} (it has {listed(list(self._tensors), 6)})")
         value: Tensor = self._tensors[name]
+        if not value.numel():
+            raise Refused(f"its {shown(name)} is empty")
         return value
 
 

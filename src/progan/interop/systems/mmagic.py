@@ -102,9 +102,7 @@ def _conv(state: State, name: str, *sides: int | None, gain: float = SQRT2) -> L
 
 def _generator(state: State, labels: int, growth: dict[str, Any]) -> tuple[Network, tuple[str, ...]]:
     levels = state.count("torgb_layers.{}.conv.weight_orig")
-    shapes = [state.shape(f"torgb_layers.{i}.conv.weight_orig") for i in range(levels)]
-    if not shapes:
-        raise Refused("its generator has no torgb_layers")
+    shapes = state.shapes("torgb_layers.{}.conv.weight_orig", range(levels))
     channels, widths = shapes[0][0], [shape[1] for shape in shapes]
     ups = [state.shape(f"conv_blocks.{2 * i - 1}.conv.weight_orig") for i in range(1, levels)]
     told = is_transposed(ups, widths)
@@ -146,9 +144,7 @@ def _generator(state: State, labels: int, growth: dict[str, Any]) -> tuple[Netwo
 
 def _discriminator(state: State, growth: dict[str, Any]) -> Network:
     levels = state.count("fromrgb_layers.{}.conv.weight_orig")
-    shapes = [state.shape(f"fromrgb_layers.{i}.conv.weight_orig") for i in range(levels)]
-    if not shapes:
-        raise Refused("its discriminator has no fromrgb_layers")
+    shapes = state.shapes("fromrgb_layers.{}.conv.weight_orig", range(levels))
     channels, widths = shapes[0][1], [shape[0] for shape in shapes]
     state.drop(r"conv_blocks\.0\.conv\.(weight_orig|bias)")
     layers = {

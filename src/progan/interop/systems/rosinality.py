@@ -76,9 +76,7 @@ def _plain(state: State, name: str, *sides: int | None) -> Layer:
 
 def _generator(state: State) -> Network:
     levels = state.count("to_rgb.{}.weight")
-    if not levels:
-        raise Refused("its generator has no to_rgb")
-    shapes = [state.shape(f"to_rgb.{i}.weight") for i in range(levels)]
+    shapes = state.shapes("to_rgb.{}.weight", range(levels))
     channels, widths = shapes[0][0], [shape[1] for shape in shapes]
     embedding = state.take("label_embed.weight", None, None)
     first = _conv(state, 0, 0, widths[0], None, 4, 4)
@@ -134,7 +132,7 @@ def _embedded(first: Layer, embedding: Tensor) -> tuple[Layer, int]:
 def _discriminator(state: State) -> Network:
     levels = state.count("from_rgb.{}.weight")
     places = [levels - 1 - i for i in range(levels)]  # listed from the largest picture down
-    shapes = [state.shape(f"from_rgb.{i}.weight") for i in places]
+    shapes = state.shapes("from_rgb.{}.weight", places)
     channels, widths = shapes[0][1], [shape[0] for shape in shapes]
     dense0 = state.take(f"progression.{levels - 1}.conv.2.conv.weight_orig", None, widths[0], 4, 4)
     dense = dense0.shape[0]
