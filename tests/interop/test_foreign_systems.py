@@ -227,7 +227,7 @@ def test_mmagic(tmp_path: Path, case: str) -> None:
 class Python2(pickle._Pickler):
     """Writes text and bytes as Python 2 wrote its strings, which are both."""
 
-    dispatch: ClassVar[dict[Any, Any]] = pickle._Pickler.dispatch.copy()  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[Any, Any]] = pickle._Pickler.dispatch.copy()
 
     def save_string(self: Any, value: str | bytes) -> None:
         data = value.encode("latin-1") if isinstance(value, str) else value
