@@ -406,7 +406,11 @@ def test_every_option_changes_the_network(
     kind: type[Generator] | type[Discriminator], name: str, value: Any
 ) -> None:
     # The scale of leaky ReLU's inputs is lost in the pixel norm after it, that of others is not.
-    needed: dict[str, dict[str, Any]] = {"gain": {"activation": "tanh"}, "label_norm": {"label_size": 2}}
+    needed: dict[str, dict[str, Any]] = {
+        "gain": {"activation": "tanh"},
+        "label_norm": {"label_size": 2},
+        "widening": {"fmaps": (4, 4, 2)},
+    }
     others = needed.get(name, {})
     plain, other = built(kind, **others), built(kind, **others, **{name: value})
     assert getattr(other.options, name) == value
