@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import pickle
+import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import h5py
+import lmdb
 import numpy as np
 import pytest
 import scipy.io
+import webdataset
+from PIL import Image
 
 from progan.config import PictureOptions
 from progan.data.packed import PackedSet
-from progan.errors import DataError
+from progan.errors import DataError, DependencyError
+from progan.preparation.formats.registry import open_pictures
 from progan.preparation.report import PrepareReport
 from progan.preparation.source import prepare
+from python2_pickles import python2_pickle
 
 N = 6
 
@@ -123,3 +134,271 @@ def test_arrays_that_are_cut_off_are_explained(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data[: len(data) // 2])
         with pytest.raises(DataError):
             packed(tmp_path / name, tmp_path / "set")
+
+
+def pngs(count: int = N) -> tuple[Any, list[bytes]]:
+    """Return pictures, and them as PNG files."""
+    values = pixels((count, 16, 16, 3))
+    files = []
+    for one in values:
+        stream = io.BytesIO()
+        Image.fromarray(one).save(stream, "PNG")
+        files.append(stream.getvalue())
+    return values, files
+
+
+def write_tar(path: Path, entries: dict[str, bytes]) -> Path:
+    with tarfile.open(
+        path, "w:" + path.suffix[1:] if path.suffix in (".gz", ".xz", ".bz2") else "w"
+    ) as archive:
+        for name, data in entries.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tar.xz", "tar.bz2"])
+def test_tar_with_folders(tmp_path: Path, ending: str) -> None:
+    values, files = pngs()
+    entries = {f"set/{'ab'[i % 2]}/{i}.png": data for i, data in enumerate(files)} | {"set/readme.txt": b"x"}
+    path = write_tar(tmp_path / f"p.{ending}", entries)
+    made, report = packed(path, tmp_path / "set", "folders")
+    order = [0, 2, 4, 1, 3, 5]
+    check(made, values[order])
+    assert (classes(made), report.ignored) == (["a"] * 3 + ["b"] * 3, 1)
+
+
+def test_shards_of_webdataset(tmp_path: Path) -> None:
+    values, _ = pngs()
+    path = tmp_path / "shard-000.tar"
+    with webdataset.TarWriter(str(path)) as writer:
+        for i, one in enumerate(values):
+            writer.write({"__key__": f"{i:04d}", "png": one, "cls": i % 3, "json": {"label": 9, "text": "x"}})
+    made, report = packed(path, tmp_path / "set", "inside")
+    check(made, values)
+    assert (classes(made), report.ignored) == (["0", "1", "2"] * 2, 2 * N)
+
+
+def test_tar_that_is_damaged(tmp_path: Path) -> None:
+    _, files = pngs()
+    whole = write_tar(tmp_path / "a.tar", {f"{i}.png": data for i, data in enumerate(files)}).read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[: 512 * 2 + len(files[0]) + 700])
+    _, report = packed(tmp_path / "a.tar", tmp_path / "set")
+    assert (report.used, report.skipped) == (1, 2)
+    reasons = (tmp_path / "set" / "skipped.csv").read_text()
+    assert "the archive is cut off within it" in reasons
+    assert "damaged after its first pictures" in reasons
+    with gzip.open(tmp_path / "b.tar.gz", "wb") as stream:
+        stream.write(whole)
+    data = (tmp_path / "b.tar.gz").read_bytes()
+    (tmp_path / "b.tar.gz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"b\.tar\.gz: is cut off or damaged"):
+        packed(tmp_path / "b.tar.gz", tmp_path / "other")
+    link = tarfile.TarInfo("link.png")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    with tarfile.open(tmp_path / "c.tar", "w") as archive:
+        archive.addfile(link)
+        archive.addfile(tarfile.TarInfo("../up.png"))
+    skipped = dict(open_pictures(tmp_path / "c.tar").listing().skipped)
+    assert "a link" in skipped["link.png"]
+    assert "unsafe path" in skipped["../up.png"]
+
+
+@pytest.mark.parametrize("named", ["folder", "file"])
+def test_lmdb_of_lsun(tmp_path: Path, named: str) -> None:
+    values, files = pngs()
+    with (
+        lmdb.open(str(tmp_path / "db"), map_size=1 << 24) as database,
+        database.begin(write=True) as transaction,
+    ):
+        for i, data in enumerate(files):
+            transaction.put(f"{i:02d}key".encode(), data)
+        transaction.put(b"length", b"6")
+    source = tmp_path / "db" if named == "folder" else tmp_path / "db" / "data.mdb"
+    made, report = packed(source, tmp_path / "set")
+    check(made, values)
+    assert (report.used, report.ignored) == (N, 1)
+
+
+def test_lmdb_with_sizes_and_keys_of_bytes(tmp_path: Path) -> None:
+    values, files = pngs(2)
+    with (
+        lmdb.open(str(tmp_path / "db"), map_size=1 << 24) as database,
+        database.begin(write=True) as transaction,
+    ):
+        transaction.put(b"\xff\x00", files[0])
+        transaction.put(b"\xff\x01", files[1])
+    check(packed(tmp_path / "db", tmp_path / "set")[0], values)
+    with (
+        lmdb.open(str(tmp_path / "sizes"), map_size=1 << 24) as database,
+        database.begin(write=True) as transaction,
+    ):
+        for side in (8, 16):
+            for i, data in enumerate(files):
+                transaction.put(f"{side}-{i:05d}".encode(), data)
+    made, report = packed(tmp_path / "sizes", tmp_path / "other")
+    assert made.count == 2
+    assert "several sizes; 16 is read, and 8 left out" in report.notes[0]
+
+
+def test_lmdb_that_is_cut_off_or_held(tmp_path: Path) -> None:
+    _, files = pngs()
+    with lmdb.open(str(tmp_path / "db"), map_size=1 << 24) as database:
+        with database.begin(write=True) as transaction:
+            transaction.put(b"1", files[0])
+        held = open_pictures(tmp_path / "db").listing()  # while it is open for writing
+        assert [item.name for item in held.candidates] == ["1"]
+    data = (tmp_path / "db" / "data.mdb").read_bytes()
+    (tmp_path / "db" / "data.mdb").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match="is cut off|cannot be read as a LMDB"):
+        packed(tmp_path / "db", tmp_path / "set")
+
+
+def cifar_batch(values: Any, labels: dict[str, list[int]]) -> bytes:
+    """Return a batch as Python 2 wrote those of CIFAR."""
+    rows = values.transpose(0, 3, 1, 2).reshape(len(values), -1)
+    return python2_pickle({"batch_label": "a batch", "data": rows, **labels})
+
+
+def test_cifar_of_python(tmp_path: Path) -> None:
+    values = pixels((N, 32, 32, 3))
+    names = [f"name{i}" for i in range(10)]
+    (tmp_path / "c").mkdir()
+    for i in (1, 2):
+        part = slice(3 * i - 3, 3 * i)
+        (tmp_path / "c" / f"data_batch_{i}").write_bytes(cifar_batch(values[part], {"labels": [i, 9, 0]}))
+    (tmp_path / "c" / "test_batch").write_bytes(cifar_batch(values[:1], {"labels": [5]}))
+    (tmp_path / "c" / "batches.meta").write_bytes(python2_pickle({"label_names": names}))
+    made, report = packed(tmp_path / "c", tmp_path / "set", "inside", channels=3)
+    assert classes(made) == ["name1", "name9", "name0", "name2", "name9", "name0"]
+    small = values.astype(np.float32).reshape(N, 16, 2, 16, 2, 3).mean((2, 4))
+    assert np.abs(made.read(made.max_level, range(N)).transpose(0, 2, 3, 1) - small).max() < 90
+    assert "test_batch was left out" in report.notes[0]
+    assert packed(tmp_path / "c" / "test_batch", tmp_path / "test", "inside")[1].used == 1
+
+
+def test_cifar_100_and_its_two_kinds_of_labels(tmp_path: Path) -> None:
+    values = pixels((N, 32, 32, 3))
+    (tmp_path / "c").mkdir()
+    labels = {"fine_labels": list(range(N)), "coarse_labels": [0, 1] * 3}
+    (tmp_path / "c" / "train").write_bytes(cifar_batch(values, labels))
+    meta = {"fine_label_names": list("abcdef"), "coarse_label_names": ["x", "y"]}
+    (tmp_path / "c" / "meta").write_bytes(python2_pickle(meta))
+    assert classes(packed(tmp_path / "c", tmp_path / "fine", "inside")[0]) == list("abcdef")
+    assert classes(packed(f"{tmp_path}/c:coarse", tmp_path / "coarse", "inside")[0]) == ["x", "y"] * 3
+    (tmp_path / "c" / "train").write_bytes(cifar_batch(values, {"fine_labels": [1]}))
+    with pytest.raises(DataError, match="holds 1 labels for 6 pictures"):
+        packed(tmp_path / "c", tmp_path / "wrong")
+
+
+def test_a_batch_that_would_run_something_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "batches.meta").touch()
+    (tmp_path / "c" / "data_batch_1").write_bytes(pickle.dumps({"data": Path("x").write_bytes}, 2))
+    with pytest.raises(DataError, match="nothing of it was run"):
+        packed(tmp_path / "c", tmp_path / "set")
+
+
+def test_cifar_binary(tmp_path: Path) -> None:
+    values = pixels((N, 32, 32, 3))
+    rows = values.transpose(0, 3, 1, 2).reshape(N, -1)
+    (tmp_path / "c").mkdir()
+    ten = np.concatenate([np.array([[1], [0], [1], [0], [1], [0]], np.uint8), rows], 1)
+    ten.tofile(tmp_path / "c" / "data_batch_1.bin")
+    (tmp_path / "c" / "batches.meta.txt").write_text("plane\ncar\n\n")
+    assert classes(packed(tmp_path / "c", tmp_path / "set", "inside")[0]) == ["car", "plane"] * 3
+    (tmp_path / "c" / "data_batch_1.bin").write_bytes(ten.tobytes()[:-7])
+    with pytest.raises(DataError, match="no whole number of records of 3073"):
+        packed(tmp_path / "c", tmp_path / "other")
+
+
+def idx(values: Any) -> bytes:
+    codes = {"|u1": 8, ">i2": 11, ">f4": 13}
+    head = bytes([0, 0, codes[values.dtype.str], values.ndim])
+    return head + b"".join(side.to_bytes(4, "big") for side in values.shape) + values.tobytes()
+
+
+@pytest.mark.parametrize("packer", [lambda data: data, gzip.compress])
+def test_idx_of_mnist(tmp_path: Path, packer: Any) -> None:
+    values, end = pixels((N, 16, 16)), "" if packer(b"x") == b"x" else ".gz"
+    for part, count in (("train", N), ("t10k", 2)):
+        (tmp_path / f"{part}-images-idx3-ubyte{end}").write_bytes(packer(idx(values[:count])))
+        labels = np.arange(count, dtype=np.uint8) % 3
+        (tmp_path / f"{part}-labels-idx1-ubyte{end}").write_bytes(packer(idx(labels)))
+    (tmp_path / "out").mkdir()
+    for source in (tmp_path, tmp_path / f"train-images-idx3-ubyte{end}"):
+        made, report = packed(source, tmp_path / "out" / source.name, "inside")
+        check(made, values)
+        assert classes(made) == ["0", "1", "2"] * 2
+    assert packed(f"{tmp_path}:t10k", tmp_path / "out" / "t")[1].used == 2
+    (tmp_path / f"train-labels-idx1-ubyte{end}").write_bytes(packer(idx(np.zeros(5, np.uint8))))
+    with pytest.raises(DataError, match="holds 5 labels for 6 pictures"):
+        packed(tmp_path, tmp_path / "out" / "wrong")
+    (tmp_path / f"train-images-idx3-ubyte{end}").write_bytes(packer(idx(values))[:-5])
+    with pytest.raises(DataError, match="instead of|is cut off"):
+        packed(tmp_path, tmp_path / "out" / "short")
+
+
+def test_idx_of_emnist_stands_upright(tmp_path: Path) -> None:
+    values = pixels((N, 16, 16))
+    (tmp_path / "emnist-letters-train-images-idx3-ubyte").write_bytes(idx(values.transpose(0, 2, 1).copy()))
+    labels = np.array([1, 2, 3, 1, 2, 3], np.uint8)
+    (tmp_path / "emnist-letters-train-labels-idx1-ubyte").write_bytes(idx(labels))
+    (tmp_path / "emnist-letters-mapping.txt").write_text("1 65 97\n2 66 98\n3 67 99\n")
+    (tmp_path / "out").mkdir()
+    made, report = packed(tmp_path, tmp_path / "out" / "set", "inside")
+    check(made, values)
+    assert classes(made) == ["A", "B", "C"] * 2
+    assert "EMNIST" in report.notes[0]
+
+
+@pytest.mark.parametrize("names", [("images", "labels"), ("x", "y"), ("group/pictures", "group/labels")])
+def test_hdf5_with_pictures_and_labels(tmp_path: Path, names: tuple[str, str]) -> None:
+    values = pixels()
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset(names[0], data=values, chunks=(2, 16, 16, 3), compression="gzip")
+        file.create_dataset(names[1], data=np.array([4, 5, 4, 5, 4, 5]))
+    made, _ = packed(tmp_path / "a.h5", tmp_path / "set", "inside")
+    check(made, values)
+    assert classes(made) == ["4", "5"] * 3
+    assert packed(f"{tmp_path}/a.h5:{names[0]}", tmp_path / "named")[1].used == N
+
+
+def test_hdf5_with_a_set_for_each_size(tmp_path: Path) -> None:
+    values = pixels((N, 3, 16, 16))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for level in range(1, 5):
+            file.create_dataset(f"data{2**level}x{2**level}", data=values[:, :, : 2**level, : 2**level])
+    check(packed(tmp_path / "a.h5", tmp_path / "set")[0], values.transpose(0, 2, 3, 1))
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["data4x4"]
+        file.create_dataset("data4x4", data=values[:2, :, :4, :4])
+    with pytest.raises(DataError, match="different numbers of pictures"):
+        packed(tmp_path / "a.h5", tmp_path / "other")
+
+
+def test_hdf5_that_cannot_be_trusted(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(N * 16 * 16))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", (N, 16, 16), np.uint8, external=[(str(tmp_path / "secret"), 0, N * 256)])
+    with pytest.raises(DataError, match="refers to other files"):
+        packed(tmp_path / "a.h5", tmp_path / "set")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.create_dataset("x", (10**7, 16, 16), np.uint8)
+    with pytest.raises(DataError, match="suspicious"):
+        packed(tmp_path / "b.h5", tmp_path / "set")
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file.create_dataset("x", data=pixels())
+    (tmp_path / "c.h5").write_bytes((tmp_path / "c.h5").read_bytes()[:3000])
+    with pytest.raises(DataError, match=r"c\.h5"):
+        packed(tmp_path / "c.h5", tmp_path / "set")
+
+
+def test_what_reads_a_format_is_named_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(DependencyError, match=r'needs the package h5py: pip install "progan\[hdf5\]"'):
+        packed(tmp_path / "a.h5", tmp_path / "set")

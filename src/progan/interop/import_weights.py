@@ -8,10 +8,10 @@ from typing import Literal
 
 from progan.errors import CheckpointError
 from progan.interop.recognise import recognise
-from progan.interop.safe_pickle import Refused
 from progan.interop.systems.layers import Foreign
 from progan.models.loading import build_network
 from progan.models.network import Network
+from progan.system.safe_pickle import Refused
 
 Which = Literal["Gs", "G", "D"]
 

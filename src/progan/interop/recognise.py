@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from progan.errors import ConfigError, listed, shown
-from progan.interop.numpy_pickle import NAMES, NUMPY
-from progan.interop.safe_pickle import Instance, Machine, Refused
 from progan.interop.systems import (
     gan_zoo,
     genforce,
@@ -21,6 +19,8 @@ from progan.interop.systems import (
 )
 from progan.interop.systems.layers import Foreign
 from progan.interop.torch_files import MAGIC, read_legacy_torch, read_torch
+from progan.system.numpy_pickle import NAMES, NUMPY
+from progan.system.safe_pickle import Instance, Machine, Refused
 
 SLACK = 2**16
 """Bytes that the numbers of a file may have beyond its own: those that a pickle writes one by one."""

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from progan.errors import listed, shown
-from progan.interop.numpy_pickle import NAMES, NUMPY, plain_shape
-from progan.interop.safe_pickle import Builder, Machine, Name, Refused
+from progan.system.numpy_pickle import NAMES, NUMPY, plain_shape
+from progan.system.safe_pickle import Builder, Machine, Name, Refused
 
 STORAGES = {
     "torch.FloatStorage": torch.float32,

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from progan.errors import shown
-from progan.interop.safe_pickle import Instance, Refused
 from progan.interop.systems.layers import SQRT2, Foreign, Layer, Network, State, assemble
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
+from progan.system.safe_pickle import Instance, Refused
 
 CONFIG_CLASS = "models.utils.config.BaseConfig"
 NETWORKS = {"Gs": "avgG", "G": "netG", "D": "netD"}

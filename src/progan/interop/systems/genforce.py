@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor
 
 from progan.errors import shown
-from progan.interop.safe_pickle import Refused
 from progan.interop.systems.layers import (
     Foreign,
     Layer,
@@ -24,6 +23,7 @@ from progan.interop.systems.layers import (
 )
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
+from progan.system.safe_pickle import Refused
 
 NETWORKS = {"Gs": "generator_smooth", "G": "generator", "D": "discriminator"}
 GROUP = 16

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from progan.errors import listed, shown
-from progan.interop.safe_pickle import Refused
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.models.layers import EqualizedLayer
+from progan.system.safe_pickle import Refused
 from progan.system.tensor_file import Record
 
 SQRT2 = math.sqrt(2)

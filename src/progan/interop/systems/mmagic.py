@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from progan.interop.safe_pickle import Refused
 from progan.interop.systems.genforce import is_transposed
 from progan.interop.systems.layers import SQRT2, Foreign, Layer, Network, State, assemble, equalized
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
+from progan.system.safe_pickle import Refused
 
 NETWORKS = {"Gs": "generator_ema.", "G": "generator.", "D": "discriminator."}
 FIRST, FIRST_D = "noise2feat.linear.weight_orig", "decision.linear0.weight_orig"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from progan.errors import shown
-from progan.interop.safe_pickle import Instance, Refused
 from progan.interop.systems import tensorflow, theano
 from progan.interop.systems.layers import Foreign, Network
+from progan.system.safe_pickle import Instance, Refused
 
 TRIPLE = ("G", "D", "Gs")
 """What its training saves, in this order; Gs is the averaged generator."""

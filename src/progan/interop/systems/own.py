@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from progan.errors import CheckpointError, ConfigError
-from progan.interop.safe_pickle import Refused
 from progan.interop.systems.layers import Foreign, Network, State
 from progan.models.weights import kind_of_config
 from progan.system import tensor_file
 from progan.system.files import parse_json
+from progan.system.safe_pickle import Refused
 
 TENSORS_KEYS = ("state_dict", "weights")
 NAMES = ({"to_rgb.0.weight", "dense.weight"}, {"from_rgb.0.weight", "dense0.weight"})

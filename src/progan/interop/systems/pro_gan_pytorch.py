@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import Tensor
 
-from progan.interop.safe_pickle import Refused
 from progan.interop.systems.layers import (
     SQRT2,
     Foreign,
@@ -26,6 +25,7 @@ from progan.interop.systems.layers import (
 )
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
+from progan.system.safe_pickle import Refused
 
 NETWORKS = {"Gs": "shadow_generator", "G": "generator", "D": "discriminator"}
 BATCH = 16

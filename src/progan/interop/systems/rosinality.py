@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from progan.interop.safe_pickle import Refused
 from progan.interop.systems.layers import (
     Foreign,
     Layer,
@@ -25,6 +24,7 @@ from progan.interop.systems.layers import (
 )
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
+from progan.system.safe_pickle import Refused
 
 BATCH = 16
 """Its batch, of which the deviation is."""

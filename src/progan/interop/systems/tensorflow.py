@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from progan.errors import shown
-from progan.interop.numpy_pickle import array_of
-from progan.interop.safe_pickle import Instance, Refused
 from progan.interop.systems.layers import Network
+from progan.system.numpy_pickle import array_of
+from progan.system.safe_pickle import Instance, Refused
 
 CLASS = "tfutil.Network"
 FUNCTIONS = {"G_paper": "Generator", "D_paper": "Discriminator"}

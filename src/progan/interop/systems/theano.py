@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from progan.errors import shown
-from progan.interop.numpy_pickle import array_of
-from progan.interop.safe_pickle import Instance, Refused
 from progan.interop.systems.layers import Layer, Network, assemble
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.models.layers import feature_maps
+from progan.system.numpy_pickle import array_of
+from progan.system.safe_pickle import Instance, Refused
 
 CLASS = "network.Network"
 BATCH = 16

@@ -1,10 +1,10 @@
-"""Pictures that are rows of one array, whatever file the array is in."""
+"""Pictures that are rows of one array, whatever file it is in; and which of several arrays that is."""
 
 from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 
 from progan.errors import DataError
 from progan.preparation.labels.array_labels import labelling_of
-from progan.preparation.pictures import Candidate, Listing, reason_of
+from progan.preparation.labels.class_lists import LABEL_COLUMNS
+from progan.preparation.pictures import Candidate, Listing, first_few, reason_of
 
 MOST_CHANNELS = 64
 FLAT_AT_LEAST = 16
 """Numbers of a row that may be a picture."""
+PAIRS = (("x", "y"), ("images", "labels"), ("image", "label"), ("data", "labels"), ("data", "label"),
+         ("imgs", "labels"), ("pictures", "labels"), ("arr_0", "arr_1"), ("data", "target"))  # fmt: skip
+"""What arrays of pictures are called, and those of their labels."""
 
 
 class Layout(NamedTuple):
@@ -178,3 +182,58 @@ def layout_of(where: str, shape: tuple[int, ...]) -> Layout:
         f"{where}: an array of {written} is none of pictures; expected N H W, N H W C or N C H W: reshape "
         f"it and save it again"
     )
+
+
+def choose_arrays(
+    where: str, shapes: Mapping[str, Sequence[int]], key: str
+) -> tuple[str, str | None, list[str]]:
+    """Choose which of some arrays holds the pictures, and which their labels.
+
+    Args:
+        where: What holds them.
+        shapes: The shape of each; the first axis counts pictures.
+        key: The one with the pictures, if the user said so.
+
+    Returns:
+        Both names, and what is to be said.
+
+    Raises:
+        DataError: if that cannot be told.
+    """
+    pictures = [name for name, shape in shapes.items() if len(shape) >= 3 and shape[0] > 0]
+    pictures = pictures or [n for n, shape in shapes.items() if len(shape) == 2 and shape[1] >= FLAT_AT_LEAST]
+    held = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in list(shapes.items())[:8])
+    if key and key not in shapes:
+        raise DataError(f"{where}: has no array {key!r}; it holds {held or 'none'}")
+    if not key and not pictures:
+        raise DataError(
+            f"{where}: holds no array of pictures (N H W, N H W C or N C H W), only {held or 'none'}"
+        )
+    train = [name for name in pictures if "train" in name.lower()]
+    if not key and len(pictures) > 1 and len(train) != 1:
+        raise DataError(f"{where}: which array is meant? It holds {held}; name one: {where}:{pictures[0]}")
+    chosen = key or (train[0] if len(pictures) > 1 else pictures[0])
+    others = [f"{name} ({shapes[name][0]:,})" for name in pictures if name != chosen]
+    notes = (
+        [f"the pictures are {chosen}; left out: {first_few(others)} ({where}:NAME takes them)"]
+        if others
+        else []
+    )
+    return chosen, _labels_of(chosen, shapes, len(pictures) == 1), notes
+
+
+def _labels_of(pictures: str, shapes: Mapping[str, Sequence[int]], alone: bool) -> str | None:
+    """Return the name of the array of labels; None if there is none, or more than one could be."""
+    count = shapes[pictures][0]
+    lower = {name.lower(): name for name in shapes}
+    for word, label in PAIRS:
+        name = lower.get(pictures.lower().replace(word, label))
+        if name is not None and name != pictures:
+            return name
+    if not alone:
+        return None
+    known = [lower[word] for word in LABEL_COLUMNS if word in lower and lower[word] != pictures]
+    if known:
+        return known[0]
+    fitting = [name for name, shape in shapes.items() if name != pictures and shape and count in shape[:2]]
+    return fitting[0] if len(fitting) == 1 and len(shapes) == 2 else None

@@ -7,18 +7,32 @@ from pathlib import Path
 
 from progan.config import PictureOptions
 from progan.errors import DataError
-from progan.preparation.formats import folder, numpy_arrays, zip_archive
+from progan.preparation.formats import (
+    cifar,
+    folder,
+    hdf5,
+    idx,
+    lmdb_database,
+    numpy_arrays,
+    tar_archive,
+    zip_archive,
+)
 from progan.preparation.pictures import Found, Pictures, reason_of
 
 FORMATS = (
     numpy_arrays.recognise,
     zip_archive.recognise,
+    tar_archive.recognise,
+    lmdb_database.recognise,
+    cifar.recognise,
+    idx.recognise,
+    hdf5.recognise,
     folder.recognise,
 )
 """Readers by what they recognise, the surest first; a folder is whatever nothing else knows it as."""
 HEAD = 4096
 MOST_ENTRIES = 10_000
-READ = "a folder or .zip of pictures, or an array of them in a .npy, .npz or .mat file"
+READ = "a folder, .zip or .tar of pictures, or one of the other forms that docs/data.md lists"
 
 
 def open_pictures(place: Path, options: PictureOptions = PictureOptions()) -> Pictures:  # noqa: B008 - frozen
@@ -45,7 +59,7 @@ def _look(place: Path, options: PictureOptions) -> Found:
     """Find out what can be known at a glance."""
     path, key = place, ""
     try:
-        if not place.exists() and ":" in place.name:
+        if not place.exists() and ":" in str(place):
             before, _, key = str(place).rpartition(":")
             path = Path(before)
         mode = path.stat().st_mode

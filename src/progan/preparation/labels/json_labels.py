@@ -40,7 +40,7 @@ def read_json_labels(file: LabelFile) -> dict[str, Label]:
             raise DataError(
                 f"label file {file.name}, {where}: expected the name of a picture, found {_short(name)}"
             )
-        label = None if value is None else _label(file, f"{where} ({name!r})", value)
+        label = None if value is None else label_of(file, f"{where} ({name!r})", value)
         name = plain_name(name)
         if label is None:
             continue
@@ -193,8 +193,17 @@ def _fields(file: LabelFile, where: str, record: dict[str, Any]) -> tuple[str, s
     return name, label
 
 
-def _label(file: LabelFile, where: str, value: Any) -> Label | None:
-    """Return one label; None for one that is empty."""
+def label_of(file: LabelFile, where: str, value: Any) -> Label | None:
+    """Return one label of what JSON holds; None for one that is empty.
+
+    Args:
+        file: The file, for messages.
+        where: The place in it, for messages.
+        value: What is there.
+
+    Raises:
+        DataError: if it is no label.
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from progan.interop.safe_pickle import Builder, Delayed, Machine, Name, Refused
+from progan.system.safe_pickle import Builder, Delayed, Machine, Name, Refused
 
 TYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
 """Plain numbers; an array of objects would be a pickle of its own, and fields can hide objects."""

@@ -19,9 +19,9 @@ import torch
 
 from progan import import_weights
 from progan.errors import CheckpointError
-from progan.interop.numpy_pickle import NAMES, NUMPY, array_of
-from progan.interop.safe_pickle import MAX_OPERATIONS, Machine, Refused
 from progan.interop.torch_files import read_torch
+from progan.system.numpy_pickle import NAMES, NUMPY, array_of
+from progan.system.safe_pickle import MAX_OPERATIONS, Machine, Refused
 
 P = b"\x80\x04"
 
