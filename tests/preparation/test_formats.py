@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import pickle
 import sys
 import tarfile
@@ -17,11 +19,13 @@ import pytest
 import scipy.io
 import webdataset
 from PIL import Image
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from progan.config import PictureOptions
 from progan.data.packed import PackedSet
 from progan.errors import DataError, DependencyError
 from progan.preparation.formats.registry import open_pictures
+from progan.preparation.formats.tfrecords import _example_type
 from progan.preparation.report import PrepareReport
 from progan.preparation.source import prepare
 from python2_pickles import python2_pickle
@@ -148,13 +152,14 @@ def pngs(count: int = N) -> tuple[Any, list[bytes]]:
 
 
 def write_tar(path: Path, entries: dict[str, bytes]) -> Path:
-    with tarfile.open(
-        path, "w:" + path.suffix[1:] if path.suffix in (".gz", ".xz", ".bz2") else "w"
-    ) as archive:
+    how: Any = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}.get(path.suffix, bytes)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
         for name, data in entries.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
+    path.write_bytes(how(stream.getvalue()))
     return path
 
 
@@ -251,7 +256,7 @@ def test_lmdb_that_is_cut_off_or_held(tmp_path: Path) -> None:
         assert [item.name for item in held.candidates] == ["1"]
     data = (tmp_path / "db" / "data.mdb").read_bytes()
     (tmp_path / "db" / "data.mdb").write_bytes(data[: len(data) // 2])
-    with pytest.raises(DataError, match="is cut off|cannot be read as a LMDB"):
+    with pytest.raises(DataError, match=r"is cut off|cannot be read as a LMDB"):
         packed(tmp_path / "db", tmp_path / "set")
 
 
@@ -316,7 +321,7 @@ def test_cifar_binary(tmp_path: Path) -> None:
 def idx(values: Any) -> bytes:
     codes = {"|u1": 8, ">i2": 11, ">f4": 13}
     head = bytes([0, 0, codes[values.dtype.str], values.ndim])
-    return head + b"".join(side.to_bytes(4, "big") for side in values.shape) + values.tobytes()
+    return bytes(head + b"".join(side.to_bytes(4, "big") for side in values.shape) + values.tobytes())
 
 
 @pytest.mark.parametrize("packer", [lambda data: data, gzip.compress])
@@ -328,7 +333,7 @@ def test_idx_of_mnist(tmp_path: Path, packer: Any) -> None:
         (tmp_path / f"{part}-labels-idx1-ubyte{end}").write_bytes(packer(idx(labels)))
     (tmp_path / "out").mkdir()
     for source in (tmp_path, tmp_path / f"train-images-idx3-ubyte{end}"):
-        made, report = packed(source, tmp_path / "out" / source.name, "inside")
+        made, _ = packed(source, tmp_path / "out" / source.name, "inside")
         check(made, values)
         assert classes(made) == ["0", "1", "2"] * 2
     assert packed(f"{tmp_path}:t10k", tmp_path / "out" / "t")[1].used == 2
@@ -336,7 +341,7 @@ def test_idx_of_mnist(tmp_path: Path, packer: Any) -> None:
     with pytest.raises(DataError, match="holds 5 labels for 6 pictures"):
         packed(tmp_path, tmp_path / "out" / "wrong")
     (tmp_path / f"train-images-idx3-ubyte{end}").write_bytes(packer(idx(values))[:-5])
-    with pytest.raises(DataError, match="instead of|is cut off"):
+    with pytest.raises(DataError, match=r"instead of|is cut off"):
         packed(tmp_path, tmp_path / "out" / "short")
 
 
@@ -402,3 +407,68 @@ def test_what_reads_a_format_is_named_where_it_is_missing(
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(DependencyError, match=r'needs the package h5py: pip install "progan\[hdf5\]"'):
         packed(tmp_path / "a.h5", tmp_path / "set")
+
+
+def write_records(path: Path, records: list[bytes]) -> Path:
+    """Write frames with TensorBoard's writer of them."""
+    with path.open("wb") as stream:
+        writer = RecordWriter(stream)
+        for record in records:
+            writer.write(record)
+    return path
+
+
+def example(**features: Any) -> bytes:
+    """Return a `tf.train.Example` of features by name, in which `__` stands for a slash."""
+    made = _example_type()()
+    for name, value in features.items():
+        feature = made.features.feature[name.replace("__", "/")]
+        if isinstance(value, bytes):
+            feature.bytes_list.value.append(value)
+        else:
+            feature.int64_list.value.extend(value)
+    return bytes(made.SerializeToString())
+
+
+def test_tfrecords_of_the_original_tool(tmp_path: Path) -> None:
+    values = pixels((N, 3, 16, 16))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for level in (2, 3, 4):
+        parts = values[:, :, : 2**level, : 2**level]
+        records = [example(shape=one.shape, data=one.tobytes()) for one in parts]
+        write_records(folder / f"set-r{level:02d}.tfrecords", records)
+    with (folder / "set-rxx.labels").open("wb") as stream:
+        np.save(stream, np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]])
+    made, report = packed(folder, tmp_path / "out", "inside")
+    check(made, values.transpose(0, 2, 3, 1))
+    assert (classes(made), "set-r04.tfrecords" in report.notes[0]) == (["0", "1", "2"] * 2, True)
+    write_records(folder / "set-r03.tfrecords", [example(shape=[1], data=b"x")])
+    with pytest.raises(DataError, match=r"different numbers of pictures .*set-r03\.tfrecords 1"):
+        packed(folder, tmp_path / "other")
+
+
+def test_tfrecords_of_encoded_pictures(tmp_path: Path) -> None:
+    values, files = pngs()
+    records = [example(image__encoded=data, image__class__label=[i % 2]) for i, data in enumerate(files)]
+    path = write_records(tmp_path / "train-00000", records)
+    made, _ = packed(path, tmp_path / "set", "inside")
+    check(made, values)
+    assert classes(made) == ["0", "1"] * 3
+
+
+def test_tfrecords_that_are_damaged(tmp_path: Path) -> None:
+    values, files = pngs()
+    whole = write_records(tmp_path / "a.tfrecords", [example(image=data) for data in files]).read_bytes()
+    spoilt = bytearray(whole)
+    spoilt[200] ^= 1
+    (tmp_path / "a.tfrecords").write_bytes(spoilt[:-50])
+    made, report = packed(tmp_path / "a.tfrecords", tmp_path / "set")
+    check(made, values[1 : N - 1])
+    assert (report.found, report.skipped) == (N, 2)
+    reasons = (tmp_path / "set" / "skipped.csv").read_text()
+    assert "its checksum is wrong" in reasons
+    assert "cut off within it" in reasons
+    (tmp_path / "b.tfrecords").write_bytes(b"\1" * 100)
+    with pytest.raises(DataError, match=r"in no form that is read|no file of TFRecords"):
+        packed(tmp_path / "b.tfrecords", tmp_path / "other")

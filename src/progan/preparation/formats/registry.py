@@ -15,6 +15,7 @@ from progan.preparation.formats import (
     lmdb_database,
     numpy_arrays,
     tar_archive,
+    tfrecords,
     zip_archive,
 )
 from progan.preparation.pictures import Found, Pictures, reason_of
@@ -27,6 +28,7 @@ FORMATS = (
     cifar.recognise,
     idx.recognise,
     hdf5.recognise,
+    tfrecords.recognise,
     folder.recognise,
 )
 """Readers by what they recognise, the surest first; a folder is whatever nothing else knows it as."""
