@@ -104,9 +104,7 @@ class StorageError(ProganError):
 class RankError(ProganError):
     """A process of a run on several was lost, stands still, or differs; what is saved is whole.
 
-    Args:
-        message: Which process, and where it was.
-        exit_code: Of the process that finds it.
+    The message says which process, and where it was; the exit code is that of the process that finds it.
     """
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
@@ -117,9 +115,7 @@ class RankError(ProganError):
 class ToldElsewhere(ProganError):  # noqa: N818 - the error is another process's
     """An error that all processes of a run end with, and one of them tells.
 
-    Args:
-        message: That error, for those who look for it here.
-        exit_code: Of the process.
+    The message is that error, for those who look for it here; the exit code is that of the process.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -130,9 +126,8 @@ class ToldElsewhere(ProganError):  # noqa: N818 - the error is another process's
 class Interrupted(ProganError):  # noqa: N818 - it is a wish of the user, not an error
     """A signal asked the work to stop, and it did so without losing anything.
 
-    Args:
-        message: What was saved and how to go on.
-        signal_number: The signal received; the process exits with 128 + this, as shells expect.
+    The message says what was saved and how to go on; the process exits with 128 + the signal, as shells
+    expect.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:

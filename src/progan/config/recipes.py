@@ -19,11 +19,7 @@ DEFAULT_RECIPE = "paper-light-128"
 class About:
     """What the comment at the head of a shipped recipe says.
 
-    Attributes:
-        what: What the recipe is.
-        source: Where its numbers come from.
-        published: Figures that were published for it, and by whom.
-        note: What else there is to know; may be empty.
+    That is what it is, where its numbers come from, figures `published` for it and by whom, and a note or "".
     """
 
     what: str

@@ -21,13 +21,7 @@ CHUNK = 2**28
 class ResidentLevel:
     """The pictures of one level, in the device's memory as they are stored.
 
-    Args:
-        packed: The pictures.
-        level: Which level.
-        device: Where they are to be.
-
-    Raises:
-        torch.OutOfMemoryError: if they have no room there.
+    A torch.OutOfMemoryError tells that they have no room there.
     """
 
     def __init__(self, packed: PackedSet, level: int, device: torch.device) -> None:

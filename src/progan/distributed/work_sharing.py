@@ -30,13 +30,9 @@ Make: TypeAlias = Callable[[Part], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be made of indices.
+    """What is to be made of indices, and the shape and type of what is made of one.
 
-    Attributes:
-        name: Tells it from all other work: processes where it means the same do it for each other.
-        make: Makes it.
-        shape: Of what is made of one index.
-        dtype: Its type.
+    The name tells it from all other work: processes where it means the same do it for each other.
     """
 
     name: str

@@ -214,14 +214,10 @@ class PackedImages(ImageSet):
 
 
 class MirroredImages(ImageSet):
-    """Another set, each image flipped left to right with probability 1/2, by seed and index alone.
+    """Another set, each image flipped left to right with probability 1/2, by its seed and index alone.
 
     So does the original with the reals it measures, if training did (section 5 of the paper measures what the
     networks saw).
-
-    Args:
-        images: The set.
-        seed: At least 0.
     """
 
     def __init__(self, images: ImageSet, seed: int) -> None:

@@ -41,13 +41,7 @@ TIMEOUT = 60.0
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file that others have published.
-
-    Attributes:
-        name: File name, in the cache too.
-        url: Where it is published.
-        sha256: Its checksum, in hexadecimal digits.
-    """
+    """A file that others have published: its name, in the cache too, and its checksum (hexadecimal)."""
 
     name: str
     url: str

@@ -27,9 +27,7 @@ from progan.metrics.metric import CheckedMetric, Images
 class FeatureMetric(CheckedMetric):
     """What metrics on features share: checked images in, features on.
 
-    Args:
-        prefix: What the metric is called, without the extractor.
-        extractor: Makes the features.
+    The metric is called as its prefix and its extractor.
     """
 
     def __init__(self, prefix: str, extractor: Extractor) -> None:

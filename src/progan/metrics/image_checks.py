@@ -27,9 +27,7 @@ class ImageShapes:
     """Checks that all batches of the reals and the fakes are images of one shape that a metric can see.
 
     Gray and RGB can be seen. Alpha is refused: how a see-through colour looks depends on the background.
-
-    Args:
-        metric: What messages call the metric.
+    Messages call the metric as it is called here.
     """
 
     def __init__(self, metric: str) -> None:

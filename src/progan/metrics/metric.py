@@ -63,11 +63,7 @@ class Metric(ABC):
 
 
 class CheckedMetric(Metric):
-    """A metric of gray or RGB images, all of one shape: each batch is checked before it is taken in.
-
-    Args:
-        called: What messages call the metric.
-    """
+    """A metric of gray or RGB images, all of one shape: each batch is checked before it is taken in."""
 
     def __init__(self, called: str) -> None:
         self._shapes = ImageShapes(called)

@@ -32,13 +32,7 @@ LABEL_EXAMPLES = 64
 
 
 class UpBlock(nn.Module):
-    """Two convolutions at a new level; the first doubles the size.
-
-    Args:
-        inputs: Channels of the level below.
-        outputs: Channels of this level.
-        options: Kernel size, how to upscale, and what follows a convolution.
-    """
+    """Two convolutions at a new level, after which it has its own channels; the first doubles the size."""
 
     def __init__(self, inputs: int, outputs: int, options: GeneratorOptions) -> None:
         super().__init__()

@@ -18,12 +18,7 @@ from progan.models.layers import pixel_norm
 
 
 class LeakyPixelNorm(nn.Module):
-    """`leaky_pixel_norm` as a module.
-
-    Args:
-        slope: Of the leaky ReLU, at least 0.
-        eps: Keeps a zero vector finite.
-    """
+    """`leaky_pixel_norm` as a module, of a slope of at least 0; `eps` keeps a zero vector finite."""
 
     def __init__(self, slope: float, eps: float) -> None:
         super().__init__()

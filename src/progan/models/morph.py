@@ -37,9 +37,7 @@ from progan.models.layers import EqualizedLayer, strided_padding
 class Condition:
     """Condition numbers of the new layers: largest over smallest singular value of [out, in * k * k].
 
-    Attributes:
-        rgb: Of toRGB or fromRGB.
-        near, far: Of the convolution beside it, and of the one beyond.
+    They are toRGB or fromRGB, the convolution `near` it, and the one beyond.
     """
 
     rgb: float

@@ -41,15 +41,10 @@ NO_LABELS_OF_FILES = {"data": {"labels": "folders", "label_form": "class"}}
 
 @dataclass(frozen=True)
 class Measurement:
-    """One variant at one level, coming in or stabilising.
+    """One variant at one level, in a phase of a kind: what an iteration asks for, and what was measured.
 
-    Attributes:
-        variant: Its name.
-        phase: A phase of this kind.
-        cost: What an iteration asks for, counted from the shapes.
-        floor: Seconds that an iteration takes at least.
-        timed: What was measured; None if it was only counted.
-        largest_part: Images of a batch that a given memory holds at once, if one was given.
+    `floor` is the seconds that an iteration takes at least, `timed` None if it was only counted;
+    `largest_part` is how many images of a batch a given memory holds at once, if one was given.
     """
 
     variant: str
@@ -67,18 +62,12 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that was counted and measured.
+    """Everything that was counted and measured, by variant or in the order in which it was made.
 
-    Attributes:
-        config: What was measured.
-        spec: Its shapes.
-        ceilings: What is taken for the machine's best, by variant.
-        machine: Names and versions; empty if nothing was measured.
-        rates: What the machine was measured to do, by variant; empty if its best was given.
-        measurements: In the order in which they were made.
-        projections: How long the whole schedule takes, by variant, of those that were measured.
-        floors: Seconds that the whole schedule takes at least, by variant.
-        operations: Of the whole schedule.
+    A ceiling is what is taken for the machine's best, and `rates` what it was measured to do: empty if its
+    best was given. `machine` has names and versions: empty if nothing was measured. Of the whole schedule,
+    projections (of those that were measured) and `floors` say how long it takes, and at least, in seconds;
+    and `operations` how many there are.
     """
 
     config: Config

@@ -20,12 +20,8 @@ from progan.training.step import Trained, used_parameters
 class Parts:
     """Seconds that the parts of an iteration take, each waited for.
 
-    Attributes:
-        d: D's updates, without what follows.
-        penalty: What the penalties of D's gradients add to them, as often as they are due on average.
-        g: G's update.
-        optimizer: Adam of both networks, and the average.
-        loader: Making the batches.
+    `d` are D's updates without what follows: what the penalties of D's gradients add to them, as often as
+    they are due on average; G's update; Adam of both networks, and the average; making the batches.
     """
 
     d: float

@@ -23,13 +23,11 @@ WORKSPACE = 1.4
 
 @dataclass(frozen=True)
 class LevelCost:
-    """What one level asks for.
+    """What one level asks for while it fades in.
 
-    Attributes:
-        g_parameters, d_parameters: Parameters in use, with the level fading in.
-        activation_bytes: Of activations and gradients, at once, in the larger of the D and G steps.
-        flops_per_image: Floating-point operations for each real image shown: of D's step, its penalties as
-            often as they are due, and G's step, which comes once in `loss.d_steps`.
+    Bytes of activations and gradients are those at once, in the larger of the D and G steps. Floating-point
+    operations are for each real image shown: of D's step, its penalties as often as they are due, and G's
+    step, which comes once in `loss.d_steps`.
     """
 
     g_parameters: int
@@ -40,9 +38,6 @@ class LevelCost:
 
 class Estimate:
     """Counts what a run asks for; nothing is allocated on any device.
-
-    Args:
-        spec: The run.
 
     Attributes:
         levels: What each level asks for.

@@ -33,16 +33,11 @@ BURST_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Timed:
-    """What was measured of one variant in one phase.
+    """What was measured of one variant in one phase; numbers are None where memory did not suffice.
 
-    Attributes:
-        seconds: An iteration takes, in the median; None if memory did not suffice.
-        ratio: How many times as fast as the first variant, the median of paired rounds; None if either was
-            not measured.
-        parts: What its parts take alone; None if memory did not suffice.
-        first_seconds: What the first round took, with everything that happens once.
-        peak_memory: Bytes in use at once, on CUDA; None elsewhere, where they cannot be measured.
-        notes: What else happened, in words.
+    An iteration takes `seconds` in the median, and `parts` of it alone; the first round, with everything that
+    happens once, took `first_seconds`. The ratio, the median of paired rounds, is how many times as fast as
+    the first variant that is. Bytes in use at once are measured on CUDA alone. Notes say what else happened.
     """
 
     seconds: float | None = None
@@ -54,14 +49,7 @@ class Timed:
 
 
 class Runner:
-    """One variant, which makes iterations on request.
-
-    Args:
-        variant: What it is.
-        plan: What to train, with the configuration of the variant.
-        packed: Pictures.
-        device: Where to compute.
-    """
+    """One variant, which makes iterations of a plan (with the configuration of the variant) on request."""
 
     def __init__(self, variant: Variant, spec: Spec, packed: PackedSet, device: torch.device) -> None:
         self._spec, self._device = spec, device

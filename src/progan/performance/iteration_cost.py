@@ -35,11 +35,9 @@ AVERAGE = OpCounts(operations=3, least_bytes=3 * FLOAT32, bytes=3 * FLOAT32)
 
 @dataclass(frozen=True)
 class Counted:
-    """What one update of one network asks for, without its optimizer.
+    """What one update of one network asks for, without its optimizer: the work of the whole batch.
 
-    Attributes:
-        work: Of the whole batch.
-        peak: Bytes of tensors at once, at most: activations, gradients, the batch.
+    The peak is in bytes of tensors at once, at most: activations, gradients, the batch.
     """
 
     work: OpCounts
@@ -86,12 +84,7 @@ class IterationCost:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What a machine can do at most.
-
-    Attributes:
-        operations: Floating-point operations a second.
-        bandwidth: Bytes a second that are read or written.
-    """
+    """What a machine can do at most: floating-point operations, and bytes read or written, a second."""
 
     operations: float
     bandwidth: float
@@ -104,14 +97,8 @@ class Ceiling:
 class Costs:
     """Counts what the iterations of a configuration ask for; nothing is allocated on any device.
 
-    Up- and downscaling is counted in its fused form. What loading a batch costs is not counted.
-
-    Args:
-        config: Resolved configuration.
-        spec: Shapes.
-
-    Attributes:
-        G, D: The networks, without numbers.
+    Up- and downscaling is counted in its fused form. What loading a batch costs is not counted. G and D are
+    the networks, without numbers.
     """
 
     def __init__(self, config: Config, image: ImageSpec) -> None:

@@ -26,10 +26,8 @@ MEASURED_FOR = 0.3
 class Rates:
     """What a machine was measured to do.
 
-    Attributes:
-        matrix_product, convolution: Floating-point operations a second, of a square matrix product and of a
-            3x3 convolution in channels_last.
-        copy: Bytes a second, read and written, of a copy in memory.
+    Floating-point operations a second, of a square matrix product and of a 3x3 convolution in channels_last,
+    and bytes a second, read and written, of a copy in memory.
     """
 
     matrix_product: float

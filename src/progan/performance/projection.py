@@ -18,13 +18,9 @@ def stage_of(phase: Phase) -> Stage:
 
 @dataclass(frozen=True)
 class PhaseTime:
-    """How long one phase takes.
+    """How many seconds one phase takes, and whether its own rate was measured.
 
-    Attributes:
-        phase: The phase.
-        seconds: Its length.
-        measured: Whether its own rate was measured; else it is its floor, as many times as the nearest
-            stage that was measured took its own.
+    Else it is its floor, as many times as the nearest stage that was measured took its own.
     """
 
     phase: Phase
@@ -34,11 +30,7 @@ class PhaseTime:
 
 @dataclass(frozen=True)
 class Projection:
-    """How long a schedule takes.
-
-    Attributes:
-        phases: All of its phases, in order.
-    """
+    """How long a schedule takes: all of its phases, in order."""
 
     phases: tuple[PhaseTime, ...]
 

@@ -35,13 +35,10 @@ def _plainly(iteration: Iteration) -> None:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to compute an iteration.
+    """One way to compute an iteration; `about` says in words which.
 
-    Attributes:
-        about: What it is, in words.
-        run: Options of the branch run that are laid over the configuration.
-        place: Changes how networks and pictures lie in memory, and how layers are computed.
-        device: The only kind of device that it is for; empty for any.
+    `run` is laid over the options of that branch; `place` changes how networks and pictures lie in memory,
+    and how layers are computed. It is for one kind of device alone, unless that is "".
     """
 
     about: str

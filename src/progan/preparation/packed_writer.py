@@ -54,10 +54,7 @@ class Layout(BaseModel):
 class Writer:
     """The level files of a set that is being written, in a folder called `<destination>.partial`.
 
-    Args:
-        destination: Where the set will be.
-        layout: Its shape.
-        keep: Number of pictures of an earlier, interrupted writing to keep; what follows them is cut off.
+    Of an earlier, interrupted writing the first `keep` pictures stay; what follows them is cut off.
     """
 
     def __init__(self, destination: Path, layout: Layout, keep: int = 0) -> None:

@@ -78,10 +78,7 @@ class Pace:
 
 
 class Saver:
-    """Writes checkpoints of a run, each with its averaged generator, and reads them.
-
-    Args:
-        run: Whose; its first process reads and writes.
+    """Writes checkpoints of a run, each with its averaged generator, and reads them; the first process does.
 
     Attributes:
         writer: What writes; to be entered while training, and waited for before saying that all is saved.

@@ -79,16 +79,9 @@ def try_largest(spec: Spec, packed: PackedSet, device: torch.device, ranks: Rank
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that has been checked and could start.
+    """A run that has been checked and could start: what it trains, of which pictures, and where it goes.
 
-    Attributes:
-        spec: What it trains.
-        packed: Its pictures.
-        folder: Where it is written.
-        dataset: Where the pictures came from.
-        device: Where it computes.
-        reporter: Who watches.
-        ranks: The processes that share it; the first writes and measures.
+    The dataset says where the pictures came from, the reporter watches, and the first of its ranks writes.
     """
 
     spec: Spec

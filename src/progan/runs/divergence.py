@@ -91,9 +91,8 @@ SIGNS = (
 class Alarm:
     """Watches the log points of a run.
 
-    Args:
-        points: Log points of the run so far, oldest first, so that a resumed run is watched as one that was
-            not interrupted.
+    It begins with those of the run so far, oldest first, so that a resumed run is watched as one that was not
+    interrupted.
     """
 
     def __init__(self, points: Iterable[Stats] = ()) -> None:
@@ -131,11 +130,6 @@ class Rollbacks:
     """Tells of an update that diverged, and goes back to a checkpoint, from where other batches are drawn.
 
     All processes of the run go back together; the first writes.
-
-    Args:
-        run: What is trained, and where.
-        iteration: Carries it on.
-        saver: Holds its checkpoints.
     """
 
     def __init__(self, run: Prepared, iteration: Iteration, saver: Saver) -> None:

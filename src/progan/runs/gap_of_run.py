@@ -41,11 +41,7 @@ OTHERS = (
 
 @dataclass(frozen=True)
 class GapOfRun:
-    """The duality gap of a run, opened and not measured yet.
-
-    Attributes:
-        wanted: The result, still without numbers.
-    """
+    """The duality gap of a run, opened and not measured yet: `wanted` is the result without numbers."""
 
     wanted: Result
     _found: _Found

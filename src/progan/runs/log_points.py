@@ -28,14 +28,8 @@ READ_AT_ONCE = ("cpu",)
 class LogPoints:
     """Gathers what updates tell, and writes it down where the schedule says so.
 
-    All processes of the run call its methods; the first writes.
-
-    Args:
-        run: What is trained, and where.
-        state: Everything that training changes.
-        grid: Tells how much pictures differ.
-        monitors: Measure the run.
-        rollbacks: Knows what an update that diverged was made of.
+    All processes of the run call its methods; the first writes. The grid tells how much pictures differ, and
+    `rollbacks` knows what an update that diverged was made of.
     """
 
     def __init__(

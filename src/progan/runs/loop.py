@@ -19,14 +19,7 @@ from progan.training.schedule import Point
 
 
 class Trainer:
-    """Trains one run from its present state to its end.
-
-    Args:
-        run: What to train, where, and with whom.
-
-    Attributes:
-        state: Everything that training changes.
-    """
+    """Trains one run from its present state, which is everything that training changes, to its end."""
 
     def __init__(self, run: Prepared) -> None:
         self.spec, self.schedule, self.folder = run.spec, run.spec.schedule, run.folder

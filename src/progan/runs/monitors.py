@@ -82,12 +82,7 @@ def excused(seen: int, say: Callable[[str], None], error: Exception) -> bool:
 
 
 class GapWatch:
-    """Measures the duality gap of a run from time to time, and keeps account of what that costs.
-
-    Args:
-        gap: Measures.
-        ranks: The processes of the run, which train the copies.
-    """
+    """Measures the duality gap of a run, whose processes train the copies, and counts what that costs."""
 
     def __init__(self, gap: DualityGap, ranks: Ranks) -> None:
         self._gap, self._ranks = gap, ranks

@@ -61,12 +61,9 @@ FIXED_BRANCHES = ("data.", "model.", "run.seed", "schedule.growth")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where the pictures of a run are.
+    """Where the pictures of a run are: what the user named as their source, and the folder of the packed set.
 
-    Attributes:
-        source: What the user named.
-        packed: Folder of the packed set.
-        fingerprint: Of the packed set.
+    The fingerprint is that of the packed set.
     """
 
     source: str

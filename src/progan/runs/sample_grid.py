@@ -88,14 +88,9 @@ class SampleGrid:
 
 
 class Snapshots:
-    """The grids of a run on disk.
+    """The grids of a run on disk, which its first process draws and writes.
 
-    Args:
-        run: Whose; its first process draws and writes.
-        G: The generator whose latents and labels are used.
-
-    Attributes:
-        grid: What is drawn.
+    Latents and labels are those that the generator G was given.
     """
 
     def __init__(self, run: Prepared, G: Generator) -> None:

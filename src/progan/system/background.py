@@ -16,13 +16,7 @@ WRITER = "checkpoint writer"
 
 
 class Job(threading.Thread, Generic[T]):
-    """A call in a thread of its own, begun at once.
-
-    Args:
-        function: What is called.
-        name: Of the thread.
-        daemon: Whether the process may end before it.
-    """
+    """A call in a thread of its own, begun at once; if it is a daemon, the process may end before it."""
 
     def __init__(self, function: Callable[[], T], name: str, *, daemon: bool = False) -> None:
         super().__init__(name=name, daemon=daemon)
@@ -51,10 +45,9 @@ class Job(threading.Thread, Generic[T]):
 
 
 class Ahead(Generic[K, T]):
-    """Calls a pure function one call ahead, in a thread that ends with the call.
+    """Calls a function of a key one call ahead, in a thread that ends with the call.
 
-    Args:
-        function: Of a key; it must give the same whenever it is called.
+    It must be pure: give the same whenever it is called.
     """
 
     def __init__(self, function: Callable[[K], T]) -> None:

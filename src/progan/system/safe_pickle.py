@@ -49,12 +49,7 @@ class Instance:
 
 @dataclass
 class Delayed:
-    """An object that a pickle makes in two steps: empty, then with its contents.
-
-    Attributes:
-        finish: Makes the contents of the state.
-        value: The contents; None until they are there.
-    """
+    """An object that a pickle makes in two steps: empty, then, of the state, with its contents (`value`)."""
 
     finish: Callable[[Machine, Any], Any]
     value: Any = None

@@ -10,11 +10,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether, and by which signal, the work has been asked to stop.
-
-    Attributes:
-        signal_number: The first signal received; None as long as none was.
-    """
+    """Whether, and by which signal, the work has been asked to stop: the first one received, else None."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None

@@ -27,8 +27,7 @@ Capture = Callable[[Callable[[], Found]], tuple[Found, Callable[[], None]]]
 class CudaCapture:
     """Records functions as CUDA graphs, which share their memory: they are replayed one after the other.
 
-    Args:
-        device: Where they compute; it need not be PyTorch's current one.
+    Their device need not be PyTorch's current one.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -68,11 +67,9 @@ class _Recording:
 
 
 class Shelf:
-    """The recordings of the present phase, of all functions; those of other phases are let go together.
+    """The recordings of the present phase, by function and kind of update; of others all are let go together.
 
-    Attributes:
-        recordings: By the function and the kind of update.
-        full: Whether memory does not hold the recordings of this phase beside what is computed plainly.
+    It is full if memory does not hold the recordings of this phase beside what is computed plainly.
     """
 
     def __init__(self) -> None:
@@ -88,13 +85,10 @@ class Shelf:
 
 
 class RecordedGradients:
-    """Records a function for each kind of update it meets, and replays it.
+    """Records a function that finds gradients for each kind of update it meets, and replays it.
 
-    Args:
-        function: Computes the gradients of a part of a batch.
-        capture: Records it.
-        say: Told if recording fails; from then on the function is called.
-        shelf: Where recordings are kept, for all functions that share memory.
+    If recording fails, that is said, and from then on the function is called. Recordings are kept on the
+    shelf, for all functions that share memory.
     """
 
     def __init__(

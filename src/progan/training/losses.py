@@ -64,12 +64,9 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What D makes of images.
+    """What D makes of images: scores [N], and logits [N, label_size] of AC-GAN, else [N, 0].
 
-    Attributes:
-        scores: [N].
-        logits: [N, label_size] of AC-GAN, else [N, 0].
-        squares: [N], squared norms of the scores' gradients with respect to the images, if asked for.
+    If asked for, [N] squared norms of the scores' gradients with respect to the images.
     """
 
     scores: Tensor

@@ -11,14 +11,9 @@ from progan.training.schedule import Schedule
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What the pictures decide about the networks.
+    """What the pictures decide about the networks: their channels, levels and labels.
 
-    Attributes:
-        channels: Channels of a picture.
-        base_shape: Height and width at level 0.
-        max_level: Highest level.
-        label_names: Names of the classes, or of the entries of the label vector; empty if there are none.
-        label_form: What a label vector holds.
+    Label names are those of the classes, or of the entries of the label vector; empty if there are none.
     """
 
     channels: int
@@ -47,11 +42,7 @@ class ImageSpec:
 class Spec:
     """What a run trains, and when: all that an iteration needs to know beside its state.
 
-    Attributes:
-        config: Resolved configuration.
-        image: Shapes and labels.
-        schedule: Phases and points.
-        pictures: Pictures that are trained on.
+    The configuration is resolved; `pictures` is how many are trained on.
     """
 
     config: Config

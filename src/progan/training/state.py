@@ -51,13 +51,9 @@ def require_growable(config: Config, image: ImageSpec) -> None:
 class TrainState:
     """Everything that training changes.
 
-    Attributes:
-        G, D: The networks.
-        G_ema: The averaged generator; it lives through growth.
-        g_optimizer, d_optimizer: Their optimizers.
-        augmenter: Holds the probability of the augmentations.
-        images_seen: The clock: real images shown to D.
-        phase: Name of the phase of the last update, empty before the first.
+    G_ema is the averaged generator, which lives through growth; the augmenter holds the probability of the
+    augmentations. `images_seen` is the clock: real images shown to D. `phase` is the name of the phase of the
+    last update, empty before the first.
     """
 
     G: Generator

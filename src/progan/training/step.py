@@ -79,13 +79,7 @@ class _Objective(nn.Module):
 
 
 class EagerGradients:
-    """Finds the gradients of one network operation by operation.
-
-    Args:
-        networks: G and D.
-        trained: Which of them the gradients are of.
-        config: Losses and precision.
-    """
+    """Finds the gradients of one of the networks G and D (`trained`) operation by operation."""
 
     def __init__(self, networks: Networks, trained: Trained, config: Config) -> None:
         self._objective = _Objective(networks, trained, config)
@@ -134,15 +128,10 @@ def used_parameters(
 
 
 class Step:
-    """Updates one network.
+    """Updates one of the networks, G or D; the other one is not changed, and its weights get no gradients.
 
-    Args:
-        trained: Which: G or D.
-        networks: G and D; the other one is not changed, and its weights get no gradients.
-        optimizer: Of the trained network.
-        config: Losses and precision.
-        sizes: How many samples are computed at once; None for what the configuration says.
-        ranks: The processes that share each batch.
+    `sizes` says how many samples are computed at once; None for what the configuration says. Ranks are the
+    processes that share each batch.
     """
 
     def __init__(
@@ -258,9 +247,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 class TooLittleMemoryError(ConfigError):
     """Memory does not hold a single minibatch-stddev group.
 
-    Args:
-        message: What to do about it, where training is concerned.
-        reason: What the device said.
+    The message says what to do about it, where training is concerned; the reason is what the device said.
     """
 
     def __init__(self, message: str, reason: str) -> None:
@@ -271,9 +258,7 @@ class TooLittleMemoryError(ConfigError):
 class PartSizes:
     """How many samples are computed at once at each level: as configured, halved when memory runs out.
 
-    Args:
-        config: The micro-batches asked for.
-        say: Told once a level that it was halved.
+    `say` is told once a level that it was halved.
     """
 
     def __init__(self, config: Config, say: Callable[[str], None]) -> None:

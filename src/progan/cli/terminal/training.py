@@ -26,9 +26,6 @@ from progan.training.spec import Spec
 class TerminalReporter(Reporter):
     """Shows a run on a console; bars if it is a terminal, lines alone if it is not.
 
-    Args:
-        console: Where to write.
-
     Use it as a context manager, so that the bars are closed whatever happens.
     """
 

@@ -70,11 +70,7 @@ class Draws(Protocol):
 
 @dataclass(frozen=True)
 class SeededDraws:
-    """Random numbers that depend on the seed and on what they are for, never on the order of calls.
-
-    Args:
-        seed: At least 0.
-    """
+    """Random numbers that depend on the seed (>= 0) and what they are for, never on the order of calls."""
 
     seed: int
 
