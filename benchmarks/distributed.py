@@ -231,14 +231,14 @@ def paper() -> None:
             groups = n // min(n, config.model.discriminator.stddev_group or 1)
             work = n * cost.flops_per_image / RATE
             compute = work * -(-groups // gpus) / groups
-            parts = [4 * cost.g_parameters, 4 * cost.d_parameters]
+            parts = [4 * count for count in estimate.parameters[level]]
             reduce = sum(LATENCY + 2 * (gpus - 1) / gpus * part / LINKS[link] for part in parts)
             table.add_row(
                 f"{4 << level}", str(n), str(groups), *(f"{part / 1e6:.1f}" for part in parts),
                 f"{1000 * compute:.2f}", f"{1000 * reduce:.2f}", f"{work / gpus / (compute + reduce):.0%}",
             )  # fmt: skip
         Console().print(table)
-    g, d = estimate.levels[-1].g_parameters, estimate.levels[-1].d_parameters
+    g, d = estimate.parameters[-1]
     print(
         f"moments of Adam: {8 * (g + d) / 1e6:.0f} MB; the whole state: {estimate.state_bytes / 1e6:.0f} MB"
     )

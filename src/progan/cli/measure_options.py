@@ -20,62 +20,36 @@ if TYPE_CHECKING:
 GAP = "duality_gap"
 """The metric that is of a run's two networks, and not of a set of images."""
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
+AtLeastOne = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Measuring:
-    """What both commands are told about how to measure; the words beside each option are its help."""
+    """What both commands are told about how to measure; the words below each option are its help."""
 
-    metrics: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Any of swd, ms_ssim, fid, kid, is, pr, of generators ppl, and of runs duality_gap.",
-            show_default=" ".join,
-        ),
-    ] = ("swd", "ms_ssim")
-    num_images: Annotated[
-        int | None,
-        Parameter(
-            validator=validators.Number(gte=1),
-            help="Images to measure; default: 16,384, or fewer if a set has fewer.",
-        ),
-    ] = None
-    num_reals: Annotated[
-        int | None,
-        Parameter(validator=validators.Number(gte=1), help="Images to compare with; default: as many."),
-    ] = None
-    seed: Annotated[
-        int | None,
-        Parameter(
-            help="Of samples, the choice of images, and the metrics; default: 0, for duality_gap the run's."
-        ),
-    ] = None
-    resolution: Annotated[
-        str | None,
-        Parameter(
-            help="Size to measure at, 64 or 64x96; default: the highest of generators and packed sets."
-        ),
-    ] = None
-    extractor: Annotated[
-        Path | None,
-        Parameter(
-            help="Network for all but swd and ms_ssim, TorchScript or torch.export; default: Inception, in "
-            "the cache."
-        ),
-    ] = None
-    resize: Annotated[
-        str,
-        Parameter(help="How images are resized for the extractor: none, or such as bilinear-antialias:224."),
-    ] = "none"
-    normalise: Annotated[
-        str, Parameter(help="How pixels are scaled for it: 0..255, 0..1, -1..1 or imagenet.")
-    ] = "0..255"
-    download: Annotated[Flag, Parameter(help="Fetch the Inception network if it is not in the cache.")] = (
-        False
-    )
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, mps, ...")] = "auto"
-    force: Annotated[Flag, Parameter(help="Compute again what is known.")] = False
+    metrics: Annotated[tuple[str, ...], Parameter(show_default=" ".join)] = ("swd", "ms_ssim")
+    """Any of swd, ms_ssim, fid, kid, is, pr, of generators ppl, and of runs duality_gap."""
+    num_images: AtLeastOne | None = None
+    """Images to measure; default: 16,384, or fewer if a set has fewer."""
+    num_reals: AtLeastOne | None = None
+    """Images to compare with; default: as many."""
+    seed: int | None = None
+    """Of samples, the choice of images, and the metrics; default: 0, for duality_gap the run's."""
+    resolution: str | None = None
+    """Size to measure at, 64 or 64x96; default: the highest of generators and packed sets."""
+    extractor: Path | None = None
+    """Network for all but swd and ms_ssim, TorchScript or torch.export; default: Inception, in the cache."""
+    resize: str = "none"
+    """How images are resized for the extractor: none, or such as bilinear-antialias:224."""
+    normalise: str = "0..255"
+    """How pixels are scaled for it: 0..255, 0..1, -1..1 or imagenet."""
+    download: Flag = False
+    """Fetch the Inception network if it is not in the cache."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps, ..."""
+    force: Flag = False
+    """Compute again what is known."""
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -101,11 +75,7 @@ class Measuring:
 class GapTraining:
     """How the copies of the duality gap are trained, where that differs from the run's configuration."""
 
-    gap_steps: Annotated[
-        int | None,
-        Parameter(help="Of duality_gap: updates of each copy; default: monitor.gap_steps of the run."),
-    ] = None
-    gap_lr: Annotated[
-        float | None,
-        Parameter(help="Of duality_gap: learning rate of the copies; default: monitor.gap_lr of the run."),
-    ] = None
+    gap_steps: int | None = None
+    """Of duality_gap: updates of each copy; default: monitor.gap_steps of the run."""
+    gap_lr: float | None = None
+    """Of duality_gap: learning rate of the copies; default: monitor.gap_lr of the run."""

@@ -48,7 +48,8 @@ def in_words(schema: dict[str, Any]) -> str:
             return f"{words[0]}, or a list of such (one for each level)"
         return " or ".join(words)
     if "enum" in schema:
-        return _either([repr(value) for value in schema["enum"]])
+        *words, last = map(repr, schema["enum"])
+        return f"{', '.join(words)} or {last}" if words else last
     kind = schema.get("type")
     if kind == "array":
         if "prefixItems" in schema:
@@ -57,11 +58,6 @@ def in_words(schema: dict[str, Any]) -> str:
     if kind in ("integer", "number"):
         return f"a {'whole number' if kind == 'integer' else 'number'}{_limits(schema)}"
     return {"boolean": "true or false", "string": "a path" if schema.get("format") else "text"}[str(kind)]
-
-
-def _either(words: list[str]) -> str:
-    """Return `a, b or c`."""
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _limits(schema: dict[str, Any]) -> str:

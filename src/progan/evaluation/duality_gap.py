@@ -187,48 +187,31 @@ class DualityGap:
         """
 
         def make(part: Part) -> NDArray[np.float64]:
-            return np.array([(self._minmax, self._maxmin)[i](state, stop, progress) for i in part])
+            return np.array([self._worst(("D", "G")[i], state, stop, progress) for i in part])
 
         return Work(COPIES, make)
 
-    def _minmax(self, state: TrainState, stop: Stop, progress: Progress) -> float:
-        """Return what the worst D reaches, NaN if it was given up; it is trained with all of D's loss."""
-        networks = state.G, copy.deepcopy(state.D)
-        return self._worst("D", networks, state, stop, progress, done=0)
+    def _worst(self, trained: Trained, state: TrainState, stop: Stop, progress: Progress) -> float:
+        """Train a copy of D or G on the validation part; return what it reaches, NaN if it was given up.
 
-    def _maxmin(self, state: TrainState, stop: Stop, progress: Progress) -> float:
-        """Return what the worst G leaves, NaN if it was given up.
-
-        Its labels, and the partners of a relativistic loss, are those of validation pictures.
-        """
-        networks = copy.deepcopy(state.G), state.D
-        return self._worst("G", networks, state, stop, progress, done=self._config.monitor.gap_steps)
-
-    def _worst(
-        self,
-        trained: Trained,
-        networks: Networks,
-        state: TrainState,
-        stop: Stop,
-        progress: Progress,
-        done: int,
-    ) -> float:
-        """Train a copy on the validation part, and return what it reaches, NaN if it was given up.
-
-        A DivergenceError tells of gradients that overflow float16 at every loss scale.
+        D is trained with all of its loss. G's labels, and the partners of a relativistic loss, are those of
+        validation pictures. A DivergenceError tells of gradients that overflow float16 at every loss scale.
         """
         at, clock, monitor = _conditions(state), state.images_seen, self._config.monitor
+        worst_d = trained == "D"
+        networks = (state.G, copy.deepcopy(state.D)) if worst_d else (copy.deepcopy(state.G), state.D)
+        done = 0 if worst_d else monitor.gap_steps
         config, batches = self._batches(networks[0], "validation", f"worst {trained}", clock)
         options = OptimizerOptions(beta1=monitor.gap_beta1, beta2=monitor.gap_beta2)
-        copied = networks[1] if trained == "D" else networks[0]
+        copied = networks[1] if worst_d else networks[0]
         optimizer = Optimizer(copied, options, loss_scaling=needs_loss_scaling(config.run.precision))
         step = Step(trained, networks, optimizer, config, self._parts)
-        draw = batches.discriminator if trained == "D" else batches.generator
+        draw = batches.discriminator if worst_d else batches.generator
         n, faded = per_level(config.schedule.batch_size, at.level), _faded(networks[0], at)
         for k in range(monitor.gap_steps):
             if stop():
                 return math.nan
-            due = trained == "D" and k % config.loss.penalty_interval == 0
+            due = worst_d and k % config.loss.penalty_interval == 0
             batch = draw(k * n, n, at.level, faded)
             try:
                 step(batch, replace(at, penalize=due), monitor.gap_lr)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from progan.data.pixels import Images
 from progan.errors import DataError
 from progan.evaluation.image_set import ImageSet, describe_shape
-from progan.preparation.decoding import Header, UnusablePictureError, decode, scan
+from progan.preparation.decoding import UnusablePictureError, decode, scan
 from progan.preparation.formats.registry import open_pictures
 from progan.preparation.pictures import Listing, Pictures, describe_ignored
 from progan.system.worker_pool import run_chunks, usable_cores
@@ -87,7 +87,7 @@ class PictureImages(ImageSet):
                 for name, header in zip(chunk, headers, strict=True):
                     if isinstance(header, str):
                         raise DataError(_unusable(path, name, header))
-                    found = _shape(header)
+                    found = (3 if header.colour else 1) + int(header.alpha), header.height, header.width
                     shape = shape or found
                     if found != shape:
                         raise DataError(
@@ -110,11 +110,6 @@ class PictureImages(ImageSet):
 
 def _workers(pictures: int) -> int:
     return 1 if pictures <= FEW else usable_cores()
-
-
-def _shape(header: Header) -> tuple[int, int, int]:
-    """Return (C, H, W) of a picture."""
-    return (3 if header.colour else 1) + int(header.alpha), header.height, header.width
 
 
 def _decode(how: _How, name: str) -> Images | str:

@@ -270,6 +270,15 @@ def describe_shape(shape: tuple[int, int, int]) -> str:
     return f"{size} {kind}" if kind else f"{size} with {shape[0]} channels"
 
 
+def require_equal_shapes(images: ImageSet, reals: ImageSet) -> None:
+    """Raise a DataError unless two sets have images of one shape."""
+    if images.shape != reals.shape:
+        raise DataError(
+            f"the sets differ: {images.name} has images of {describe_shape(images.shape)}, {reals.name} of "
+            f"{describe_shape(reals.shape)}; make them equal"
+        )
+
+
 def _require_floats(array: NDArray[Any], name: str) -> None:
     """Raise a DataError unless an array holds floating-point images in about [-1, 1]."""
     if array.dtype.kind != "f":

@@ -17,7 +17,7 @@ import torch
 from progan.distributed.work_sharing import Work
 from progan.errors import ConfigError, DataError
 from progan.evaluation.generated_images import GeneratedImages
-from progan.evaluation.image_set import ImageSet, choose, describe_shape
+from progan.evaluation.image_set import ImageSet, choose, require_equal_shapes
 from progan.evaluation.open_images import Place, open_images
 from progan.evaluation.results import Result, append_result, find_result, require_appendable, software
 from progan.generation.label_arguments import Label
@@ -133,7 +133,9 @@ def measure(
     progress: Progress = unheard,
 ) -> list[Result]:
     """Measure an open set of images; `evaluate` explains the arguments."""
-    _require_different(metrics)
+    names = [metric.name for metric in metrics]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"metrics {', '.join(names) or '(none)'}: name at least one, and each once")
     wanted = [_Pending.of(metric, images, reals, n, num_reals, seed) for metric in metrics]
     results = {each.metric.name: None if force else find_result(out, each.blank) for each in wanted}
     missing = [each for each in wanted if results[each.metric.name] is None]
@@ -205,17 +207,13 @@ class _Pending:
             return
         if metric.needs_reals and reals is None:
             raise ConfigError(f"{metric.name} compares with reals: give a set of them (--data)")
-        if reals is not None and reals.shape != images.shape:
-            raise DataError(
-                f"the sets differ: {images.name} has images of {describe_shape(images.shape)}, {reals.name} "
-                f"of {describe_shape(reals.shape)}; make them equal"
-            )
-        there = None if reals is None else reals.count
-        if reals is not None and there is not None and (blank.num_reals or 0) > there:
-            raise DataError(
-                f"{metric.name} needs {blank.num_reals:,} reals, and {reals.name} has {there:,}: give "
-                f"more of them, or lower --num-images"
-            )
+        if reals is not None:
+            require_equal_shapes(images, reals)
+            if reals.count is not None and (blank.num_reals or 0) > reals.count:
+                raise DataError(
+                    f"{metric.name} needs {blank.num_reals:,} reals, and {reals.name} has {reals.count:,}: "
+                    f"give more of them, or lower --num-images"
+                )
         if min(blank.num_images, blank.num_reals or blank.num_images) < metric.minimum:
             raise DataError(
                 f"{metric.name} needs at least {metric.minimum:,} images of each set, not "
@@ -351,9 +349,3 @@ def _counts(
                 f"{each.name}: holds {each.count:,} images, but {need:,} were asked for; ask for fewer"
             )
     return n, num_reals
-
-
-def _require_different(metrics: Sequence[Metric | PathLength]) -> None:
-    names = [metric.name for metric in metrics]
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(f"metrics {', '.join(names) or '(none)'}: name at least one, and each once")

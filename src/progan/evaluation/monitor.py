@@ -126,14 +126,8 @@ class Monitor:
             reals = MirroredImages(reals, self._seed + 1)
         for metric in self._metrics:
             if isinstance(metric, Metric):
-                feed(
-                    reals,
-                    count_reals(metric, reals, self.n),
-                    self._seed,
-                    [metric.add_reals],
-                    progress,
-                    "reals",
-                )
+                n = count_reals(metric, reals, self.n)
+                feed(reals, n, self._seed, [metric.add_reals], progress, "reals")
         self._level = G.level
 
     def _made(self) -> list[Metric | PathLength]:

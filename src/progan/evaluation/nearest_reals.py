@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from progan.data.pixels import Images
 from progan.distributed.work_sharing import Deal, Work, alone, in_parts
 from progan.errors import DataError
-from progan.evaluation.image_set import ImageSet, describe_shape
+from progan.evaluation.image_set import ImageSet, require_equal_shapes
 from progan.metrics.extractor import Extractor
 from progan.metrics.neighbours import Neighbours, distances_to, nearest
 from progan.system.progress import Progress, reported, unheard
@@ -27,11 +27,7 @@ def require_enough(images: ImageSet, reals: ImageSet, *, rows: int = ROWS, k: in
     Raises:
         DataError: if the sets differ in shape, or are too small.
     """
-    if images.shape != reals.shape:
-        raise DataError(
-            f"the sets differ: {images.name} has images of {describe_shape(images.shape)}, {reals.name} of "
-            f"{describe_shape(reals.shape)}; make them equal"
-        )
+    require_equal_shapes(images, reals)
     for each, need in ((images, rows), (reals, k)):
         if each.count is not None and each.count < need:
             raise DataError(f"{each.name}: holds {each.count:,} images; the picture needs {need:,}")

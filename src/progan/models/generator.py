@@ -52,9 +52,8 @@ class UpBlock(nn.Module):
         """
         weight, bias, kernel = self.conv0_up.scaled_weight(), self.conv0_up.bias, self.conv0_up.kernel
         if self.strided:
-            x = add_bias(
-                strided_up(x, weight, kernel=kernel), bias
-            )  # the sum is dense in memory again, which a crop is not
+            # The sum is dense in memory again, which a crop is not.
+            x = add_bias(strided_up(x, weight, kernel=kernel), bias)
         else:
             x = upscale2d_conv2d(x, weight, bias, kernel=kernel, fused=self.fused)
         x = blend_in(self.after, x, alpha)

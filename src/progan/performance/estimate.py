@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from progan.config import Config, per_level
 from progan.performance.iteration_cost import FLOAT32, Costs
 from progan.training.schedule import Phase
 from progan.training.spec import Spec
@@ -21,26 +18,12 @@ WORKSPACE = 1.4
 1.38 from a GiB on, and more below, where what a process needs anyway counts (docs/performance.md)."""
 
 
-@dataclass(frozen=True)
-class LevelCost:
-    """What one level asks for while it fades in.
-
-    Bytes of activations and gradients are those at once, in the larger of the D and G steps. Floating-point
-    operations are for each real image shown: of D's step, its penalties as often as they are due, and G's
-    step, which comes once in `loss.d_steps`.
-    """
-
-    g_parameters: int
-    d_parameters: int
-    activation_bytes: int
-    flops_per_image: float
-
-
 class Estimate:
     """Counts what a run asks for; nothing is allocated on any device.
 
     Attributes:
-        levels: What each level asks for.
+        levels: What an iteration of each level asks for while it comes in, which is the most.
+        parameters: How many of G and of D are in use then.
         state_bytes: Weights, average and moments of the whole networks.
     """
 
@@ -50,7 +33,9 @@ class Estimate:
         self._phases = spec.schedule.phases
         # float32: weights and two moments of G and D, and the average of G
         self.state_bytes = FLOAT32 * (3 * (g + d) + g)
-        self.levels = tuple(_cost(costs, spec.config, level) for level in range(spec.image.max_level + 1))
+        levels = range(spec.image.max_level + 1)
+        self.levels = [costs.iteration(level, fading=True) for level in levels]
+        self.parameters = [costs.used_parameters(level, fading=True) for level in levels]
 
     def memory(self, phase: Phase) -> int:
         """Return the estimated peak memory of a phase in bytes."""
@@ -67,16 +52,3 @@ class Estimate:
             * (self.levels[phase.level].flops_per_image + FIXED_WORK)
             for phase in self._phases
         )
-
-
-def _cost(costs: Costs, config: Config, level: int) -> LevelCost:
-    """Return what a level asks for while it comes in, which is the most."""
-    n, interval = per_level(config.schedule.batch_size, level), config.loss.penalty_interval
-    d, g = costs.discriminator(level, fading=True), costs.generator(level, fading=True)
-    d_operations = d.work.operations
-    if interval > 1:
-        without = costs.discriminator(level, fading=True, penalize=False).work.operations
-        d_operations = without + (d_operations - without) / interval
-    operations = d_operations + g.work.operations / config.loss.d_steps
-    used = costs.used_parameters(level, fading=True)
-    return LevelCost(*used, max(d.peak, g.peak), operations / n)

@@ -9,7 +9,6 @@ from statistics import median
 
 import torch
 
-from progan.config import per_level
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
 from progan.performance.breakdown import Parts, measure_parts
@@ -17,7 +16,7 @@ from progan.performance.peak_rates import seconds
 from progan.performance.variants import Variant
 from progan.training.iteration import Iteration
 from progan.training.precision import settings
-from progan.training.schedule import Phase, Point
+from progan.training.schedule import Phase, point_of
 from progan.training.spec import Spec
 from progan.training.step import is_out_of_memory
 
@@ -65,14 +64,17 @@ class Runner:
 
     def enter(self, phase: Phase) -> None:
         """Get ready for a phase and warm up."""
-        self._phase, self._point = phase, _within(self._spec, phase)
+        self._phase = phase
+        alpha = 1.0 if phase.kind == "stabilise" else 0.5  # half-way if its level comes in
+        self._point = point_of(self._spec.config, phase, alpha)
         self._iteration.state.images_seen = self._spec.schedule.entry(phase)
         self._notes.clear()
         self.times, self.failed, self._first, self._peak = [], False, None, None
         self._count = self._spec.config.loss.penalty_interval  # one with penalties, d_steps times
+        before = -sum(tensor.nbytes for tensor in self._iteration.state.tensors().values())
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-        before = self._allocated() - self._own_bytes()
+            before += torch.cuda.memory_allocated(self._device)
         for _ in range(WARM_UP):
             self.turn()
             if self.failed:
@@ -135,12 +137,6 @@ class Runner:
             update = self._spec.schedule.at(state.images_seen).update
             self._iteration(replace(self._point, update=update))
 
-    def _allocated(self) -> int:
-        return torch.cuda.memory_allocated(self._device) if self._device.type == "cuda" else 0
-
-    def _own_bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self._iteration.state.tensors().values())
-
     def _make_room(self) -> None:
         """Drop what a failed iteration has left."""
         state = self._iteration.state
@@ -166,16 +162,3 @@ def take_turns(runners: Sequence[Runner], phase: Phase, rounds: int) -> list[Tim
             runner.turn()
     first = [] if runners[0].failed else runners[0].times
     return [runner.result(first, rounds) for runner in runners]
-
-
-def _within(spec: Spec, phase: Phase) -> Point:
-    """Return what the schedule says within a phase, half-way if its level comes in."""
-    optimizer, level = spec.config.optimizer, phase.level
-    return Point(
-        phase=phase,
-        alpha=1.0 if phase.kind == "stabilise" else 0.5,
-        batch_size=per_level(spec.config.schedule.batch_size, level),
-        g_lr=per_level(optimizer.g_lr, level),
-        d_lr=per_level(optimizer.d_lr, level),
-        update=0,
-    )

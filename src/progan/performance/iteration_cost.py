@@ -77,6 +77,11 @@ class IterationCost:
         return self.d + self.penalty + self.g + self.optimizer
 
     @property
+    def flops_per_image(self) -> float:
+        """Floating-point operations for each real image shown, without those of the optimizer."""
+        return (self.d + self.penalty + self.g).operations / self.images
+
+    @property
     def memory(self) -> int:
         """Bytes of all tensors at once, at most."""
         return self.state_bytes + self.activation_bytes

@@ -88,7 +88,7 @@ class _Pool(Generic[C, R]):
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._all:
-            worker.kill()
+            worker.process.kill()  # whoever waits for its answer meets the end of the pipe
         self._threads.shutdown(wait=True)
         for worker in self._all:
             worker.close()
@@ -101,7 +101,8 @@ class _Pool(Generic[C, R]):
             except _WorkerDiedError:
                 if self._closed:
                     raise
-                if worker.failed_to_start():
+                # A failed import, after which Python exits with 1; a decoder that crashes ends by a signal.
+                if worker.process.wait() == 1:
                     raise ProganError(
                         "a worker process could not start; check that this Python can import progan, "
                         "or prepare the pictures with one worker"
@@ -124,7 +125,7 @@ class _Worker:
 
     def __init__(self, setup: bytes) -> None:
         self._setup = setup
-        self._process = self._start()
+        self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         package_root = str(Path(__file__).resolve().parents[2])
@@ -147,12 +148,12 @@ class _Worker:
         return process
 
     def run(self, chunk: Sequence[str]) -> list[Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         try:
-            pickle.dump(list(chunk), self._process.stdin)
-            self._process.stdin.flush()
-            ok, answer = pickle.load(self._process.stdout)
+            pickle.dump(list(chunk), self.process.stdin)
+            self.process.stdin.flush()
+            ok, answer = pickle.load(self.process.stdout)
         except (OSError, EOFError, ValueError, pickle.UnpicklingError):
             raise _WorkerDiedError from None
         if not ok:
@@ -160,22 +161,14 @@ class _Worker:
         results: list[Any] = answer
         return results
 
-    def failed_to_start(self) -> bool:
-        """Tell a failed import, after which Python exits with 1, from a crash of a decoder, by a signal."""
-        return self._process.wait() == 1
-
-    def kill(self) -> None:
-        """End the process; whoever waits for its answer meets the end of the pipe."""
-        self._process.kill()
-
     def restart(self) -> None:
         self.close()
-        self._process = self._start()
+        self.process = self._start()
 
     def close(self) -> None:
-        self.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError, ValueError):
                     pipe.close()

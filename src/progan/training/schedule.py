@@ -38,11 +38,7 @@ class Phase:
     @property
     def name(self) -> str:
         """What tells it from the other phases of any schedule, such as `fade to level 3`."""
-        return (
-            f"stabilise level {self.level}"
-            if self.kind == "stabilise"
-            else f"{self.kind} to level {self.level}"
-        )
+        return f"{self.kind} {'' if self.kind == 'stabilise' else 'to '}level {self.level}"
 
 
 @dataclass(frozen=True)
@@ -123,15 +119,7 @@ class Schedule:
         """
         clock = min(images_seen, self.total)
         phase = next(p for p in reversed(self.phases) if clock >= _opening(p))
-        optimizer = self._config.optimizer
-        return Point(
-            phase=phase,
-            alpha=self._alpha(phase, clock),
-            batch_size=per_level(self._config.schedule.batch_size, phase.level),
-            g_lr=per_level(optimizer.g_lr, phase.level),
-            d_lr=per_level(optimizer.d_lr, phase.level),
-            update=self._update(images_seen),
-        )
+        return point_of(self._config, phase, self._alpha(phase, clock), self._update(images_seen))
 
     def entry(self, phase: Phase) -> int:
         """Return the clock at which the first iteration of a phase begins, which is at or after its start."""
@@ -192,6 +180,14 @@ class Schedule:
         interval = max(1, _images(per_level(kimg, phase.level)))
         passed = (before - phase.start) // interval != (after - phase.start) // interval
         return passed and phase.end - after >= interval / 2
+
+
+def point_of(config: Config, phase: Phase, alpha: float, update: int = 0) -> Point:
+    """Return what a configuration says within a phase, at an alpha and before an update."""
+    optimizer, level = config.optimizer, phase.level
+    batch_size = per_level(config.schedule.batch_size, level)
+    rates = per_level(optimizer.g_lr, level), per_level(optimizer.d_lr, level)
+    return Point(phase, alpha, batch_size, *rates, update)
 
 
 def _images(kimg: float) -> int:

@@ -189,14 +189,14 @@ def print_plan(console: Console, spec: Spec, device: str, folder: Path) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     estimate = Estimate(spec)
     for phase in spec.schedule.phases:
-        point, cost = spec.schedule.at(phase.start + 1), estimate.levels[phase.level]
+        point, (g, d) = spec.schedule.at(phase.start + 1), estimate.parameters[phase.level]
         table.add_row(
             f"{phase.index + 1} {phase.kind}",
             format_resolution(spec.image.resolution(phase.level)),
             f"{(phase.end - phase.start) / 1000:,g}",
             str(point.batch_size),
             f"{point.g_lr:g}" if point.g_lr == point.d_lr else f"{point.g_lr:g} / {point.d_lr:g}",
-            f"{cost.g_parameters / 1e6:.1f} / {cost.d_parameters / 1e6:.1f} M",
+            f"{g / 1e6:.1f} / {d / 1e6:.1f} M",
             format_bytes(estimate.memory(phase)),
         )
     console.print(table)
