@@ -13,13 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from progan.config import (
-    Config,
-    format_resolution,
-    level_resolution,
-    parse_resolution,
-    split_resolution,
-)
+from progan.config import Config, format_resolution, level_resolution, parse_resolution, split_resolution
 from progan.data.packed import PackedSet, is_packed
 from progan.errors import CheckpointError, DataError
 from progan.generation.label_arguments import describe_labels

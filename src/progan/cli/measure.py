@@ -199,6 +199,7 @@ def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: Gap
     from progan.evaluation.generated_images import GeneratedImages
     from progan.evaluation.open_images import open_images
     from progan.evaluation.results import FILE
+    from progan.runs.checkpoint import newest_record
     from progan.runs.run_folder import RunFolder
 
     device, seed = ranks.device(options.device), options.seed_of_images
@@ -213,7 +214,8 @@ def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: Gap
         )
     run = RunFolder(asked.path)
     if run.exists():
-        images.about["images_seen"] = _images_seen(run)
+        record, _ = newest_record(run.checkpoints)
+        images.about["images_seen"] = None if record is None else record.images_seen
         asked = asked.as_trained(run)
     size, part, reals = (images.shape[1], images.shape[2]), asked.part or "train", None
     if asked.data is not None:
@@ -351,14 +353,6 @@ def _measure(ranks: Ranks, found: _Opened) -> None:
     console = PlainConsole()
     print_results(console, results)
     say(console, f"results: {out}" if out is not None else "not written down; --out FILE would")
-
-
-def _images_seen(run: RunFolder) -> int | None:
-    """Return how far a run has got, or None if no checkpoint can be read."""
-    from progan.runs.checkpoint import newest_record
-
-    record, _ = newest_record(run.checkpoints)
-    return None if record is None else record.images_seen
 
 
 def _write_neighbours(ranks: Ranks, found: _Opened, deal: Deal) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -32,12 +32,7 @@ class ImageShapes:
 
     def __init__(self, metric: str) -> None:
         self._metric = metric
-        self._shapes: dict[str, tuple[int, ...]] = {}
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """(C, H, W) of the images of each set seen so far."""
-        return self._shapes
+        self.shapes: dict[str, tuple[int, ...]] = {}  # (C, H, W) of the images of each set seen so far
 
     def check(self, batch: object, name: str) -> None:
         """Take note of a batch of the set `name`, "reals" or "fakes".
@@ -68,18 +63,18 @@ class ImageShapes:
                 f"The {name} have {channels} channels; only gray (1) and RGB (3) can be measured."
             )
         shape = batch.shape[1:]
-        for other, words in ((name, "those before them"), *((s, f"the {s}") for s in self._shapes)):
-            expected = self._shapes.get(other, shape)
+        for other, words in ((name, "those before them"), *((s, f"the {s}") for s in self.shapes)):
+            expected = self.shapes.get(other, shape)
             if shape != expected:
                 raise DataError(
                     f"The {name} have images of shape {list(shape)} (C, H, W), but {words} {list(expected)}; "
                     f"make them equal."
                 )
-        self._shapes[name] = shape
+        self.shapes[name] = shape
 
     def forget(self, name: str) -> None:
         """Let the next batch of a set begin it anew."""
-        self._shapes.pop(name, None)
+        self.shapes.pop(name, None)
 
 
 class WaitingImages:

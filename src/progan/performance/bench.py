@@ -132,7 +132,7 @@ def count(
     counted = []
     for phase in choose_phases(schedule, levels):
         level, fading = stage_of(phase)
-        cost, part = costs.iteration(level, fading=fading), None
+        cost, part = costs.iteration(level, fading), None
         if memory is not None:
             part = costs.largest_part(memory / WORKSPACE, level, fading=fading)
         counted.append(Measurement(name, phase, cost, ceiling.floor(cost.work), None, part))
@@ -188,7 +188,7 @@ def bench(
         for i, phase in enumerate(phases):
             progress(phase.name, i, len(phases))
             for name, timed in zip(chosen, take_turns(runners, phase, rounds), strict=True):
-                cost = _cost(costs[name], stage_of(phase))
+                cost = costs[name].iteration(*stage_of(phase))
                 floor = ceilings[name].floor(cost.work)
                 measurements.append(Measurement(name, phase, cost, floor, timed))
     with settings(config.run, device):
@@ -242,14 +242,9 @@ def _costs(configs: Mapping[str, Config], image: ImageSpec) -> dict[str, Costs]:
     return {name: by_type[SMALL_TYPES.get(config.run.precision)] for name, config in configs.items()}
 
 
-def _cost(costs: Costs, stage: Stage) -> IterationCost:
-    level, fading = stage
-    return costs.iteration(level, fading=fading)
-
-
 def _floors(schedule: Schedule, costs: Costs, ceiling: Ceiling) -> dict[Stage, float]:
     """Return the least seconds an image of each stage of a schedule."""
-    made = {stage: _cost(costs, stage) for stage in map(stage_of, schedule.phases)}
+    made = {stage: costs.iteration(*stage) for stage in map(stage_of, schedule.phases)}
     return {stage: ceiling.floor(cost.work) / cost.images for stage, cost in made.items()}
 
 

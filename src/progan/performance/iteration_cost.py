@@ -119,7 +119,7 @@ class Costs:
                 self.D.to_empty(device="cpu")
         self._counted = lru_cache(maxsize=None)(self._count)
 
-    def iteration(self, level: int, *, fading: bool) -> IterationCost:
+    def iteration(self, level: int, fading: bool) -> IterationCost:
         """Count one iteration at a level.
 
         Args:

@@ -12,14 +12,7 @@ from typing import Any
 
 import torch
 
-from progan.config import (
-    DECIDED_BY_PICTURES,
-    Config,
-    format_resolution,
-    load_config,
-    make_config,
-    per_level,
-)
+from progan.config import DECIDED_BY_PICTURES, Config, format_resolution, load_config, make_config, per_level
 from progan.data.packed import PackedSet
 from progan.distributed.ranks import ALONE, Ranks
 from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError

@@ -45,12 +45,6 @@ class _Sign:
         values = [abs(float(value)) for value in there if not isinstance(value, str)]
         return max(values, default=None)
 
-    def is_wrong(self, value: float, usual: float) -> bool:
-        """Whether a value is too far from its running median."""
-        if self.factor < 1:
-            return value < self.factor * usual
-        return value > max(self.floor, self.factor * usual)
-
 
 LOWER_RATES = "lower --optimizer.g-lr and --optimizer.d-lr"
 
@@ -114,7 +108,9 @@ class Alarm:
             if value is None or not math.isfinite(value):
                 continue
             usual = median(self._seen[i]) if len(self._seen[i]) >= NEEDED else None
-            wrong = usual is not None and sign.is_wrong(value, usual)
+            limit = 0.0 if usual is None else sign.factor * usual
+            beyond = value < limit if sign.factor < 1 else value > max(sign.floor, limit)
+            wrong = usual is not None and beyond
             if wrong and not self._raised[i]:
                 told.append(f"{sign.text.format(value=value, usual=usual)}; what usually helps: {sign.help}")
             self._raised[i] = wrong

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from progan.config import (
-    Config,
-    format_resolution,
-    make_config,
-    merge,
-)
+from progan.config import Config, format_resolution, make_config, merge
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
 

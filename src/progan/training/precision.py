@@ -14,11 +14,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
-from progan.config import (
-    Config,
-    Precision,
-    RunOptions,
-)
+from progan.config import Config, Precision, RunOptions
 from progan.errors import ConfigError
 from progan.models.autograd import autocast
 from progan.system.device import float32_products
