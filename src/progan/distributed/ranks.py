@@ -58,13 +58,8 @@ class Ranks:
     """The processes that share a run, seen from one of them.
 
     Whatever exchanges something with the others, or waits for them, raises RankError if one is lost, and
-    ToldElsewhere if one has failed and tells why.
-
-    Args:
-        rank: Which one this is; the first, 0, is the one that writes and reports.
-        size: How many there are.
-        local_rank: Which one on its machine.
-        link: What connects them; None for one alone.
+    ToldElsewhere if one has failed and tells why. The first, 0, writes and reports; the local rank is that on
+    the machine; there is no link for one process alone.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, link: _Link | None = None) -> None:

@@ -96,11 +96,8 @@ class Seen:
 class Watch:
     """Tells where this process is, and watches over the others.
 
-    Args:
-        store: Where places are written; used by no other thread.
-        rank: Which process this is.
-        size: How many there are.
-        out: Ends the process with a code when its main thread does not.
+    Places are written into the store, which no other thread uses. `out` ends the process with a code when its
+    main thread does not.
 
     Attributes:
         timeout: Seconds after which it is an error that no process has moved.

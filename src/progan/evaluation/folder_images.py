@@ -40,9 +40,6 @@ class PictureImages(ImageSet):
 
     Its fingerprint is over names, sizes and times of files (in a .zip: checksums), not over pixels.
 
-    Args:
-        path: A folder or .zip.
-
     Raises:
         DataError: if there is none, one cannot be used, or they differ in size or channels.
     """

@@ -85,13 +85,7 @@ class FrechetDistance(FeatureMetric):
     has more images than features (2,048), its covariance is singular and the bias large: a warning says so,
     but published numbers on small sets are computed in this way, so it is not refused.
 
-    Numbers: `fid_EXTRACTOR`.
-
-    Args:
-        extractor: Makes the features.
-
-    Raises:
-        DependencyError: if torchmetrics is not installed.
+    Numbers: `fid_EXTRACTOR`. A DependencyError tells that torchmetrics is not installed.
     """
 
     version = 1

@@ -337,14 +337,10 @@ def truncated_normal(shape: tuple[int, ...]) -> Tensor:
 
 
 class EqualizedConv2d(EqualizedLayer):
-    """Convolution that keeps the image's size.
+    """Convolution that keeps the image's size; the side of its kernel is odd.
 
-    Args:
-        inputs: Channels in.
-        outputs: Channels out.
-        kernel: Side of the kernel, odd.
-        options: Distribution of the weight, whether there is a bias, equalized_lr, and the gain.
-        gain: Instead of that of hidden layers.
+    Distribution of the weight, bias and equalized_lr are those of the options, and so is the gain, if none is
+    given.
     """
 
     def __init__(
@@ -361,12 +357,8 @@ class EqualizedConv2d(EqualizedLayer):
 class EqualizedLinear(EqualizedLayer):
     """Linear layer.
 
-    Args:
-        inputs: Features in.
-        outputs: Features out.
-        options: Distribution of the weight, whether there is a bias, equalized_lr, and the gain.
-        gain: Instead of that of hidden layers.
-        bias: False for no bias whatever the options say.
+    Distribution of the weight, bias and equalized_lr are those of the options, and so is the gain, if none is
+    given; with `bias` False there is no bias whatever the options say.
     """
 
     def __init__(

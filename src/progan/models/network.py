@@ -21,20 +21,7 @@ MAX_LEVEL = 20
 
 
 class Network(nn.Module):
-    """What `Generator` and `Discriminator` have in common.
-
-    Args:
-        channels: Channels of the images, at least 1.
-        base_shape: Height and width of level 0.
-        max_level: Highest level.
-        label_size: Length of the label vector, 0 for none.
-        label_form: What a row of labels is: `class` (one-hot), `classes` (0 or 1 per class) or `vector`.
-        options: The choices of the architecture.
-        level: How far it has grown; None for max_level.
-        alpha: How far `level` is faded in, in [0, 1].
-        label_names: A name per label, or none.
-        growth: How a level comes in, which is what alpha does: 'fade' blends it with the level below, 'morph'
-            blends the activations and norms of its block in.
+    """What `Generator` and `Discriminator` have in common; their docstrings explain the arguments.
 
     Raises:
         ValueError: if a number is out of range.

@@ -32,14 +32,9 @@ Count = Annotated[int, Field(ge=0, lt=10**12)]
 class Record:
     """The part of a checkpoint that is not tensors; what does not fit raises a pydantic ValidationError.
 
-    Attributes:
-        images_seen: The clock.
-        phase: Name of the phase of the last update.
-        level, alpha: How far the networks had grown.
-        config: The whole configuration, as plain data.
-        fingerprint: Of the packed set.
-        versions: progan, torch.
-        attempt: How often the run has gone back after a divergence (`Batches.attempt`).
+    The clock, the name of the phase of the last update, how far the networks had grown, the whole
+    configuration as plain data, the fingerprint of the packed set, versions of progan and torch, and how
+    often the run has gone back after a divergence (`Batches.attempt`).
     """
 
     images_seen: Count

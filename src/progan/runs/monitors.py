@@ -27,9 +27,6 @@ Stop = Callable[[], bool]
 class Monitors:
     """Measures a run at some of its log points: its processes do so together, and the first has the numbers.
 
-    Args:
-        run: What is trained, where, and who hears what could not be measured, and why.
-
     Raises:
         ProganError: on the first process, if an extractor is missing, or there are too few pictures.
     """

@@ -58,15 +58,9 @@ def pays(images_left: int, images_per_second: float, compile_seconds: float, sav
 
 
 class Acceleration:
-    """Chooses, as a run goes on.
+    """Chooses, as a run goes on, among what the branch run of the configuration allows.
 
-    Args:
-        networks: G and D.
-        config: The branch run says what is allowed.
-        device: Where updates are computed.
-        say: Told what is chosen, and why not.
-        capture: Records functions; None for CUDA's way, on CUDA.
-        clock: Seconds.
+    `say` is told what is chosen, and why not. What captures records functions; None for CUDA's way, on CUDA.
     """
 
     def __init__(

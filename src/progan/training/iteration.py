@@ -28,15 +28,10 @@ from progan.training.step import GradientFunction, PartSizes, Step, Trained
 class Iteration:
     """Carries a state on, one iteration a call (Karras et al. 2018, appendix A.1; the original's train.py).
 
-    Args:
-        spec: Configuration, shapes and schedule.
-        packed: The pictures.
-        device: Where to compute.
-        say: Told when memory asks for smaller parts, when a level is morphed in, and what is compiled.
-        ranks: The processes that share each batch.
+    `say` is told when memory asks for smaller parts, when a level is morphed in, and what is compiled; the
+    ranks share each batch.
 
     Attributes:
-        spec: As given.
         state: Everything that training changes.
         batches: What each update uses.
         steps: The update of each network.

@@ -33,13 +33,7 @@ class Optimizer:
     skipped and the scale halved; after 2,000 updates in a row it is doubled (Micikevicius et al. 2018, as
     `torch.amp.GradScaler` does it). Without loss scaling, no method waits for the device.
 
-    Args:
-        network: Its parameters are updated; those without a gradient are left alone.
-        options: Betas, epsilon, weight decay and the largest norm.
-        loss_scaling: Whether to scale the loss.
-
-    Attributes:
-        device: Where the parameters are.
+    Parameters of the network without a gradient are left alone. `device` is where they are.
     """
 
     def __init__(self, network: nn.Module, options: OptimizerOptions, *, loss_scaling: bool = False) -> None:

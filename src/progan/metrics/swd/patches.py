@@ -156,15 +156,11 @@ def patches_at(images: Tensor, starts: Tensor) -> Tensor:
 
 
 class LevelPatches:
-    """The patches of one set of images at one level of the pyramid.
+    """The patches of one set of images (C, H, W) at one level of the pyramid.
 
     The patches of a small image have more numbers than the image. Of those the image is kept, and patches are
-    cut out whenever they are asked for; of larger ones the patches are kept.
-
-    Args:
-        shape: (C, H, W) of the images.
-        patches: Patches of each.
-        device: Where all is kept; None for the host, where alone patches can be put.
+    cut out whenever they are asked for; of larger ones the patches are kept. They are put
+    in on the host alone; `to` brings them to another device.
     """
 
     def __init__(self, shape: tuple[int, int, int], patches: int, device: torch.device | None = None) -> None:
@@ -248,13 +244,8 @@ class LevelPatches:
 class Descriptors:
     """The patches of one set of images, all levels, as they come; nothing is normalised yet.
 
-    They are kept in the memory of the host.
-
-    Args:
-        name: "reals" or "fakes": each set has its own patches.
-        draws: Where the patches lie.
-        patches: Patches of each image and level.
-        device: Where images are filtered.
+    They are kept in the memory of the host, and images are filtered on the device. Of the sets, called
+    "reals" and "fakes", each has its own patches, which lie where `draws` says.
     """
 
     def __init__(self, name: str, draws: Draws, patches: int, device: torch.device) -> None:
