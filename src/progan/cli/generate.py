@@ -25,7 +25,6 @@ Labels = Annotated[list[str] | None, Parameter(allow_leading_hyphen=True, consum
 Grid = Annotated[list[str] | None, Parameter(consume_multiple=True)]
 """Words of rows and columns, `3x6` or `3 6`."""
 
-
 Files = Annotated[list[Path] | None, Parameter(consume_multiple=True)]
 
 

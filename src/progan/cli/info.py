@@ -32,7 +32,6 @@ Facts = dict[str, str]
 _LOOKED_AT = 10_000
 """Entries of a folder that are looked at to say what it holds."""
 
-
 _NAMED = 5
 
 

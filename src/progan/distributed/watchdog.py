@@ -38,7 +38,6 @@ PATIENCE = 3600.0
 SHOWN = 16
 """Processes that a message lists."""
 
-
 TOLD = ("sign", "read_first", "moves", "where", "ended", "error", "code")
 """What processes tell each other of `Seen`."""
 
@@ -57,17 +56,10 @@ class Store(Protocol):
 class Seen:
     """What is known of a process.
 
-    Attributes:
-        there: Whether it has come, as far as this process is to know.
-        sign: Its last sign of life; they count up.
-        read_first: The sign of the first process that it has read last.
-        heard: When that was noticed.
-        moves: How often it has moved.
-        moved: When that was noticed.
-        where: Its place, in words.
-        ended: Whether it leaves.
-        error: Why; None if it is done.
-        code: Its exit code.
+    It counts its signs of life and its moves; `heard` and `moved` are when they were noticed, and
+    `read_first` is the sign of the first process that it has read last. `there` is whether it has come, as
+    far as this process is to know; `where` is its place, in words. Of one that has ended, the error says why
+    (None if it is done).
     """
 
     there: bool = False

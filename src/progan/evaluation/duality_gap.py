@@ -60,10 +60,8 @@ Stop = Callable[[], bool]
 class Gap:
     """What was measured, in units of the adversarial loss.
 
-    Attributes:
-        value: M(G, D) of the pair as it is.
-        minmax: M(G, D'): what the worst D for this G reaches.
-        maxmin: M(G', D): what the worst G for this D leaves.
+    `value` is M(G, D) of the pair as it is, `minmax` M(G, D') of the worst D for this G, `maxmin` M(G', D) of
+    the worst G for this D.
     """
 
     value: float

@@ -26,9 +26,7 @@ BLOCK = 2**12
 class Neighbours:
     """The real images that are nearest to samples, nearest first.
 
-    Attributes:
-        indices: [samples, k], places in the stream of reals.
-        distances: [samples, k], Euclidean, between features.
+    Both are [samples, k]: places in the stream of reals, and Euclidean distances between features.
     """
 
     indices: NDArray[np.int64]

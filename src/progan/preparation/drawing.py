@@ -24,7 +24,6 @@ TEXT_FONTS = re.compile(
 NO_CHARACTER = "\uffff"
 """A code point that stays unassigned: fonts draw it with their box for missing characters."""
 
-
 MIN_CONTRAST = 0.4
 """Least difference of luminance (0..1) between a glyph and its background."""
 LUMINANCE = (0.299, 0.587, 0.114)

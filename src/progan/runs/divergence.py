@@ -20,7 +20,6 @@ from progan.training.schedule import Point
 MEMORY = 16
 """Log points that a running median is taken of."""
 
-
 NEEDED = 4
 """Log points before there is a median to compare with."""
 
@@ -47,7 +46,6 @@ class _Sign:
 
 
 LOWER_RATES = "lower --optimizer.g-lr and --optimizer.d-lr"
-
 
 SIGNS = (
     _Sign(

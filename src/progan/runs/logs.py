@@ -53,15 +53,10 @@ Stats = dict[str, float | int | str]
 
 
 class Logs:
-    """Appends log points to `stats.jsonl` and to TensorBoard.
+    """Appends log points to `stats.jsonl` and to TensorBoard, from where a run begins or goes on.
 
-    Args:
-        folder: The run.
-        images_seen: The clock at which the run starts or goes on; later lines are of work that was lost
-            and is done again, and are removed.
-
-    Attributes:
-        kept: The log points until then.
+    Lines of a later clock are of work that was lost and is done again, and are removed; `kept` are the
+    others.
 
     Raises:
         StorageError: if the folder cannot be written.

@@ -17,10 +17,8 @@ from progan.system.randomness import random_generator
 PIXELS_AT_ONCE = 1 << 21
 """Pixels of samples computed together (32 pictures of 256x256), so that a step needs more memory."""
 
-
 GRID_PIXELS = 8_000_000
 """A sample grid has about this many pixels at most: 8 pictures of 1024x1024, 122 of 256x256."""
-
 
 PROBES = 16
 """Pictures among which variation is measured; fewer of large ones."""
@@ -39,13 +37,10 @@ def grid_shape(rows: int, columns: int, size: tuple[int, int]) -> tuple[int, int
 
 
 class SampleGrid:
-    """A grid of the same latents (and labels) whenever it is drawn.
+    """A grid of the same latents (and labels, those of G) whenever it is drawn, by the seed of the run.
 
-    Args:
-        rows, columns: Its shape; for labelled data the pictures of a row have one label: each class in
-            turn, or one of the generator's examples.
-        seed: Seed of the run.
-        G: The generator whose latents and labels these are.
+    For labelled data the pictures of a row have one label: each class in turn, or one of the generator's
+    examples.
     """
 
     def __init__(self, rows: int, columns: int, *, seed: int, G: Generator) -> None:

@@ -15,15 +15,11 @@ ADJUST_INTERVAL = 4
 
 
 class Augmenter:
-    """Holds the probability of the augmentations during a run.
+    """Holds the probability of the augmentations during a run; nothing here waits for the device.
 
     If adaptive, it rises where a larger share of D's scores of real images is positive than the target, and
     falls where it is smaller. The share is (r_t + 1) / 2 of the paper's r_t = E[sign(D_train)], so the target
     of 0.8 is its 0.6. Otherwise it stays as it is configured, and there is no state.
-
-    Args:
-        options: The branch `augment`.
-        device: Where the state is kept; nothing here waits for it.
 
     Attributes:
         probability: float32, 0-d, in [0, 1], one tensor for the whole run, changed in place; None if nothing

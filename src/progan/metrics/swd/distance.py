@@ -42,12 +42,11 @@ PROJECTIONS_AT_ONCE = 2**27
 
 @dataclass(frozen=True)
 class SlicedWasserstein:
-    """Distance between two sets of images; smaller is nearer.
+    """Distance between two sets of as many images; smaller is nearer.
 
     Attributes:
         resolutions: The smaller side of the images of each level of the pyramid, finest first.
         distances: Distance of each level, times 1e3.
-        images: Images in each set.
     """
 
     resolutions: tuple[int, ...]
