@@ -50,6 +50,7 @@ def read(path: Path, name: Which | None = None) -> tuple[Any, list[str]]:
 
 
 def agrees(ours: Tensor, theirs: np.ndarray[Any, Any]) -> None:
+    print(f"largest difference {np.abs(spread(ours.detach().numpy()) - theirs).max():.1e}")
     np.testing.assert_allclose(spread(ours.detach().numpy()), theirs, rtol=0, atol=TOLERANCE)
 
 
@@ -340,6 +341,11 @@ def test_what_is_not_known_is_named(tmp_path: Path) -> None:
     assert "is 48x7; expected 64x?" in refused(netG={**state, "formatLayer.module.weight": torch.ones(48, 7)})
     assert "alpha 2; expected 0 to 1" in refused(config={**meta["config"], "alpha": 2})
     assert "and no tensor" in refused(netG={**state, "x": 3})
+    for content, what in ((b"# Title\nmore", "a text that begins with '# Title'"), (b"\x89PNG\r\n", "a PNG picture"),
+                          (b"<!DOCTYPE html>", "a web page"), (b"", "empty"), (b"\xfe" * 9, "fe fe fe")):  # fmt: skip
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"it is .*{what}"):
+            import_weights(path)
     torch.save({"a": 1, "b\x1b[2J": [torch.ones(2)]}, path)
     with pytest.raises(CheckpointError, match="a dict with the entries a, b") as caught:
         import_weights(path)

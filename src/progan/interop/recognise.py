@@ -101,8 +101,11 @@ def _form(start: bytes) -> str:
             return what
     if start[:1] in (b"(", b"c", b"]", b"}"):
         return "no pickle of protocol 2 or newer (perhaps one of an older protocol)"
-    if start.isascii() and start.decode("ascii").isprintable():
-        return f"a text that begins with {shown(start.decode('ascii'), 40)}"
+    text = start.decode("utf-8", errors="ignore")  # the last character may be cut
+    if len(text.encode()) > len(start) - 4 and all(
+        letter.isprintable() or letter.isspace() for letter in text
+    ):
+        return f"a text that begins with {shown(text.split(chr(10))[0], 60)}"
     return f"of an unknown form; it begins with the bytes {start[:8].hex(' ')}"
 
 
