@@ -341,8 +341,14 @@ def test_what_is_not_known_is_named(tmp_path: Path) -> None:
     assert "is 48x7; expected 64x?" in refused(netG={**state, "formatLayer.module.weight": torch.ones(48, 7)})
     assert "alpha 2; expected 0 to 1" in refused(config={**meta["config"], "alpha": 2})
     assert "and no tensor" in refused(netG={**state, "x": 3})
-    for content, what in ((b"# Title\nmore", "a text that begins with '# Title'"), (b"\x89PNG\r\n", "a PNG picture"),
-                          (b"<!DOCTYPE html>", "a web page"), (b"", "empty"), (b"\xfe" * 9, "fe fe fe")):  # fmt: skip
+    forms = {
+        b"# Title\nmore": "a text that begins with '# Title'",
+        b"\x89PNG\r\n": "a PNG picture",
+        b"<!DOCTYPE html>": "a web page",
+        b"": "empty",
+        b"\xfe" * 9: "fe fe fe",
+    }
+    for content, what in forms.items():
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=f"it is .*{what}"):
             import_weights(path)
