@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgpack
 import numpy as np
 import torch
 
@@ -47,6 +48,7 @@ def import_readers(folder: Path) -> list[Reader]:
     return [
         Reader("original pickle", of_seeds(seeds), as_file(folder / "x.pkl", import_weights)),
         Reader("old torch file", of_seeds([old.getvalue()]), as_file(folder / "x.pth", import_weights)),
+        Reader("flax file", of_seeds([flax_file()]), as_file(folder / "x.flax", import_weights)),
         Reader("crafted weights", crafted, as_file(folder / "x.bin", import_weights)),
         Reader(
             "torch file",
@@ -54,6 +56,19 @@ def import_readers(folder: Path) -> list[Reader]:
             as_file(folder / "x.pt", import_weights),
         ),
     ]
+
+
+def flax_file() -> bytes:
+    """Return a small generator as Flax writes it."""
+    shapes = {"4x4_block_0": (1, 1, 2, 32), "4x4_block_1": (3, 3, 2, 2), "4x4_to_rgb": (1, 1, 2, 1)}
+    layers = {}
+    for name, shape in shapes.items():
+        parts = {"kernel": np.ones(shape, np.float32), "bias": np.zeros(shape[3], np.float32)}
+        packed = {key: msgpack.packb((v.shape, v.dtype.name, v.tobytes())) for key, v in parts.items()}
+        inner = {key: msgpack.ExtType(1, data) for key, data in packed.items()}
+        layers[name] = inner if name == "4x4_to_rgb" else {"EqualizedLRConv_0": inner}
+    written: bytes = msgpack.packb(layers)
+    return written
 
 
 def crafted(rng: Random) -> bytes:

@@ -15,7 +15,8 @@ INPUTS = 150
 NAMES = (
     "weights", "hub folder", "checkpoint", "packed manifest", "packed arrays", "picture", "targa picture",
     "zip", "label file", "document .yaml", "document .json", "document .toml", "original pickle",
-    "torch file", "old torch file", "crafted weights", "array", "run dataset", "run folder", "results",
+    "torch file", "old torch file", "crafted weights", "flax file", "array", "run dataset",
+    "run folder", "results",
 )  # fmt: skip
 
 

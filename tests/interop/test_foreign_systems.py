@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgpack
 import numpy as np
 import pytest
 import torch
@@ -322,6 +323,59 @@ def test_theano_networks_that_cannot_be(
     network.state["build_func_spec"] |= change
     with pytest.raises(CheckpointError, match=message):
         import_weights(write_theano(tmp_path / "x.pkl", network, monkeypatch))
+
+
+def flax_extension(value: Any) -> msgpack.ExtType:
+    """Write an array as Flax does: (shape, type, bytes)."""
+    array = np.asarray(value)
+    packed = msgpack.packb((array.shape, array.dtype.name, array.tobytes()), use_bin_type=True)
+    return msgpack.ExtType(1, packed)
+
+
+def flax_parameters(entries: list[Any], seed: int) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in state_dict(entries, seed).items():
+        *path, leaf = name.split("/")
+        branch = tree
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[leaf] = flax_extension(value.numpy())
+    return tree
+
+
+def test_flax(tmp_path: Path) -> None:
+    cases, outputs = golden("flax")
+    meta, path = cases["flax"], tmp_path / "checkpoint_40"
+    G_parameters, D_parameters = flax_parameters(meta["G"], 100), flax_parameters(meta["D"], 500)
+    state = {
+        "step": 3,
+        "g_params": flax_parameters(meta["G"], 700),
+        "g_ema_params": G_parameters,
+        "d_params": D_parameters,
+        "g_opt_state": {"0": {"count": flax_extension(np.uint32(3))}},
+    }
+    path.write_bytes(msgpack.packb(state))
+    (G, said), (D, _) = read(path), read(path, "D")
+    assert said == [f"{path} is a checkpoint of progan-flax, 3 levels"]
+    compared = 0
+    for key, theirs in outputs.items():
+        _, what, level, alpha = key.split("/")
+        if what == "images":
+            agrees(G(latents(7), level=int(level), alpha=float(alpha)), theirs)
+        else:  # whatever alpha is: its D does not blend
+            agrees(D(images(3, *D.resolution(int(level))), level=int(level))[0], theirs)
+        compared += 1
+    assert compared == 10
+    path.write_bytes(msgpack.packb(G_parameters))
+    assert torch.equal(read(path)[0].state_dict()["dense_bias"], G.state_dict()["dense_bias"])
+    for damaged in (
+        msgpack.packb(state)[:-9],
+        msgpack.packb({"4x4_to_rgb": 3}),
+        b"\x81\xa1a\xdd\xff\xff\xff\xff",
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="checkpoint_40 is not imported: it"):
+            import_weights(path)
 
 
 def test_what_is_not_known_is_named(tmp_path: Path) -> None:

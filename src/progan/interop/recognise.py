@@ -7,6 +7,7 @@ from typing import Any
 
 from progan.errors import ConfigError, listed, shown
 from progan.interop.systems import (
+    flax,
     gan_zoo,
     genforce,
     mmagic,
@@ -24,10 +25,10 @@ from progan.system.safe_pickle import Instance, Machine, Refused
 
 SLACK = 2**16
 """Bytes that the numbers of a file may have beyond its own: those that a pickle writes one by one."""
-SYSTEMS_OF_TORCH = (gan_zoo, pro_gan_pytorch, genforce, mmagic, rosinality)
+SYSTEMS = (flax, gan_zoo, pro_gan_pytorch, genforce, mmagic, rosinality)
 KNOWN = (
     "the original code's (TensorFlow, Theano), pytorch_GAN_zoo's, pro_gan_pytorch's, rosinality's, "
-    "genforce's, MMagic's and progan's own are read"
+    "genforce's, MMagic's, progan-flax's and progan's own are read"
 )
 STARTS = {
     b"\x89PNG": "a PNG picture",
@@ -67,7 +68,7 @@ def recognise(path: Path, like: Path | None = None) -> Foreign:
         raise ConfigError(f"{path} is no bare state dict of progan, which alone needs --like: leave it out")
     if original.matches(found):
         return original.Checkpoint(found, budget)
-    for system in SYSTEMS_OF_TORCH:
+    for system in SYSTEMS:
         if system.matches(found):
             made: Foreign = system.Checkpoint(found, budget)
             return made
@@ -85,6 +86,8 @@ def _contents(path: Path) -> Any:
     if start[:1] == b"\x80":
         classes = frozenset({tensorflow.CLASS, theano.CLASS})
         return Machine(path.read_bytes(), NUMPY, names=NAMES, instances=classes).run()
+    if flax.starts(start):
+        return flax.read(path)
     raise Refused(f"it is {_form(start)}")
 
 
