@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from progan.errors import DependencyError
-from progan.interop.safe_pickle import Refused
 from progan.interop.systems.layers import Foreign, Layer, Network, State, assemble, equalized
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
+from progan.system.safe_pickle import Refused
 
 NETWORKS = {"Gs": "g_ema_params", "G": "g_params", "D": "d_params"}
 TYPES = frozenset({"float16", "float32", "float64", "int32", "int64", "uint8", "bool"})
