@@ -33,14 +33,14 @@ def prepare(
     workers
         Processes; default: all cores.
     """
-    from progan.cli.terminal.training import TerminalReporter
+    from progan.cli.terminal.training import reporting
     from progan.preparation.source import prepare as prepare_set
     from progan.system.signals import stop_on_signals
 
     options = options or PictureOptions()
     if options.resolution is not None:
         split_resolution(parse_resolution(options.resolution), base_shape)
-    with TerminalReporter(PlainConsole()) as reporter, stop_on_signals() as stop:
+    with reporting(PlainConsole()) as reporter, stop_on_signals() as stop:
         try:
             report = prepare_set(
                 source,

@@ -75,7 +75,8 @@ def train(
         raise ConfigError("--resume goes on with a run as it is: leave out --out and --recipe")
     if dry_run and memory_check:
         raise ConfigError("--memory-check computes a step and --dry-run computes none: leave one out")
-    from progan.cli.terminal.training import TerminalReporter, print_plan
+    from progan.cli.terminal.training import print_plan, reporting
+    from progan.performance.forecast import expect
     from progan.runs import checks
     from progan.runs.run import Check, carry_out, only_check
 
@@ -86,10 +87,11 @@ def train(
     else:
         checked = partial(checks.check, str(source), out, recipe or DEFAULT_RECIPE, tree, file=config)
     console = training_console()
-    with TerminalReporter(console) as reporter:
+    with reporting(console) as reporter:
         if dry_run:
             prepared = only_check(checked, reporter)
-            print_plan(console, prepared.spec, str(prepared.device), prepared.folder.path)
+            expected = expect(prepared.spec, prepared.packed, prepared.device)
+            print_plan(console, prepared.spec, str(prepared.device), prepared.folder.path, expected)
             return
         folder = carry_out(checked, reporter, memory_check)
     say(console, f"run folder: {folder}\nuse it: progan generate {folder} --n 64 --out samples.png")

@@ -237,6 +237,9 @@ class RunOptions(Branch):
         60.0, "With several processes: end the run when none of them has moved for so long."
     )
     log_kimg: PerLevelRate = option((10.0,), "Interval of log points, per level.")
+    log_minutes: NonNegative = option(
+        1.0, "Longest time without a word on the terminal, between log points too; 0: log points alone."
+    )
     snapshot_kimg: PerLevelRate | None = option(
         None, "Interval of sample grids, per level; default: at each log point."
     )

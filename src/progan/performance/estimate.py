@@ -6,13 +6,6 @@ from progan.performance.iteration_cost import FLOAT32, Costs
 from progan.training.schedule import Phase
 from progan.training.spec import Spec
 
-FIXED_WORK = 40e6
-"""What an image costs besides its floating-point operations, counted as such operations.
-
-The time of small layers goes into starting them. The value fits the four levels of the quickstart recipe on
-one CPU core, and only serves the estimate of the remaining time.
-"""
-
 WORKSPACE = 1.4
 """Peak memory over what is counted, for what kernels need and allocators lose; measured on a CPU: 1.03 to
 1.38 from a GiB on, and more below, where what a process needs anyway counts (docs/performance.md)."""
@@ -30,7 +23,6 @@ class Estimate:
     def __init__(self, spec: Spec) -> None:
         costs = Costs(spec.config, spec.image)
         g, d = (sum(p.numel() for p in network.parameters()) for network in (costs.G, costs.D))
-        self._phases = spec.schedule.phases
         # float32: weights and two moments of G and D, and the average of G
         self.state_bytes = FLOAT32 * (3 * (g + d) + g)
         levels = range(spec.image.max_level + 1)
@@ -40,15 +32,3 @@ class Estimate:
     def memory(self, phase: Phase) -> int:
         """Return the estimated peak memory of a phase in bytes."""
         return round(WORKSPACE * (self.state_bytes + self.levels[phase.level].activation_bytes))
-
-    def operations(self) -> float:
-        """Return the floating-point operations of the whole run."""
-        return sum((p.end - p.start) * self.levels[p.level].flops_per_image for p in self._phases)
-
-    def work(self, images_seen: int) -> float:
-        """Return the work that is left after `images_seen` images, in floating-point operations."""
-        return sum(
-            max(0, phase.end - max(phase.start, images_seen))
-            * (self.levels[phase.level].flops_per_image + FIXED_WORK)
-            for phase in self._phases
-        )

@@ -45,6 +45,20 @@ class Projection:
         known = sum(phase.seconds for phase in self.phases if phase.measured)
         return known / self.seconds if self.seconds else 1.0
 
+    def left(self, images_seen: int) -> float:
+        """Return the seconds that are left at a clock."""
+        return sum(
+            each.seconds * (each.phase.end - max(each.phase.start, images_seen)) / _length(each.phase)
+            for each in self.phases
+            if each.phase.end > images_seen
+        )
+
+    def seconds_an_image(self, images_seen: int) -> float:
+        """Return the seconds that an image takes at a clock."""
+        there = [each for each in self.phases if each.phase.end > each.phase.start]
+        each = next((each for each in there if each.phase.end > images_seen), there[-1])
+        return each.seconds / _length(each.phase)
+
 
 def project(
     phases: Sequence[Phase], measured: Mapping[Stage, float], floors: Mapping[Stage, float]
@@ -76,3 +90,7 @@ def nearest(stage: Stage, measured: Mapping[Stage, float]) -> Stage:
     """Return the measured stage that is most like another: in level, then in kind; the higher of two."""
     level, fading = stage
     return min(measured, key=lambda other: (abs(other[0] - level), other[1] != fading, -other[0]))
+
+
+def _length(phase: Phase) -> int:
+    return max(1, phase.end - phase.start)

@@ -7,6 +7,7 @@ from functools import partial
 
 from progan.errors import ConfigError, DataError, DivergenceError, Interrupted
 from progan.models import weights
+from progan.performance.forecast import count, expect
 from progan.runs.checkpointing import Saver
 from progan.runs.checks import Prepared
 from progan.runs.divergence import Rollbacks
@@ -24,6 +25,9 @@ class Trainer:
     def __init__(self, run: Prepared) -> None:
         self.spec, self.schedule, self.folder = run.spec, run.spec.schedule, run.folder
         self._options, self._reporter, self._ranks = run.spec.config.run, run.reporter, run.ranks
+        # A process of several has no iteration of its own to measure.
+        alone = partial(expect, run.spec, run.packed, run.device)
+        self._expected = alone if run.ranks.size == 1 else partial(count, run.spec)
         self._monitors = Monitors(run)
         self.iteration = Iteration(run.spec, run.packed, run.device, run.reporter.say, run.ranks)
         self.state = self.iteration.state
@@ -69,7 +73,7 @@ class Trainer:
         if seen >= self.schedule.total:
             self._reporter.say(f"{self.folder.path} is complete at {seen:,} images")
             return
-        self._reporter.begin(self.spec, seen)
+        self._reporter.begin(self.spec, seen, self._expected)
         with self._saver.writer, ExitStack() as ending:
             ending.callback(self.iteration.batches.rest)
             while True:

@@ -41,6 +41,7 @@ FREE_KEYS = (
     "run.memory_fraction",
     "run.timeout_minutes",
     "run.log_kimg",
+    "run.log_minutes",
     "run.snapshot_kimg",
     "run.checkpoint_kimg",
     "run.checkpoint_minutes",

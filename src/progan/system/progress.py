@@ -49,3 +49,25 @@ def reported(
         yield item
         done += size(item)
         progress(what, done, total)
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration in 7 characters: `120d`, `2d 03h`, `3h 05m`, `4m 09s` or `12s`."""
+    whole = round(seconds)
+    if whole >= 100 * 86400:
+        return f"{whole // 86400}d"
+    if whole >= 86400:
+        return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+    if whole >= 3600:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m {whole % 60:02d}s" if whole >= 60 else f"{whole}s"
+
+
+def format_about(seconds: float) -> str:
+    """Write a duration as people say it: `12 days`, `3.5 hours`, `20 minutes`, `40 seconds`."""
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 0.995 * size:
+            count = seconds / size
+            text = f"{count:.0f}" if count >= 9.95 else f"{count:.2g}"
+            return f"{text} {unit}{'' if text == '1' else 's'}"
+    return f"{max(1, round(seconds))} second{'' if round(seconds) <= 1 else 's'}"

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from progan.cli.terminal.console import format_seconds, say
+from progan.cli.terminal.console import say
 from progan.config import format_resolution
 from progan.performance.bench import Measurement as Measured
 from progan.performance.bench import Report
 from progan.performance.estimate import WORKSPACE
+from progan.system.progress import format_seconds
 
 HEAD = (
     *("phase", "variant", "images/s", "ms", "ratio", "D/pen/G/Adam/load %"),

@@ -87,16 +87,6 @@ def interruptible(ranks: Ranks, out: Path | None) -> Iterator[Progress]:
             raise Interrupted(f"interrupted{kept}", 2) from None
 
 
-def format_seconds(seconds: float) -> str:
-    """Write a duration as `2d 03h`, `3h 05m`, `4m 09s` or `12s`."""
-    whole = round(seconds)
-    if whole >= 86400:
-        return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
-    if whole >= 3600:
-        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-    return f"{whole // 60}m {whole % 60:02d}s" if whole >= 60 else f"{whole}s"
-
-
 def format_bytes(size: int) -> str:
     """Write a size in MiB or GiB."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,26 +14,46 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from progan.cli.terminal.console import format_bytes, format_seconds, say
+from progan.cli.terminal.console import format_bytes, say
 from progan.config import format_resolution
 from progan.performance.estimate import Estimate
+from progan.performance.projection import Projection
 from progan.preparation.report import PrepareReport
 from progan.runs.logs import Stats
-from progan.runs.reporter import Reporter
+from progan.runs.reporter import (
+    LineReporter,
+    describe_labels,
+    extras,
+    length_in_words,
+    loss,
+    phase_of,
+)
+from progan.system.progress import format_seconds
 from progan.training.schedule import Phase, Point
 from progan.training.spec import Spec
 
 
-class TerminalReporter(Reporter):
-    """Shows a run on a console; bars if it is a terminal, lines alone if it is not.
+@contextmanager
+def reporting(console: Console) -> Iterator[LineReporter]:
+    """Show a run on a console while the block runs: with bars in a terminal, else in lines with times."""
+    if console.is_terminal:
+        with TerminalReporter(console) as reporter:
+            yield reporter
+    else:
+        yield LineReporter(lambda line: say(console, line))
+
+
+class TerminalReporter(LineReporter):
+    """Shows a run in a terminal of at least 60 columns: bars, and a row a log point.
 
     Use it as a context manager, so that the bars are closed whatever happens.
     """
 
     def __init__(self, console: Console) -> None:
+        super().__init__()
         self._console = console
         self._bars = Progress(
-            TextColumn("{task.description:<24}"),
+            TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>5.1f} %"),
             TextColumn("{task.fields[note]}", style="dim"),
@@ -41,71 +62,52 @@ class TerminalReporter(Reporter):
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._spec: Spec | None = None
-        self._estimate: Estimate | None = None
         self._phase: Phase | None = None
-        self._speed = Speed()
 
     def preparing(self, _what: str, done: int, total: int) -> None:
         """Move the bar of the preparation."""
         note = f"{done:,} of {total:,} pictures" if done else f"reading {total:,} headers"
-        self._bar("preparing", "preparing pictures", done, total, note)
+        self._bar("preparing", "preparing", done, total, note)
 
     def prepared(self, report: PrepareReport) -> None:
         """Say what was found and skipped."""
         self._remove("preparing")
-        for line in report.lines():
-            self.say(line)
+        super().prepared(report)
 
-    def begin(self, spec: Spec, images_seen: int) -> None:
-        """Say what is about to be trained."""
+    def begin(self, spec: Spec, images_seen: int, expected: Callable[[], Projection]) -> None:
+        """Say what is about to be trained, how long that takes here, and what the columns are."""
         self._remove("preparing")
-        self._spec = spec
-        self._speed = Speed()
-        self._estimate = Estimate(spec)
-        self._speed.add(images_seen, self._estimate.work(images_seen))
-        top = format_resolution(spec.image.resolution(spec.image.max_level))
+        super().begin(spec, images_seen, expected)
         self._console.print(
-            f"training on {spec.pictures:,} pictures{_labels(spec)}, up to {top}, "
-            f"{spec.schedule.total / 1000:,g} kimg in {len(spec.schedule.phases)} phases",
-            highlight=False,
+            _row("kimg", "size", "phase", "D loss", "G loss", "img/s", "left"), style="bold", highlight=False
         )
-        head = f"{'kimg':>9}  {'size':>9}  {'phase':<14}{'D loss':>9}{'G loss':>9}{'images/s':>10}{'left':>9}"
-        self._console.print(head, style="bold", highlight=False)
 
     def advance(self, point: Point, images_seen: int) -> None:
         """Move both bars."""
+        super().advance(point, images_seen)
         if self._spec is None or not self._console.is_terminal:
             return
         spec, phase = self._spec, point.phase
         if phase != self._phase:
             self._remove("phase")
             self._phase = phase
-        total = spec.schedule.total
-        rate, left = self._speed.rate(), self._left(images_seen)
-        self._bar("all", "all phases", images_seen, total, f"{rate:,.0f} images/s, {left} left")
+        self._bar("all", "all phases", images_seen, spec.schedule.total, self.left())
         size = format_resolution(spec.image.resolution(phase.level))
-        note = f"alpha {point.alpha:.2f}" if point.growing else f"batch {point.batch_size}"
+        alpha = f" {point.alpha:.2f}" if point.growing else ""
         length = max(1, phase.end - phase.start)
-        self._bar("phase", f"{size} {phase.kind}", images_seen - phase.start, length, note)
+        self._bar("phase", f"{size} {phase.kind}{alpha}", images_seen - phase.start, length, self.rate())
 
     def tick(self, stats: Stats) -> None:
-        """Print one line and take the time."""
-        seen = int(stats["images_seen"])
-        if self._estimate is not None:
-            self._speed.add(seen, self._estimate.work(seen))
-        phase = str(stats["phase"])
-        if phase != "stabilise":
-            phase += f" {float(stats['alpha']):.2f}"
-        probability = stats.get("augment_probability")
-        augmented = "" if probability is None else f"  augment {float(probability):.3f}"
-        swd = f"  swd {float(stats['swd/mean']):.1f}" if "swd/mean" in stats else ""
-        gap = f"  gap {float(stats['duality_gap/gap']):.3f}" if "duality_gap/gap" in stats else ""
-        self.say(
-            f"{seen / 1000:>9,.1f}  {stats['resolution']:>9}  {phase:<14}"
-            f"{_number(stats.get('D/loss')):>9}{_number(stats.get('G/loss')):>9}"
-            f"{float(stats['images_per_second']):>10,.1f}{self._left(seen):>9}{augmented}{swd}{gap}"
-        )
+        """Print a row, and what it has beside its columns in the same line if there is room."""
+        seconds = None if self._forecast is None else self._forecast.left()
+        row = _row(
+            f"{int(stats['images_seen']) / 1000:.1f}", str(stats["resolution"]), phase_of(stats),
+            loss(stats, "D"), loss(stats, "G"), f"{float(stats['images_per_second']):.1f}",
+            "" if seconds is None else format_seconds(seconds),
+        )  # fmt: skip
+        more = "  ".join(extras(stats))
+        fits = len(row) + 2 + len(more) <= self._console.width
+        self.say(f"{row}  {more}" if more and fits else f"{row}\n{'':8}{more}" if more else row)
 
     def say(self, message: str) -> None:
         """Print a message."""
@@ -120,11 +122,8 @@ class TerminalReporter(Reporter):
     ) -> None:
         self._bars.stop()
 
-    def _left(self, images_seen: int) -> str:
-        """Return the remaining time as text."""
-        assert self._estimate is not None
-        seconds = self._speed.seconds(self._estimate.work(images_seen))
-        return "" if seconds is None else format_seconds(seconds)
+    def _between(self, _point: Point, _images_seen: int) -> None:
+        """Say nothing between log points: the bars show it."""
 
     def _bar(self, key: str, description: str, done: int, total: int, note: str) -> None:
         if key not in self._tasks:
@@ -138,36 +137,12 @@ class TerminalReporter(Reporter):
             self._bars.remove_task(self._tasks.pop(key))
 
 
-class Speed:
-    """How fast work is done, from the last log points.
-
-    Levels differ in cost by orders of magnitude, so the remaining time follows the remaining operations
-    at the latest rate of operations.
-    """
-
-    def __init__(self) -> None:
-        self._points: list[tuple[float, int, float]] = []
-
-    def add(self, images_seen: int, work_left: float) -> None:
-        """Note the time of a log point."""
-        self._points = [*self._points[-1:], (time.monotonic(), images_seen, work_left)]
-
-    def rate(self) -> float:
-        """Return images a second between the last two log points; 0 if unknown."""
-        if len(self._points) < 2:
-            return 0.0
-        (t0, n0, _), (t1, n1, _) = self._points
-        return (n1 - n0) / max(t1 - t0, 1e-9)
-
-    def seconds(self, work_left: float) -> float | None:
-        """Return the remaining seconds; None if unknown."""
-        if len(self._points) < 2:
-            return None
-        (t0, _, w0), (t1, _, w1) = self._points
-        return work_left * (t1 - t0) / max(w0 - w1, 1e-9)
+def _row(kimg: str, size: str, phase: str, d: str, g: str, rate: str, left: str) -> str:
+    """Return a row of 60 characters."""
+    return f"{kimg:>7} {size:>9} {phase:<10}{d:>8}{g:>8}{rate:>8}{left:>8}"
 
 
-def print_plan(console: Console, spec: Spec, device: str, folder: Path) -> None:
+def print_plan(console: Console, spec: Spec, device: str, folder: Path, expected: Projection) -> None:
     """Print what a run would do: a row a phase, and the totals.
 
     Args:
@@ -175,6 +150,7 @@ def print_plan(console: Console, spec: Spec, device: str, folder: Path) -> None:
         spec: The run.
         device: Where it would compute.
         folder: Where it would be written.
+        expected: How long it would take.
     """
     table = Table(
         title=Text(f"plan of {folder}"),
@@ -185,35 +161,44 @@ def print_plan(console: Console, spec: Spec, device: str, folder: Path) -> None:
     )
     table.add_column("phase", no_wrap=True)
     table.add_column("size", no_wrap=True)
-    for name in ("kimg", "batch", "learning rate", "G / D params", "memory"):
+    rates = {phase.level: _rates(spec.schedule.at(phase.start + 1)) for phase in spec.schedule.phases}
+    same = len(set(rates.values())) == 1
+    names = ("kimg", "batch", "rate", "params", "memory", "time")
+    for name in (name for name in names if name != "rate" or not same):
         table.add_column(name, justify="right", no_wrap=True)
     estimate = Estimate(spec)
     for phase in spec.schedule.phases:
-        point, (g, d) = spec.schedule.at(phase.start + 1), estimate.parameters[phase.level]
+        expected_time = expected.phases[phase.index].seconds
         table.add_row(
-            f"{phase.index + 1} {phase.kind}",
+            phase.kind,
             format_resolution(spec.image.resolution(phase.level)),
             f"{(phase.end - phase.start) / 1000:,g}",
-            str(point.batch_size),
-            f"{point.g_lr:g}" if point.g_lr == point.d_lr else f"{point.g_lr:g} / {point.d_lr:g}",
-            f"{g / 1e6:.1f} / {d / 1e6:.1f} M",
+            str(spec.schedule.at(phase.start + 1).batch_size),
+            *([] if same else [rates[phase.level]]),
+            f"{sum(estimate.parameters[phase.level]) / 1e6:.1f} M",
             format_bytes(estimate.memory(phase)),
+            format_seconds(expected_time) if expected.measured_share else "?",
         )
     console.print(table)
+    learning = f"; learning rate {rates[min(rates)]}" if same else ""
     say(
         console,
-        f"{spec.pictures:,} pictures{_labels(spec)}; {spec.schedule.total:,} images in all, "
-        f"{estimate.operations():.3g} floating-point operations; device {device}; "
-        f"memory is estimated for weights, moments and activations",
+        f"{spec.pictures:,} pictures{describe_labels(spec)}; {spec.schedule.total:,} images in all"
+        f"{learning}; device {device}; memory and time are estimated, the time from iterations of "
+        f"{measured_levels(expected)}",
     )
+    if expected.measured_share:
+        say(console, length_in_words(expected.seconds))
 
 
-def _labels(spec: Spec) -> str:
-    """Say what the labels are, if there are any."""
-    what = "numbers a label" if spec.image.label_form == "vector" else "classes"
-    return f", {len(spec.image.label_names)} {what}" if spec.image.label_names else ""
+def measured_levels(expected: Projection) -> str:
+    """Say at which levels iterations were measured."""
+    levels = sorted({each.phase.level for each in expected.phases if each.measured})
+    if len(levels) < 2:
+        return f"level {levels[0]}" if levels else "no level"
+    return f"levels {levels[0]} to {levels[-1]}"
 
 
-def _number(value: float | str | None) -> str:
-    """Write a loss; there is none if float16 skipped every update since the last log point."""
-    return "skipped" if value is None else f"{float(value):.3f}"
+def _rates(point: Point) -> str:
+    """Write the learning rates of G and D, or the one that both have."""
+    return f"{point.g_lr:g}" if point.g_lr == point.d_lr else f"{point.g_lr:g} / {point.d_lr:g}"
