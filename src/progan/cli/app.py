@@ -16,6 +16,7 @@ from progan.cli.generate import generate, interpolate
 from progan.cli.import_weights import import_file
 from progan.cli.measure import compare, evaluate
 from progan.cli.prepare import prepare
+from progan.cli.report import movie, report
 from progan.cli.terminal.console import PlainConsole
 from progan.cli.train import train
 from progan.version import __version__
@@ -35,6 +36,8 @@ app.command(interpolate)
 app.command(project)
 app.command(directions)
 app.command(mix)
+app.command(movie)
+app.command(report)
 app.command(config_app)
 app.command(bench)
 app.command(evaluate)

@@ -3,7 +3,7 @@
 config.yaml             the resolved configuration
 dataset.json            where the pictures came from and where the packed set is
 stats.jsonl             one line a log point
-tensorboard/            the same as TensorBoard events
+events.out.tfevents.*   the same as TensorBoard events, which name a run by its folder
 samples/                grids of fixed latents, and reals.png
 checkpoints/            the newest few states
 generator.safetensors   the averaged generator of the newest checkpoint
@@ -80,7 +80,7 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self.dataset_file = self.path / "dataset.json"
         self.stats_file = self.path / "stats.jsonl"
-        self.tensorboard = self.path / "tensorboard"
+        self.tensorboard = self.path
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
         self.generator_file = self.path / GENERATOR_FILE

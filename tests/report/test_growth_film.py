@@ -1,0 +1,87 @@
+"""The film of a training shows its moments in order, each for its time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from progan.data.packed import PackedSet
+from progan.errors import ConfigError, DataError
+from progan.models import weights
+from progan.models.generator import Generator
+from progan.report.growth_film import make_movie
+from progan.runs.run import train
+from tiny import options
+
+
+@pytest.fixture(scope="module", name="run")
+def tiny_run(blobs: PackedSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(train(blobs.path, out=tmp_path_factory.mktemp("runs") / "run", options=options()))
+
+
+def frames(path: Path) -> list[np.ndarray]:
+    shown = []
+    with Image.open(path) as film:
+        for i in range(film.n_frames):  # type: ignore[attr-defined]
+            film.seek(i)
+            shown.append(np.asarray(film.convert("RGB")).astype(int))
+    return shown
+
+
+def test_sample_grids_become_a_film(run: Path, tmp_path: Path) -> None:
+    said: list[tuple[str, int, int]] = []
+    out = make_movie(run, tmp_path / "x.gif", seconds=4, fps=5, progress=lambda *state: said.append(state))
+    shown = frames(out)
+    with Image.open(out) as film:
+        length = 0
+        for i in range(film.n_frames):  # type: ignore[attr-defined]
+            film.seek(i)
+            length += film.info["duration"]
+    assert length == 4000
+    assert said[-1] == ("rendering", 20, 20)
+    grids = sorted(run.glob("samples/0*.png"))
+    height, width, _ = shown[0].shape
+    for frame, grid in ((shown[0], grids[0]), (shown[-1], grids[-1])):
+        with Image.open(grid) as picture:
+            scale = width // picture.width
+            wanted = picture.convert("RGB").resize((picture.width * scale, picture.height * scale), 0)
+        pixels = np.asarray(wanted).astype(int)
+        shared = frame[: pixels.shape[0], : pixels.shape[1]]
+        assert np.corrcoef(shared.ravel(), pixels.ravel())[0, 1] > 0.95  # but for a GIF's colours
+        assert height > pixels.shape[0] + 20  # the caption
+
+
+def test_kept_generators_become_a_film(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("config.yaml", "dataset.json", "stats.jsonl"):
+        (folder / name).write_bytes((run / name).read_bytes())
+    for i, level in enumerate((0, 1, 1, 2)):
+        torch.manual_seed(i)
+        G = Generator(
+            max_level=2, fmap_base=64, fmap_max=8, label_size=4, level=level, alpha=0.5 if i == 1 else 1
+        )
+        weights.save(G, folder / "generators" / f"{(i + 1) * 1000:09d}.safetensors")
+    shown = frames(make_movie(folder, tmp_path / "x.webp", seconds=0.8, fps=5, grid=(2, 3)))
+    assert len(shown) == 4
+    assert len({frame.tobytes() for frame in shown}) == 4
+    assert {frame.shape for frame in shown} == {shown[0].shape}
+
+
+def test_what_makes_no_film(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run folder"):
+        make_movie(tmp_path, tmp_path / "x.gif")
+    for name, arguments, message in (
+        ("x.txt", {}, "a video is a file"),
+        ("x.gif", {"seconds": 0}, "positive"),
+        ("x.gif", {"source": "x"}, "auto, generators, grids"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make_movie(run, tmp_path / name, **arguments)
+    with pytest.raises(DataError, match="0 generators: a film needs"):
+        make_movie(run, tmp_path / "x.gif", source="generators")
+    assert list(tmp_path.iterdir()) == []
