@@ -24,7 +24,7 @@ from progan.errors import ConfigError, StorageError
 from progan.generation.image_files import PLAIN, save_folder, save_npy, save_zip
 from progan.generation.label_arguments import Label, class_index, describe_labels, label_vector
 from progan.generation.sampling import batch_size_for, generate, label_vectors, latents, level_of
-from progan.generation.save_samples import MANIFEST, save_samples
+from progan.generation.save_samples import MANIFEST, Layout, save_samples
 from progan.models.generator import Generator
 
 
@@ -365,10 +365,14 @@ def test_the_same_samples_make_the_same_zip(tmp_path: Path) -> None:
 def test_more_channels_than_pictures_have(tmp_path: Path) -> None:
     G = make(5)
     assert np.load(save_samples(G, tmp_path / "x.npy", 2)).shape == (2, 5, 16, 24)
-    for name in ("x.zip", "x.png", "x"):
-        with pytest.raises(ConfigError, match="5 channels"):
-            save_samples(G, tmp_path / name, 2)
+    for name in ("x.zip", "x"):
+        with pytest.raises(ConfigError, match="5 channels cannot be written as png; write tiff"):
+            save_samples(G, tmp_path / name, 2, layout=Layout("png"))
     assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+    with zipfile.ZipFile(save_samples(G, tmp_path / "x.zip", 2)) as archive:
+        assert archive.namelist() == ["000000.tiff", "000001.tiff"]
+    with Image.open(save_samples(G, tmp_path / "x.png", 2)) as grid:
+        assert grid.mode == "RGB"
 
 
 def test_a_grid_is_one_enlarged_picture(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from progan.config import LabelForm
+from progan.data.showing import on_white
 from progan.errors import ConfigError, DependencyError, StorageError
 from progan.generation.film import palette_of
-from progan.generation.picture_form import on_white
 from progan.generation.samples import of_seeds
 from progan.generation.sampling import latents
 from progan.generation.video import interpolate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from pngs import write_bomb, write_png
-from progan.preparation.decoding import Header, UnusablePictureError, decode, scan
+from progan.preparation.decoding import Header, Rules, UnusablePictureError, decode, develop, scan
 from progan.preparation.formats.folder import Folder
+from progan.preparation.picture.value_range import Kind, ValueRange
 
 CORNER = np.zeros((20, 40, 3), dtype=np.uint8)
 CORNER[:10, :20] = (255, 0, 0)
@@ -68,7 +70,7 @@ def test_pictures_are_turned_upright(
 def test_colour_is_kept(tmp_path: Path, mode: str, name: str) -> None:
     Image.fromarray(CORNER).convert(mode).save(tmp_path / name)
     np.testing.assert_allclose(pixels(tmp_path, name)[5, 5], (255, 0, 0), atol=8)
-    assert header(tmp_path, name) == Header(40, 20, colour=True, alpha=False, animated=False)
+    assert header(tmp_path, name)[:5] == (40, 20, True, False, False)
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif", "big_endian.tif", "int32.tif", "float.tif", "x.pgm"])
@@ -103,16 +105,21 @@ def test_deep_colour_is_scaled(tmp_path: Path, name: str, channels: int) -> None
             byteorder=">" if name == "big.tif" else "<",
             compression="zlib" if name == "deflated.tif" else None,
         )
-    assert header(tmp_path, name) == Header(40, 20, colour=True, alpha=channels == 4, animated=False)
+    assert header(tmp_path, name)[:5] == (40, 20, True, channels == 4, False)
     # Pillow drops the lower byte, where scaling would round.
     np.testing.assert_allclose(pixels(tmp_path, name, channels), deep / 257, atol=1)
 
 
-def test_deep_colour_in_separate_planes_is_refused(tmp_path: Path) -> None:
+def test_deep_colour_in_separate_planes_needs_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     planes = DEEP_RGB.transpose(2, 0, 1)
     tifffile.imwrite(tmp_path / "deep.tif", planes, photometric="rgb", planarconfig="separate")
-    assert "separate colour planes" in str(scan(Folder(tmp_path), "deep.tif"))
-    assert "separate colour planes" in why_not(tmp_path, "deep.tif")
+    np.testing.assert_array_equal(pixels(tmp_path, "deep.tif"), np.rint(DEEP_RGB / 257))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tifffile", None)
+        assert "separate colour planes" in str(scan(Folder(tmp_path), "deep.tif"))
+        assert "pip install 'progan[deep]'" in why_not(tmp_path, "deep.tif")
     shallow = (planes >> 8).astype(np.uint8)
     tifffile.imwrite(tmp_path / "shallow.tif", shallow, photometric="rgb", planarconfig="separate")
     np.testing.assert_array_equal(pixels(tmp_path, "shallow.tif").transpose(2, 0, 1), shallow)
@@ -120,18 +127,32 @@ def test_deep_colour_in_separate_planes_is_refused(tmp_path: Path) -> None:
 
 def test_deep_gray_with_alpha_is_gray(tmp_path: Path) -> None:
     write_png(tmp_path / "x.png", DEEP_RGB[..., :2])
-    assert header(tmp_path, "x.png") == Header(40, 20, colour=False, alpha=True, animated=False)
+    assert header(tmp_path, "x.png")[:5] == (40, 20, False, True, False)
     np.testing.assert_allclose(pixels(tmp_path, "x.png", 2), DEEP_RGB[..., :2] / 257, atol=1)
 
 
-def test_float_of_0_to_255_is_kept_and_other_ranges_are_skipped(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 100.4, 255]], dtype=np.float32)).save(tmp_path / "bytes.tif")
-    assert pixels(tmp_path, "bytes.tif", 1).tolist() == [[0, 100, 255]]
-    for i, values in enumerate(([0, 300], [-1, 1], [0, np.nan])):
+def test_values_that_no_range_is_known_of(tmp_path: Path) -> None:
+    for i, values in enumerate(([0, np.inf], [0, np.nan])):
         Image.fromarray(np.array([values], dtype=np.float32)).save(tmp_path / f"{i}.tif")
+        assert "values" in str(scan(Folder(tmp_path), f"{i}.tif"))
         assert "values" in why_not(tmp_path, f"{i}.tif")
-    Image.fromarray(np.array([[0, 70000]], dtype=np.int32)).save(tmp_path / "deep.tif")
-    assert "at most 65535" in why_not(tmp_path, "deep.tif")
+
+
+def test_values_are_those_of_the_set(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 0.5, 1.002, 300]], dtype=np.float32)).save(tmp_path / "a.tif")
+    Image.fromarray(np.array([[0, 1000, 4095, 5000]], dtype=np.uint16)).save(tmp_path / "b.png")
+
+    def values(name: str, kind: Kind, low: float, high: float, depth: int = 8) -> list[list[int]]:
+        rules = Rules(1, depth, {kind: ValueRange(low, high)})
+        made = np.asarray(develop(Folder(tmp_path), name, rules).pixels)
+        return made.reshape(1, -1).tolist()
+
+    assert values("a.tif", "float", 0, 255) == [[0, 0, 1, 255]]
+    assert values("b.png", "integer", 0, 4095) == [[0, 62, 255, 255]]
+    assert values("b.png", "integer", 0, 4095, 16) == [[0, 16004, 65535, 65535]]
+    assert values("b.png", "integer", 1000, 5000) == [[0, 0, 197, 255]]
+    with pytest.raises(UnusablePictureError, match=r"far beyond the 0:1 of the set; --range"):
+        values("a.tif", "float", 0, 1)
 
 
 def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
@@ -174,7 +195,7 @@ def test_transparent_colours_are_alpha(tmp_path: Path, name: str) -> None:
 def test_gray_with_alpha_and_opaque_pictures_in_alpha_sets(tmp_path: Path) -> None:
     Image.fromarray(CORNER).convert("LA").save(tmp_path / "la.png")
     Image.fromarray(CORNER).save(tmp_path / "rgb.png")
-    assert header(tmp_path, "la.png") == Header(40, 20, colour=False, alpha=True, animated=False)
+    assert header(tmp_path, "la.png") == Header(40, 20, False, True, False, opaque=True)
     assert pixels(tmp_path, "la.png", 2).shape == (20, 40, 2)
     assert (pixels(tmp_path, "rgb.png", 4)[..., 3] == 255).all()
     assert (pixels(tmp_path, "rgb.png", 2)[..., 1] == 255).all()

@@ -28,9 +28,10 @@ from progan.config import DataOptions, LabelForm
 from progan.data.packed import PackedSet, partial_path
 from progan.errors import ConfigError, DataError, StorageError
 from progan.preparation import packed_writer
-from progan.preparation.decoding import Header, scan
+from progan.preparation.decisions import choose_channels
+from progan.preparation.decoding import Header, look_at
 from progan.preparation.pack import CRASHED
-from progan.preparation.pack_plan import choose_channels, choose_resolution
+from progan.preparation.pack_plan import choose_resolution
 from progan.preparation.report import PrepareReport
 from progan.preparation.source import prepare
 from progan.system.worker_pool import run_chunks
@@ -133,7 +134,9 @@ def test_decompression_bombs_are_skipped_with_their_reason(tmp_path: Path) -> No
             archive.write(file, file.name)
         archive.writestr("zeros.png", bytes(3 << 20))
     prepare(folder, tmp_path / "set", SMALL)
-    assert skipped(tmp_path / "set") == {"bomb.png": "more than 89 million pixels"}
+    assert skipped(tmp_path / "set") == {
+        "bomb.png": "10000x10000: more than 89 million pixels; --max-pixels 100M takes it"
+    }
     report = prepare(tmp_path / "p.zip", tmp_path / "zip", SMALL)
     assert (report.used, report.skipped) == (3, 2)
     reasons = skipped(tmp_path / "zip")
@@ -603,10 +606,12 @@ def test_cache_goes_where_it_is_told_or_can(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_picture_that_kills_the_decoder_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = fill(tmp_path / "p", 3)
-    results = iter([[CRASHED, header(20, 20), header(20, 20)]])
+    results = [[CRASHED, header(20, 20), header(20, 20)]]
     monkeypatch.setattr(
         "progan.preparation.pack.run_chunks",
-        lambda function, *rest: (one for one in results) if function is scan else run_chunks(function, *rest),
+        lambda function, *rest: (
+            (one for one in results) if function is look_at else run_chunks(function, *rest)
+        ),
     )
     report = prepare(folder, tmp_path / "set", SMALL)
     assert report.used == 2

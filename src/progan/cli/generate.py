@@ -11,6 +11,7 @@ from cyclopts import Parameter, Token
 from progan.cli.terminal.console import PlainConsole, say, stages, training_console
 
 if TYPE_CHECKING:
+    from progan.data.showing import Sight
     from progan.models.generator import Generator
 
 
@@ -45,7 +46,10 @@ def generate(
     captions: Literal["labels", "seeds", "none"] = "labels",
     scale: Annotated[int | None, Parameter(converter=_whole)] = None,
     resample: Literal["nearest", "lanczos"] = "nearest",
-    format: Literal["png", "jpg", "webp", "npz"] = "png",
+    format: Literal["png", "jpg", "webp", "tiff", "npz"] | None = None,
+    depth: Literal[8, 16] | None = None,
+    channels: tuple[int, ...] | None = None,
+    background: str = "checker",
     batch_size: int | None = None,
     device: str = "auto",
 ) -> None:
@@ -58,7 +62,7 @@ def generate(
     n
         Number of pictures; default: 64, or what fills the grid.
     out
-        Folder of pictures, or a file: .png, .jpg or .webp (one grid), .npy (uint8 NCHW), .npz (the same with
+        Folder of pictures, or a file: .png, .jpg or .webp (one grid), .npy (NCHW), .npz (the same with
         latents and labels) or .zip.
     seed
         The same seed gives the same pictures, whatever n.
@@ -88,7 +92,14 @@ def generate(
     resample
         How: nearest (squares) or lanczos (smooth).
     format
-        Of the pictures in a folder or .zip; npz writes OUT.npz instead.
+        Of the pictures in a folder or .zip; npz writes OUT.npz instead; default: png, with more than 4
+        channels tiff.
+    depth
+        Bits of a value; default: those of the pictures that it was trained on.
+    channels
+        Channels that a grid shows, from 0: one as gray, or three as RGB.
+    background
+        What a grid lays transparency on: checker, white, #rrggbb, ...
     batch_size
         Pictures computed at once.
     device
@@ -101,11 +112,12 @@ def generate(
 
     shape = None if grid is None else chosen.parse_grid(" ".join(grid))
     layout = Layout(
-        "png" if format == "npz" else format, scale, resample, None if shape is None else shape[1], captions
-    )
+        None if format == "npz" else format, scale, resample, None if shape is None else shape[1], captions,
+        depth, _sight(channels, background),
+    )  # fmt: skip
     out = out if format != "npz" or out.suffix == ".npz" else out.with_name(out.name + ".npz")
     if shape is not None and out.suffix == "":
-        out = out.with_suffix(f".{layout.format}")
+        out = out.with_suffix(f".{layout.format or 'png'}")
     if n is None and shape is not None and seeds is None and not latents:
         n = shape[0] * shape[1]
     with join() as ranks:
@@ -147,6 +159,8 @@ def interpolate(
     trunc: float = 1.0,
     level: int | None = None,
     resolution: str | None = None,
+    channels: tuple[int, ...] | None = None,
+    background: str = "checker",
     device: str = "auto",
 ) -> None:
     """Make a film of a smooth closed walk through latent space, or of the way through given pictures.
@@ -186,6 +200,10 @@ def interpolate(
         Level to generate at; default: the highest that was trained.
     resolution
         The same by size, 16 or 4x6.
+    channels
+        Channels that are shown, from 0: one as gray, or three as RGB.
+    background
+        What transparency is laid on: checker, white, #rrggbb, ...
     device
         auto, cpu, cuda, mps, ...
     """
@@ -204,9 +222,21 @@ def interpolate(
             G, out, seconds=seconds, fps=fps,
             grid=(1, 1) if grid is None else chosen.parse_grid(" ".join(grid)), seed=seed, points=points,
             interp=interp, w_frames=w_frames, loop=loop, labels=label or (), trunc=trunc,
-            level=level_of(G, level, resolution), progress=progress,
+            level=level_of(G, level, resolution), sight=_sight(channels, background), progress=progress,
         )  # fmt: skip
     say(PlainConsole(), f"video: {made}")
+
+
+def _sight(channels: tuple[int, ...] | None, background: str) -> Sight:
+    """Read which channels are shown, and on what: a colour, or `checker`."""
+    from progan.config import parse_colour
+    from progan.data.showing import CHECKER, Sight
+    from progan.errors import ConfigError
+
+    try:
+        return Sight(channels, CHECKER if background == CHECKER else parse_colour(background))
+    except ValueError as error:
+        raise ConfigError(f"background: {error}, or {CHECKER}") from None
 
 
 def _load(path: Path, device: str) -> Generator:

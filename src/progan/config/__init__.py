@@ -4,11 +4,14 @@ The same models are read from recipes and files, from Python and from the comman
 name, one type, one default and one description.
 """
 
+from progan.config.data import NEWER as NEWER
 from progan.config.data import Augmentation as Augmentation
 from progan.config.data import AugmentOptions as AugmentOptions
 from progan.config.data import DataOptions as DataOptions
 from progan.config.data import LabelForm as LabelForm
 from progan.config.data import PictureOptions as PictureOptions
+from progan.config.data import asked_for as asked_for
+from progan.config.fields import parse_colour as parse_colour
 from progan.config.fields import per_level as per_level
 from progan.config.model import Activation as Activation
 from progan.config.model import Conditioning as Conditioning
@@ -30,7 +33,10 @@ from progan.config.reading import merge as merge
 from progan.config.reading import to_recipe as to_recipe
 from progan.config.reading import to_yaml as to_yaml
 from progan.config.schema import file_schema as file_schema
+from progan.config.sizes import MIN_BASE as MIN_BASE
 from progan.config.sizes import format_resolution as format_resolution
+from progan.config.sizes import growable_resolution as growable_resolution
+from progan.config.sizes import grown_from as grown_from
 from progan.config.sizes import level_resolution as level_resolution
 from progan.config.sizes import parse_resolution as parse_resolution
 from progan.config.sizes import split_resolution as split_resolution

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
-from progan.config.fields import Branch, Positive, Resolution, Share, Split, option
+from progan.config.fields import (
+    Branch,
+    Colour,
+    PixelCount,
+    Positive,
+    Resolution,
+    Share,
+    Split,
+    ValueRange,
+    option,
+)
 
 LabelForm = Literal["class", "classes", "vector"]
 Augmentation = Literal["color", "translation", "cutout"]
@@ -21,7 +31,10 @@ class PictureOptions(Branch):
     )
     max_resolution: int = option(1024, "Largest side that is chosen when no resolution is given.", ge=4)
     channels: int | None = option(
-        None, "1 gray, 2 gray+alpha, 3 RGB, 4 RGBA; default: from the data.", ge=1, le=4
+        None,
+        "1 gray, 2 gray+alpha, 3 RGB, 4 RGBA, or more of any meaning; default: from the data.",
+        ge=1,
+        le=64,
     )
     fit: Literal["crop", "pad", "stretch"] = option(
         "crop", "How a picture of another aspect is fitted: centre crop, pad, or stretch."
@@ -30,6 +43,30 @@ class PictureOptions(Branch):
         "none",
         "'none', 'folders' (sub-folders are classes), 'inside' (what the source itself brings), or a file of "
         "labels: CSV, JSON or a list, also FILE:COLUMN.",
+    )
+    range: ValueRange | None = option(
+        None,
+        "Values of black and white in pictures of floats or more than 8 bits, such as 0:4095 (below 256, in "
+        "those of 8 bits, too), or auto: the smallest and largest of the set; default: the nearest usual "
+        "range that holds the values of the set.",
+    )
+    depth: Literal[8, 16] | None = option(
+        None, "Bits of a stored value; default: 16 if all pictures have more than 8, else 8."
+    )
+    background: Colour = option(
+        "white",
+        "Ground for transparency that is not kept, and for metrics of pictures with transparency: white, "
+        "black, gray, magenta, #rrggbb or R,G,B.",
+    )
+    max_pixels: PixelCount | None = option(
+        None,
+        "Largest picture that is decoded, in pixels, such as 200M; default: 89478485. JPEG files that are "
+        "decoded at a reduced size may be larger.",
+    )
+    draft: bool = option(
+        True,
+        "Decode JPEG files that are much larger than wanted at a half, quarter or eighth of their size, "
+        "which is faster.",
     )
     label_form: LabelForm = option(
         "class",
@@ -55,6 +92,18 @@ class PictureOptions(Branch):
                 f"give data.labels a CSV file, or leave data.label_form at 'class'"
             )
         return self
+
+
+NEWER = ("range", "depth", "background", "max_pixels", "draft")
+"""Options of pictures that packed sets did not always have: what was made without them had the defaults."""
+
+
+def asked_for(options: PictureOptions) -> dict[str, Any]:
+    """Return those of the newer options that differ from their defaults, ready for JSON."""
+    given = options.model_dump(mode="json", include=set(NEWER))
+    return {
+        name: value for name, value in given.items() if value != PictureOptions.model_fields[name].default
+    }
 
 
 class DataOptions(PictureOptions):

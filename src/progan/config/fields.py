@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -51,6 +53,61 @@ def _shares_text(given: Any) -> str:
     return f"{train:g},{validation:g},{test:g}"
 
 
+def _range_text(given: Any) -> str:
+    """Bring `0:4095`, `auto`, or a list of two numbers, into one form: LOW:HIGH with LOW below HIGH."""
+    parts = str(given).split(":") if not isinstance(given, list | tuple) else given
+    if given == "auto":
+        return "auto"
+    try:
+        low, high = (float(part) for part in parts)
+    except (TypeError, ValueError):
+        raise ValueError(f"expected LOW:HIGH such as 0:4095 or 0:1, or auto, not {given!r}") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"the range {given} must go from a number up to a larger one")
+    return f"{low:.10g}:{high:.10g}"
+
+
+def _pixels_count(given: Any) -> int:
+    """Read a number of pixels, also as `200M` or `2e8`."""
+    match = re.fullmatch(r"([0-9.]+(?:e\d{1,2})?)\s*(m|mp|)", str(given).strip().lower())
+    try:
+        count = float(match[1]) * (10**6 if match[2] else 1) if match else 0
+    except ValueError:
+        count = 0
+    if not 1 <= count < 2**63:
+        raise ValueError(f"expected a number of pixels such as 200000000 or 200M, not {given!r}")
+    return int(count)
+
+
+COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "gray": (128, 128, 128), "magenta": (255, 0, 255)}
+"""Names of background colours."""
+
+
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """Read `white`, `black`, `gray`, `magenta`, `#rrggbb` or `255,255,255` as (red, green, blue).
+
+    Raises:
+        ValueError: if the text is none of them.
+    """
+    name = text.strip().lower()
+    if name in COLOURS:
+        return COLOURS[name]
+    if match := re.fullmatch(r"#?([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})", name):
+        return int(match[1], 16), int(match[2], 16), int(match[3], 16)
+    if match := re.fullmatch(r"(\d{1,3})[,;](\d{1,3})[,;](\d{1,3})", name.replace(" ", "")):
+        red, green, blue = int(match[1]), int(match[2]), int(match[3])
+        if max(red, green, blue) <= 255:
+            return red, green, blue
+    raise ValueError(f"expected a colour such as {', '.join(COLOURS)}, #ff8800 or 255,136,0, not {text!r}")
+
+
+def _colour_text(given: Any) -> str:
+    """Bring a colour into one form: its name, or `#rrggbb`."""
+    values = parse_colour(",".join(map(str, given)) if isinstance(given, list | tuple) else str(given))
+    named = next((name for name, colour in COLOURS.items() if colour == values), None)
+    return named or "#{:02x}{:02x}{:02x}".format(*values)
+
+
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -72,3 +129,6 @@ Resolution = Annotated[
     str, BeforeValidator(lambda given: format_resolution(parse_resolution(given)), str | int)
 ]
 Split = Annotated[str, BeforeValidator(_shares_text, str | tuple[float, float, float])]
+ValueRange = Annotated[str, BeforeValidator(_range_text, str | tuple[float, float])]
+Colour = Annotated[str, BeforeValidator(_colour_text, str | tuple[int, int, int])]
+PixelCount = Annotated[int, BeforeValidator(_pixels_count, int | str)]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import ValidationError
 
+from progan.config.data import NEWER
 from progan.config.documents import read_document
 from progan.config.problems import explain
 from progan.config.recipes import DEFAULT_RECIPE, read_recipe
@@ -27,6 +28,7 @@ DECIDED_BY_PICTURES = (
     "data.fit",
     "data.limit",
     "data.split",
+    *(f"data.{name}" for name in NEWER),
     "model.base_shape",
     "model.conditioning",
 )

@@ -10,6 +10,9 @@ from progan.errors import ConfigError
 MIN_BASE = 4
 """Smallest side of a base shape that is inferred from a resolution."""
 
+LARGEST_BASE = 64
+"""Longest side of a base shape that is proposed."""
+
 
 def parse_resolution(text: str | int) -> tuple[int, int]:
     """Read `128` or `96x144` as (height, width) in pixels.
@@ -55,11 +58,47 @@ def split_resolution(
     while height % 2 == 0 and width % 2 == 0 and min(height, width) // 2 >= MIN_BASE:
         height, width, level = height // 2, width // 2, level + 1
     if max(height, width) > 16 or min(height, width) < MIN_BASE:
+        own = grown_from(resolution)
         raise ConfigError(
             f"resolution {format_resolution(resolution)} is not a small base shape (such as 4x4 or 4x6) "
-            f"times a power of two; the nearest that is: {format_resolution(_nearest_growable(resolution))}"
+            f"times a power of two; "
+            + (f"give the base shape, too (--base-shape {own[0]} {own[1]}), or " if own else "")
+            + f"the nearest that is: {format_resolution(_nearest_growable(resolution))}"
         )
     return (height, width), level
+
+
+def grown_from(resolution: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the base shape that a resolution grows from by doubling, or None if it is no small one.
+
+    It is halved while both sides stay even, and, where that is enough for growth, at least 4.
+    """
+    (height, width), halvings = resolution, 0
+    while (
+        height % 2 == 0
+        and width % 2 == 0
+        and (max(height, width) > 16 or min(height, width) // 2 >= MIN_BASE)
+    ):
+        height, width, halvings = height // 2, width // 2, halvings + 1
+    return (height, width) if halvings >= 2 and max(height, width) <= LARGEST_BASE else None
+
+
+def growable_resolution(aspect: float, area: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return (height, width) of about a shape and a number of pixels, and the base shape it grows from.
+
+    Args:
+        aspect: Width by height.
+        area: Pixels.
+    """
+    height = math.sqrt(area / aspect)
+    if 0.25 <= aspect <= 4:
+        resolution = _nearest_growable((round(height), round(height * aspect)))
+        return resolution, split_resolution(resolution)[0]
+    short = 1 if 1 / 16 <= aspect <= 16 else 2
+    long = round(short * max(aspect, 1 / aspect))
+    base = (short, long) if aspect > 1 else (long, short)
+    level = max(1, round(math.log2(height / base[0])))
+    return (base[0] << level, base[1] << level), base
 
 
 def _nearest_growable(resolution: tuple[int, int]) -> tuple[int, int]:

@@ -249,6 +249,11 @@ class RunOptions(Branch):
     checkpoint_minutes: NonNegative = option(10.0, "Time between checkpoints.")
     keep_checkpoints: int = option(3, "How many of the newest checkpoints are kept.", ge=1)
     grid: tuple[Count, Count] = option((6, 10), "Rows and columns of the sample grids.")
+    grid_channels: tuple[int, ...] | None = option(
+        None,
+        "Channels that grids show, counted from 0: one as gray, or three as RGB; default: all of up to 4, "
+        "else the first three.",
+    )
     stop_after: Literal["end", "level", "phase"] = option(
         "end",
         "Stop at the end of the schedule, of each level, or of each phase; the same command goes on with "

@@ -40,7 +40,12 @@ def format_version(form: LabelForm) -> int:
 
 
 class Manifest(BaseModel):
-    """What `manifest.json` holds; unknown keys are allowed, so that older versions can read newer sets."""
+    """What `manifest.json` holds; unknown keys are allowed, so that older versions can read newer sets.
+
+    Of what may need an explanation: `asked` are the options of pixels that were not left at their defaults,
+    `ranges` the values of black and white in each kind of file, `counts` in how many pictures something was
+    done, `examples` the first of them, `pixel_values` the smallest and largest stored value (of colours).
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,6 +70,13 @@ class Manifest(BaseModel):
     upscaled: int = 0
     animated: int = 0
     notes: tuple[str, ...] = ()
+    asked: dict[str, Any] = {}
+    facts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    counts: dict[str, int] = {}
+    examples: dict[str, str] = {}
+    ranges: dict[str, tuple[float, float]] = {}
+    pixel_values: tuple[int, int] | None = None
 
     def resolution(self, level: int) -> tuple[int, int]:
         """Return (height, width) of a level."""
@@ -144,7 +156,8 @@ class PackedSet:
         manifest: What `manifest.json` holds.
         base_shape: (height, width) of level 0.
         max_level: The highest level.
-        channels: 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA.
+        channels: 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA, or more of any meaning.
+        depth: Bits of a stored value: 8 or 16.
         count: Number of pictures, all splits together.
         label_names: Names of the classes in the order of their numbers, or of a vector's entries, if any.
         fingerprint: Hash over pixels, names, labels and split: equal where the sets are equal.
@@ -155,6 +168,7 @@ class PackedSet:
         self.manifest = manifest
         self.base_shape, self.max_level = manifest.base_shape, manifest.max_level
         self.channels, self.count = manifest.channels, manifest.count
+        self.depth = 8 if manifest.dtype == "uint8" else 16
         self.label_names, self.fingerprint = manifest.label_names, manifest.fingerprint
         self._labels = self._load_labels() if manifest.label_names else None
         self._split = self._load("split.npy", np.uint8, ())

@@ -42,18 +42,20 @@ def send(array: NDArray[np.generic], device: torch.device) -> Tensor:
     return ready(array, device).to(device, non_blocking=True)
 
 
-def quantize(images: Tensor) -> Tensor:
+def quantize(images: Tensor, depth: int = 8) -> Tensor:
     """Map network output to pixels: round(x * 127.5 + 127.5), clipped to 0..255.
 
     Args:
         images: [N, C, H, W], nominally in [-1, 1]; values outside are clipped.
+        depth: Bits of a value: of 16, it is x * 32767.5 + 32767.5, and 0..65535.
 
     Returns:
-        uint8 of the same shape, where the images are. Formula: `Network.run` with uint8 output in the
-        original tfutil.py.
+        uint8 or uint16 of the same shape, where the images are. Formula: `Network.run` with uint8 output in
+        the original tfutil.py.
     """
-    scaled = images.detach().float().mul(127.5).add_(127.5).round_().clamp_(0, 255)
-    return scaled.to(torch.uint8)
+    half = 127.5 if depth == 8 else 32767.5
+    scaled = images.detach().float().mul(half).add_(half).round_().clamp_(0, 2 * half)
+    return scaled.to(torch.uint8 if depth == 8 else torch.uint16)
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:
@@ -62,7 +64,7 @@ def to_uint8(images: Tensor) -> NDArray[np.uint8]:
     return pictures
 
 
-def to_8_bit(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
+def to_8_bit(pixels: NDArray[np.uint8 | np.uint16]) -> NDArray[np.uint8]:
     """Return stored pixels of either type as uint8: 65535 becomes 255."""
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
@@ -83,8 +85,11 @@ def fade_reals(reals: Tensor, alpha: Tensor) -> Tensor:
     return torch.lerp(half, reals, alpha.to(reals.dtype))
 
 
-def to_image(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Turn one picture [C, H, W] (C of 1, 2, 3 or 4; uint8) into a Pillow image L, LA, RGB or RGBA."""
+def to_image(pixels: NDArray[np.uint8 | np.uint16]) -> Image.Image:
+    """Turn one picture [C, H, W] (C of 1, 2, 3 or 4; uint8) into a Pillow image L, LA, RGB or RGBA.
+
+    Of uint16, Pillow has gray alone (I;16).
+    """
     if pixels.shape[0] == 1:
         return Image.fromarray(np.ascontiguousarray(pixels[0]))
     return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))

@@ -6,7 +6,7 @@ skipped: a number over a part of the pictures is not the number that was asked f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from progan.config import PictureOptions
 from progan.data.pixels import Images
 from progan.errors import DataError
 from progan.evaluation.image_set import ImageSet, describe_shape
-from progan.preparation.decoding import UnusablePictureError, decode, scan
+from progan.preparation.decisions import decide_pixels, what_to_look_at
+from progan.preparation.decoding import Header, Looking, Rules, UnusablePictureError, develop, look_at
 from progan.preparation.formats.registry import open_pictures
 from progan.preparation.pictures import Listing, Pictures, describe_ignored
 from progan.system.worker_pool import run_chunks, usable_cores
@@ -25,6 +27,8 @@ from progan.system.worker_pool import run_chunks, usable_cores
 FEW = 256
 """Up to so many pictures, starting other processes takes longer than they would save."""
 HEADERS_AT_ONCE = 64
+WHOLE = PictureOptions()
+"""Pictures are measured as they are."""
 CRASHED = "it ends the process that decodes it"
 
 
@@ -32,7 +36,7 @@ class _How(NamedTuple):
     """What a worker needs to know to decode a picture."""
 
     source: Pictures
-    channels: int
+    rules: Rules
 
 
 class PictureImages(ImageSet):
@@ -49,7 +53,11 @@ class PictureImages(ImageSet):
         listing = self._source.listing()
         _require_usable(path, listing)
         self._names = [item.name for item in listing.candidates]
-        shape = self._common_shape(path)
+        headers = self._look(path)
+        shape = _common_shape(path, headers)
+        # Values and transparency mean what they mean in the whole set; no option decides otherwise here.
+        decided = decide_pixels(headers, WHOLE).model_copy(update={"channels": shape[0], "depth": 8})
+        self._rules = decided.rules(WHOLE)
         identity = {"kind": "pictures", "fingerprint": listing.digest()}
         super().__init__(str(path), shape, len(self._names), identity, {"path": str(path)})
 
@@ -72,28 +80,20 @@ class PictureImages(ImageSet):
 
     @property
     def _how(self) -> _How:
-        return _How(self._source, self.shape[0])
+        return _How(self._source, self._rules)
 
-    def _common_shape(self, path: Path) -> tuple[int, int, int]:
-        """Read the headers of all pictures and return the shape that they must have in common."""
-        names = self._names
+    def _look(self, path: Path) -> dict[str, Header]:
+        """Look at all pictures."""
+        names, found = self._names, {}
+        task = Looking(self._source, what_to_look_at(WHOLE))
         chunks = [names[i : i + HEADERS_AT_ONCE] for i in range(0, len(names), HEADERS_AT_ONCE)]
-        shape: tuple[int, int, int] | None = None
-        with closing(run_chunks(scan, self._source, chunks, _workers(len(names)), CRASHED)) as results:
+        with closing(run_chunks(look_at, task, chunks, _workers(len(names)), CRASHED)) as results:
             for chunk, headers in zip(chunks, results, strict=True):
                 for name, header in zip(chunk, headers, strict=True):
                     if isinstance(header, str):
                         raise DataError(_unusable(path, name, header))
-                    found = (3 if header.colour else 1) + int(header.alpha), header.height, header.width
-                    shape = shape or found
-                    if found != shape:
-                        raise DataError(
-                            f"{path}: the pictures differ: {names[0]} is {describe_shape(shape)}, {name} is "
-                            f"{describe_shape(found)}; give pictures of one size and kind, for example the "
-                            f"packed set that `progan prepare` makes of them"
-                        )
-        assert shape is not None
-        return shape
+                    found[name] = header
+        return found
 
     def _checked(self, name: str, picture: Images | str) -> Images:
         if isinstance(picture, str):
@@ -109,10 +109,31 @@ def _workers(pictures: int) -> int:
     return 1 if pictures <= FEW else usable_cores()
 
 
+def _common_shape(path: Path, headers: Mapping[str, Header]) -> tuple[int, int, int]:
+    """Return the (C, H, W) that all pictures have; an alpha channel that is opaque in all counts as none."""
+    alpha = any(header.transparent for header in headers.values())
+    shapes = {name: _shape(header, alpha) for name, header in headers.items()}
+    first, shape = next(iter(shapes.items()))
+    for name, found in shapes.items():
+        if found != shape:
+            raise DataError(
+                f"{path}: the pictures differ: {first} is {describe_shape(shape)}, {name} is "
+                f"{describe_shape(found)}; give pictures of one size and kind, for example the packed set "
+                f"that `progan prepare` makes of them"
+            )
+    return shape
+
+
+def _shape(header: Header, alpha: bool) -> tuple[int, int, int]:
+    """Return (C, H, W) of a picture."""
+    channels = header.channels or (3 if header.colour else 1) + int(header.alpha and alpha)
+    return channels, header.height, header.width
+
+
 def _decode(how: _How, name: str) -> Images | str:
     """Return a picture [C, H, W], or why there is none."""
     try:
-        pixels = np.asarray(decode(how.source, name, how.channels))
+        pixels = np.asarray(develop(how.source, name, how.rules).pixels)
     except UnusablePictureError as error:
         return str(error)
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from progan.data.pixels import to_float
+from progan.data.showing import on_white
 from progan.errors import ConfigError, DataError
 from progan.explore.scores import read_scores
 from progan.generation.image_files import save_npz
-from progan.generation.picture_form import on_white
 from progan.generation.sampling import batch_size_for, label_vectors, latents, render, whole
 from progan.models.generator import Generator
 from progan.system.npy_files import load_arrays

@@ -14,16 +14,18 @@ from PIL import Image
 from torch import Tensor
 
 from progan.config import format_resolution
-from progan.data.pixels import to_float, to_uint8
+from progan.data.pixels import to_8_bit, to_float, to_uint8
+from progan.data.showing import on_white
 from progan.errors import ConfigError, DataError
 from progan.generation.film import check_form, even, write_film
 from progan.generation.grids import grid_factor, grid_picture
 from progan.generation.image_files import save_npz
 from progan.generation.label_arguments import Label, label_vector
-from progan.generation.picture_form import enlarge, on_white
+from progan.generation.picture_form import enlarge
 from progan.generation.sampling import batch_size_for, digest, label_vectors, latents, level_of, whole
 from progan.metrics.swd.laplacian import laplacian_pyramid
 from progan.models.generator import Generator
+from progan.preparation.decoding import Rules
 from progan.preparation.fitting import FitTask, Fitted, fit_picture
 from progan.preparation.formats.folder import Folder
 from progan.system.files import atomic_path
@@ -118,11 +120,11 @@ def read_target(G: Generator, path: Path, level: int | None = None) -> NDArray[n
         raise ConfigError(f"images of {G.channels} channels are no pictures")
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a picture")
-    task = FitTask(Folder(path.parent), G.base_shape, level, G.channels, "crop")
+    task = FitTask(Folder(path.parent), G.base_shape, level, Rules(G.channels), "crop")
     fitted = fit_picture(task, path.name)
     if not isinstance(fitted, Fitted):
         raise DataError(f"{path}: {fitted}")
-    return fitted.levels[level]
+    return to_8_bit(fitted.levels[level])
 
 
 def project(

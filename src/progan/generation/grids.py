@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from progan.data.pixels import tile, to_image
+from progan.data.showing import Sight, shown
 from progan.errors import ConfigError
 from progan.generation.picture_form import PictureForm, encode, enlarge, format_of
 from progan.system.files import atomic_path
@@ -32,17 +33,8 @@ _LONGEST = 40
 """Characters of a caption; the rest of a longer one is left out."""
 
 
-def check_picture_channels(channels: int) -> None:
-    """Raise `ConfigError` unless images of so many channels can be shown (1 to 4)."""
-    if not 1 <= channels <= 4:
-        raise ConfigError(
-            f"images of {channels} channels cannot be shown as pictures (1 to 4 can); write a .npy array"
-        )
-
-
-def check_grid(images: int, channels: int, size: tuple[int, int], scale: int | None = None) -> None:
+def check_grid(images: int, size: tuple[int, int], scale: int | None = None) -> None:
     """Raise `ConfigError` if so many images of (height, width) would not make a grid that can be opened."""
-    check_picture_channels(channels)
     factor = scale or grid_factor(size)
     pixels = images * (size[0] * factor + GAP) * (size[1] * factor + GAP)
     if pixels > _MOST_PIXELS:
@@ -65,17 +57,19 @@ def save_grid(
     form: PictureForm | None = None,
     captions: Sequence[str] = (),
     facts: Mapping[str, Any] | None = None,
+    sight: Sight = Sight(),  # noqa: B008 - a NamedTuple
 ) -> Path:
     """Write pictures as one, row by row.
 
     Args:
-        images: [N, C, H, W] uint8, N at least 1, C of 1 to 4.
+        images: [N, C, H, W] uint8, N at least 1.
         path: The file; its ending chooses the format (`.png`, `.jpg`, `.webp`).
         columns: Pictures in a row; None for about as many as there are rows.
         form: How much each is enlarged, and how; None: small ones by a whole factor to 64 pixels at least.
         captions: A name for each picture, or none. Where those of every row are the same they stand at the
             left, once, else below each picture.
         facts: What stands in the metadata.
+        sight: Which channels are shown, and what transparency is laid on.
 
     Returns:
         The path.
@@ -84,11 +78,11 @@ def save_grid(
         ConfigError: if they cannot be shown as one picture, or the ending is another.
         StorageError: if the file cannot be written.
     """
-    n, channels, height, width = images.shape
+    n, _, height, width = images.shape
     form = form or PictureForm(scale=grid_factor((height, width)))
-    check_grid(n, channels, (height, width), form.scale)
+    check_grid(n, (height, width), form.scale)
     columns = columns or int(np.ceil(np.sqrt(n)))
-    large = enlarge(images, form.scale, form.resample)
+    large = shown(enlarge(images, form.scale, form.resample), sight)
     sheet = grid_picture(large, columns, captions)
     data = encode(sheet, format_of(path), facts)
     with atomic_path(path) as temporary:
@@ -114,8 +108,8 @@ def grid_picture(images: NDArray[np.uint8], columns: int, captions: Sequence[str
     size = min(fitting(text, width, size)[1] for text in texts)  # one for all
     for i, text in enumerate(texts):
         left, top = i % columns * (width + GAP), i // columns * (height + room + GAP) + height
-        shown, _ = fitting(text, width, size)
-        draw.text((left + width // 2, top + room // 2), shown, _ink(sheet), font_of(size), anchor="mm")
+        fitted, _ = fitting(text, width, size)
+        draw.text((left + width // 2, top + room // 2), fitted, _ink(sheet), font_of(size), anchor="mm")
     return sheet
 
 
@@ -170,11 +164,16 @@ def printable(text: str) -> str:
     return "".join(c if " " <= c <= "~" else "?" for c in kept)[:_LONGEST]
 
 
-def write_grid(images: NDArray[np.uint8], columns: int, path: Path) -> None:
+def write_grid(
+    images: NDArray[np.uint8],
+    columns: int,
+    path: Path,
+    sight: Sight = Sight(),  # noqa: B008 - a NamedTuple
+) -> None:
     """Write pictures [N, C, H, W] as one PNG, row by row.
 
     Raises:
         StorageError: if it cannot be written.
     """
     with atomic_path(path) as temporary:
-        to_image(tile(images, columns, min_side=MIN_SIDE, gap=GAP)).save(temporary)
+        to_image(shown(tile(images, columns, min_side=MIN_SIDE, gap=GAP)[None], sight)[0]).save(temporary)

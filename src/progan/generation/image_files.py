@@ -21,7 +21,8 @@ from progan.system.files import atomic_path, is_leftover, storage_errors
 
 T = TypeVar("T")
 
-Batches = Iterable[NDArray[np.uint8]]
+Stored = NDArray[np.uint8 | np.uint16]
+Batches = Iterable[Stored]
 
 _THREADS = min(16, os.cpu_count() or 1)
 
@@ -44,7 +45,7 @@ class Written:
         """Return the file name of a picture, such as `000042.png`."""
         return f"{self.stem(index)}.{self.form.format}"
 
-    def encode(self, index: int, image: NDArray[np.uint8]) -> bytes:
+    def encode(self, index: int, image: Stored) -> bytes:
         """Return a picture [C, H, W] as a file."""
         return self.form.encode(image, None if self.facts is None else self.facts(index))
 
@@ -69,7 +70,7 @@ def save_folder(batches: Batches, folder: Path, start: int = 0, written: Written
     Each file appears whole or not at all.
 
     Args:
-        batches: uint8 batches [b, C, H, W], C of 1 to 4.
+        batches: Batches [b, C, H, W], as the form can write them.
         folder: Made if missing.
         start: Index of the first picture.
         written: Names, format and metadata, if others.
@@ -78,7 +79,7 @@ def save_folder(batches: Batches, folder: Path, start: int = 0, written: Written
         StorageError: if a file cannot be written; those before it are kept.
     """
 
-    def write(index: int, image: NDArray[np.uint8]) -> None:
+    def write(index: int, image: Stored) -> None:
         path = folder / written.name(index)
         # Not `atomic_path`: waiting for the disk after each of 50,000 files would take minutes, and
         # `count_whole` finds what a crash spoils. The name is none that *.png finds.
@@ -101,7 +102,7 @@ def save_zip(batches: Batches, path: Path, written: Written = PLAIN) -> None:
     """Write `000000.png`, ... into a zip, not compressed again; the same pictures give the same bytes.
 
     Args:
-        batches: uint8 batches [b, C, H, W], C of 1 to 4.
+        batches: Batches [b, C, H, W], as the form can write them.
         path: The file; it appears when it is complete.
         written: Names, format and metadata, if others.
 
@@ -109,7 +110,7 @@ def save_zip(batches: Batches, path: Path, written: Written = PLAIN) -> None:
         StorageError: if it cannot be written; an older file is then unharmed.
     """
 
-    def encode(index: int, image: NDArray[np.uint8]) -> tuple[zipfile.ZipInfo, bytes]:
+    def encode(index: int, image: Stored) -> tuple[zipfile.ZipInfo, bytes]:
         # A ZipInfo without a date has a constant one, where a plain name would take the clock's.
         return zipfile.ZipInfo(written.name(index)), written.encode(index, image)
 
@@ -137,27 +138,29 @@ def save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
                 np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def save_npy(batches: Batches, path: Path, shape: tuple[int, int, int, int]) -> None:
-    """Write one uint8 array [N, C, H, W], which `numpy.load(path, mmap_mode="r")` opens at once.
+def save_npy(batches: Batches, path: Path, shape: tuple[int, int, int, int], depth: int = 8) -> None:
+    """Write one uint8 or uint16 array [N, C, H, W], which `numpy.load(path, mmap_mode="r")` opens at once.
 
     The file is written plainly, not through a memory map: a full disk is then an error that can be told,
     where a memory map ends the process.
 
     Args:
-        batches: uint8 batches [b, C, H, W], N pictures in all, C of any number.
+        batches: Batches [b, C, H, W], N pictures in all, C of any number.
         path: The file; it appears when it is complete.
         shape: (N, C, H, W).
+        depth: Bits of a value.
 
     Raises:
         StorageError: if it cannot be written; an older file is then unharmed.
         ValueError: if the batches are not of this shape.
     """
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    kind = np.dtype(np.uint8 if depth == 8 else np.uint16)
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         count = 0
 
-        def write(batch: NDArray[np.uint8]) -> None:
+        def write(batch: Stored) -> None:
             nonlocal count
             if batch.shape[1:] != shape[1:]:
                 raise ValueError(f"a batch has the shape {batch.shape}, not [b, {shape[1:]}]")
@@ -194,7 +197,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _in_threads(
-    pool: ThreadPoolExecutor, work: Callable[[int, NDArray[np.uint8]], T], batches: Batches, start: int
+    pool: ThreadPoolExecutor, work: Callable[[int, Stored], T], batches: Batches, start: int
 ) -> Iterator[list[Future[T]]]:
     """Begin work(index, picture) of all pictures, and yield what will come of each batch.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from progan.data.pixels import to_image
-from progan.errors import ConfigError
+from progan.data.showing import WHITE, laid_on
+from progan.errors import ConfigError, DependencyError
 
-Format = Literal["png", "jpg", "webp"]
+Format = Literal["png", "jpg", "webp", "tiff"]
 Resample = Literal["nearest", "lanczos"]
 
 METADATA_KEY = "progan"
@@ -36,7 +38,8 @@ class PictureForm:
     """How pictures are written.
 
     Attributes:
-        format: png (as made), jpg (quality 95, alpha laid over white) or webp (as made).
+        format: png (as made), jpg (quality 95, alpha laid over white), webp (as made) or tiff (as made, of
+            any number of channels).
         scale: A whole factor that pictures are enlarged by, at least 1.
         resample: nearest (pixels stay squares) or lanczos (smooth).
 
@@ -64,15 +67,78 @@ class PictureForm:
                 f"than programs open ({_MOST_SIDE} a side)"
             )
 
-    def encode(self, image: NDArray[np.uint8], facts: Mapping[str, Any] | None = None) -> bytes:
+    def encode(self, image: NDArray[np.uint8 | np.uint16], facts: Mapping[str, Any] | None = None) -> bytes:
         """Return a whole file, the same for the same picture and facts.
 
         Args:
-            image: [C, H, W] uint8, C of 1 (grey), 2 (grey with alpha), 3 (RGB) or 4 (RGBA).
-            facts: What stands in the metadata, as JSON; None for nothing.
+            image: [C, H, W] uint8 or uint16, as `check_pixels` allows.
+            facts: What stands in the metadata, as JSON; None for nothing. PNG of 16 bits a colour and TIFF
+                have none.
         """
-        picture = to_image(enlarge(image[None], self.scale, self.resample)[0])
-        return encode(picture, self.format, facts)
+        large = enlarge(image[None], self.scale, self.resample)[0]
+        if self.format == "tiff":
+            return tiff(large)
+        if large.dtype == np.uint16 and len(large) > 1:
+            return bytes(codecs().png_encode(np.ascontiguousarray(large.transpose(1, 2, 0)), level=1))
+        return encode(to_image(large), self.format, facts)
+
+    def check_pixels(self, channels: int, depth: int) -> None:
+        """Raise an error unless pictures of so many channels and bits can be written.
+
+        Raises:
+            ConfigError: if the format has no room for them.
+            DependencyError: if an extra is needed that is missing.
+        """
+        if self.format == "tiff":
+            tiff(np.zeros((channels, 1, 1), np.uint8))
+            return
+        if channels > 4:
+            raise ConfigError(
+                f"images of {channels} channels cannot be written as {self.format}; write tiff, or a "
+                f".npy array"
+            )
+        if depth == 16 and self.format != "png":
+            raise ConfigError(f"{self.format} has no 16 bits: write png or tiff, or ask for --depth 8")
+        if depth == 16 and channels > 1:
+            codecs()
+
+
+def tiff(image: NDArray[np.uint8 | np.uint16]) -> bytes:
+    """Encode one picture [C, H, W], uint8 or uint16, of any channels as an uncompressed TIFF.
+
+    Raises:
+        DependencyError: without the extra that writes it.
+    """
+    buffer, channels = io.BytesIO(), image.shape[0]
+    _require("tifffile").imwrite(
+        buffer,
+        np.ascontiguousarray(image[0] if channels == 1 else image.transpose(1, 2, 0)),
+        photometric="rgb" if channels in (3, 4) else "minisblack",
+        planarconfig=None if channels == 1 else "contig",
+        extrasamples=["unassalpha"] if channels in (2, 4) else None,
+        metadata=None,
+        software=False,
+    )
+    return buffer.getvalue() + TIFF_END
+
+
+def codecs() -> Any:
+    """Return the module that writes PNG files of 16 bits a colour.
+
+    Raises:
+        DependencyError: if it is not there.
+    """
+    return _require("imagecodecs")
+
+
+def _require(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise DependencyError(
+            f"16 bits a colour and more than 4 channels are written by an extra ({name} is missing): "
+            f"pip install 'progan[deep]'; a .npy file needs none"
+        ) from None
 
 
 def encode(picture: Image.Image, form: Format, facts: Mapping[str, Any] | None = None) -> bytes:
@@ -133,7 +199,7 @@ def format_of(path: Path) -> Format:
     raise ConfigError(f"{path}: pictures are written as {', '.join(get_args(Format))}")
 
 
-def enlarge(images: NDArray[np.uint8], factor: int, resample: Resample = "nearest") -> NDArray[np.uint8]:
+def enlarge(images: NDArray[Any], factor: int, resample: Resample = "nearest") -> NDArray[Any]:
     """Enlarge pictures [N, C, H, W] by a whole factor."""
     if factor == 1:
         return images
@@ -149,27 +215,12 @@ def enlarge(images: NDArray[np.uint8], factor: int, resample: Resample = "neares
     return np.stack(planes).reshape(*images.shape[:2], height, width)
 
 
-def on_white(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay pictures with an alpha channel over white.
-
-    Args:
-        images: [N, C, H, W] uint8; C of 1 or 3 (returned as they are), or 2 or 4 (the last is alpha).
-
-    Returns:
-        [N, 1 or 3, H, W] uint8.
-    """
-    if images.shape[1] in (1, 3):
-        return images
-    colour, alpha = images[:, :-1].astype(np.uint16), images[:, -1:].astype(np.uint16)
-    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-
-
 def flat(picture: Image.Image) -> Image.Image:
     """Return an image without alpha, which is laid over white: L or RGB."""
     if picture.mode in ("L", "RGB"):
         return picture
     array = np.asarray(picture)
-    return to_image(on_white(array.transpose(2, 0, 1)[None])[0])
+    return to_image(laid_on(array.transpose(2, 0, 1)[None], WHITE)[0])
 
 
 def is_whole(path: Path) -> bool:
@@ -186,8 +237,13 @@ def is_whole(path: Path) -> bool:
         return tail.endswith(b"\xff\xd9")
     if path.suffix == ".webp":
         return len(head) == 12 and int.from_bytes(head[4:8], "little") + 8 == length
+    if path.suffix == ".tiff":
+        return tail.endswith(TIFF_END)
     return tail == PNG_END
 
 
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 """What every PNG ends with."""
+
+TIFF_END = b"\0\0progan\0\0"
+"""What is written behind a TIFF, which has no end of its own; readers do not look there."""

@@ -7,7 +7,7 @@ import json
 import operator
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import SupportsIndex, cast
+from typing import Any, SupportsIndex, cast
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ Rows = tuple[Tensor, Tensor | None]
 
 Make = Callable[..., Tensor]
 """What makes images as a `Generator` does when it is called: (z, labels, level=)."""
+
+Stored = NDArray[Any]
+"""Pictures [N, C, H, W]: uint8, 0 to 255, or uint16, 0 to 65535."""
 
 _LATENTS, _LABELS = 0, 1
 """Keys that keep the two kinds of random numbers of one seed apart."""
@@ -147,7 +150,8 @@ def render(
     level: int | None = None,
     batch: int = 0,
     make: Make | None = None,
-) -> NDArray[np.uint8]:
+    depth: int = 8,
+) -> Stored:
     """Make the pictures of given latents, a batch at a time, on the device that the generator is on.
 
     Args:
@@ -157,9 +161,10 @@ def render(
         level: As `level_of` returns it; at the generator's own level its own alpha counts too.
         batch: Images made at once; 0 chooses by their size.
         make: What makes them with G; None for G itself.
+        depth: Bits of a value, 8 or 16.
 
     Returns:
-        [N, channels, *resolution(level)] uint8.
+        [N, channels, *resolution(level)] uint8, or uint16.
 
     Raises:
         DataError: if the generator makes values that are not finite; as pixels they would be any colour.
@@ -169,13 +174,13 @@ def render(
     parts = []
     for i in range(0, len(z), batch):
         own = None if labels is None else labels[i : i + batch]
-        parts.append(_begin(G, z[i : i + batch], own, chosen, make)())
+        parts.append(_begin(G, z[i : i + batch], own, chosen, make, depth)())
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _begin(
-    G: Generator, z: Tensor, labels: Tensor | None, level: int, make: Make | None
-) -> Callable[[], NDArray[np.uint8]]:
+    G: Generator, z: Tensor, labels: Tensor | None, level: int, make: Make | None, depth: int
+) -> Callable[[], Stored]:
     """Begin to make a batch as `render` does; on a GPU it is at work when this returns.
 
     What is returned waits for the pictures, and for nothing that is begun later.
@@ -189,13 +194,13 @@ def _begin(
         images = (make or G)(*sent, level=None if level == G.level else level)
         # From CUDA this goes to pinned memory, and nobody waits for it here.
         finite = torch.isfinite(images).all().to("cpu", non_blocking=weight.is_cuda)
-        pixels = quantize(images).to("cpu", non_blocking=weight.is_cuda)
+        pixels = quantize(images, depth).to("cpu", non_blocking=weight.is_cuda)
     done = None
     if weight.is_cuda:
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(torch.cuda.current_stream(weight.device))
 
-    def pictures() -> NDArray[np.uint8]:
+    def pictures() -> Stored:
         if done is not None:
             done.synchronize()
         if not bool(finite):
@@ -203,7 +208,7 @@ def _begin(
                 "the generator makes images with values that are not finite (NaN or infinite): its "
                 "training has diverged, or its weights are damaged; use an earlier one"
             )
-        made: NDArray[np.uint8] = pixels.numpy()
+        made: Stored = pixels.numpy()
         return made
 
     return pictures
@@ -219,7 +224,8 @@ def generate(
     level: int | None = None,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
-) -> Iterator[NDArray[np.uint8]]:
+    depth: int = 8,
+) -> Iterator[Stored]:
     """Make `n` pictures, a batch at a time; no more than one batch is held, on a GPU two.
 
     Sample i is a function of (seed, i) alone, up to the rounding of a device that computes another batch
@@ -235,9 +241,10 @@ def generate(
         level: Level to make images at, up to the generator's own; None for its own.
         batch_size: Images in a batch; None chooses by their size.
         device: Moves the generator there first; None leaves it where it is.
+        depth: Bits of a value, 8 or 16.
 
     Returns:
-        An iterator of uint8 batches [b, channels, height, width].
+        An iterator of uint8 (or uint16) batches [b, channels, height, width].
 
     Raises:
         ConfigError: if a number is not whole or out of range, or there is no such label or level. All
@@ -255,7 +262,7 @@ def generate(
     def rows(first: int, count: int) -> Rows:
         return latents(seed, first, count, G.latent_size), label_vectors(G, label, seed, first, count)
 
-    return batches_of(G, rows, range(start, start + n), size, level)
+    return batches_of(G, rows, range(start, start + n), size, level, depth=depth)
 
 
 def digest(G: Generator) -> str:
@@ -289,7 +296,8 @@ def batches_of(
     size: int,
     level: int,
     make: Make | None = None,
-) -> Iterator[NDArray[np.uint8]]:
+    depth: int = 8,
+) -> Iterator[Stored]:
     """Yield the pictures of samples, `size` at a time.
 
     A GPU makes the next ones while these are used; on a CPU that would only delay these.
@@ -301,12 +309,13 @@ def batches_of(
         size: Pictures in a batch, at least 1.
         level: As `level_of` returns it.
         make: What makes them with G; None for G itself.
+        depth: Bits of a value, 8 or 16.
     """
     ahead = 1 if next(G.parameters()).is_cuda else 0
-    begun: deque[Callable[[], NDArray[np.uint8]]] = deque()
+    begun: deque[Callable[[], Stored]] = deque()
     for first in range(indices.start, indices.stop, size):
         count = min(size, indices.stop - first)
-        begun.append(_begin(G, *rows(first, count), level, make))
+        begun.append(_begin(G, *rows(first, count), level, make, depth))
         if len(begun) > ahead:
             yield begun.popleft()()
     while begun:

@@ -6,7 +6,7 @@ import itertools
 import json
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from progan.config import format_resolution
+from progan.data.showing import Sight
 from progan.distributed.ranks import ALONE, Ranks
 from progan.errors import ConfigError
-from progan.generation.grids import check_grid, check_picture_channels, grid_factor, save_grid
+from progan.generation.grids import check_grid, grid_factor, save_grid
 from progan.generation.image_files import (
     Written,
     remove_leftovers_of,
@@ -46,19 +47,28 @@ class Layout:
     """How samples are laid out and written.
 
     Attributes:
-        format: Of the pictures in a folder or zip: png, jpg or webp. A grid's file name says its own.
+        format: Of the pictures in a folder or zip: png, jpg, webp or tiff; None: png, with more than 4
+            channels tiff. A grid's file name says its own.
         scale: The whole factor that each picture is enlarged by; None: 1, and in a grid what makes it 64
             pixels at least.
         resample: nearest or lanczos.
         columns: Pictures in a row of a grid; None for about as many as there are rows.
         captions: What stands beside the pictures of a grid: names of classes, seeds, or nothing.
+        depth: Bits of a value; None: those of the pictures that the generator was trained on. A grid has 8.
+        sight: Which channels a grid shows, and on what ground.
     """
 
-    format: Format = "png"
+    format: Format | None = None
     scale: int | None = None
     resample: Resample = "nearest"
     columns: int | None = None
     captions: Literal["labels", "seeds", "none"] = "labels"
+    depth: Literal[8, 16] | None = None
+    sight: Sight = field(default_factory=Sight)
+
+    def bits(self, G: Generator, form: str) -> int:
+        """Return the bits of a value of the pictures of a generator, written in a form."""
+        return 8 if form in GRIDS else (self.depth or G.depth)
 
 
 def save_samples(
@@ -109,7 +119,7 @@ def save_samples(
     )
     form = _form(out)
     picture_form = _check_form(G, form, n, G.resolution(level), layout)
-    made_by = digest(G)
+    made_by, bits = digest(G), layout.bits(G, form)
     make = Truncation(G, trunc)
     common = {"resolution": format_resolution(G.resolution(level)), "generator": made_by[:16]}
     if trunc != 1:
@@ -117,10 +127,10 @@ def save_samples(
     written = Written(picture_form, samples.stem, lambda i: samples.facts(i) | common)
     done = 0
     if form == "folder":
-        manifest = _manifest(samples, made_by, G.resolution(level), picture_form, trunc)
+        manifest = _manifest(samples, made_by, G.resolution(level), picture_form, trunc, bits)
         done = ranks.broadcast(_resume(out, samples, manifest, written) if ranks.first else 0)
-    batches: Iterator[NDArray[np.uint8]] = generate_together(
-        ranks, G, samples, start=done, level=level, batch_size=batch_size, make=make
+    batches: Iterator[NDArray[Any]] = generate_together(
+        ranks, G, samples, start=done, level=level, batch_size=batch_size, make=make, depth=bits
     )
     if not ranks.first:
         deque(batches, maxlen=0)
@@ -138,7 +148,7 @@ def save_samples(
 def _save_file(
     G: Generator,
     out: Path,
-    batches: Iterator[NDArray[np.uint8]],
+    batches: Iterator[NDArray[Any]],
     samples: Samples,
     layout: Layout,
     written: Written,
@@ -148,7 +158,8 @@ def _save_file(
     ending = out.suffix.lower()
     if ending == ".npy":
         first = next(batches)
-        save_npy(itertools.chain([first], batches), out, (samples.count, *first.shape[1:]))
+        shape = (samples.count, *first.shape[1:])
+        save_npy(itertools.chain([first], batches), out, shape, layout.bits(G, ending))
     elif ending == ".npz":
         z, labels = samples.rows(0, samples.count)
         arrays = {"images": np.concatenate(list(batches)), "z": z.numpy()}
@@ -159,7 +170,7 @@ def _save_file(
         facts = {"grid of": samples.count, **samples.origin, **common}
         save_grid(
             np.concatenate(list(batches)), out, layout.columns, form=written.form,
-            captions=captions_of(G, samples, layout.captions), facts=facts,
+            captions=captions_of(G, samples, layout.captions), facts=facts, sight=layout.sight,
         )  # fmt: skip
 
 
@@ -189,9 +200,11 @@ def _check_form(G: Generator, form: str, n: int, size: tuple[int, int], layout: 
         ConfigError: if that is not possible, or an option does not fit the form.
     """
     scale = layout.scale or (grid_factor(size) if form in GRIDS else 1)
-    picture_form = PictureForm(layout.format, scale, layout.resample)
+    usual: Format = "png" if G.channels <= 4 else "tiff"
+    picture_form = PictureForm(layout.format or usual, scale, layout.resample)
     if form in GRIDS:
-        check_grid(n, G.channels, size, scale)
+        layout.sight.check(G.channels)
+        check_grid(n, size, scale)
         return picture_form
     if layout.columns is not None:
         raise ConfigError(f"a grid is one picture: write to a file ending in {', '.join(GRIDS)}")
@@ -199,7 +212,7 @@ def _check_form(G: Generator, form: str, n: int, size: tuple[int, int], layout: 
         if layout.scale not in (None, 1):
             raise ConfigError(f"arrays hold pictures as they are made; leave --scale {layout.scale} out")
         return picture_form
-    check_picture_channels(G.channels)
+    picture_form.check_pixels(G.channels, layout.bits(G, form))
     picture_form.check_size(size)
     return picture_form
 
@@ -221,7 +234,7 @@ def _form(out: Path) -> str:
 
 
 def _manifest(
-    samples: Samples, made_by: str, size: tuple[int, int], form: PictureForm, trunc: float
+    samples: Samples, made_by: str, size: tuple[int, int], form: PictureForm, trunc: float, bits: int
 ) -> dict[str, Any]:
     """Return what decides every picture of a folder but their number."""
     manifest = {"generator": made_by, "resolution": format_resolution(size), **samples.origin}
@@ -229,6 +242,8 @@ def _manifest(
         manifest["form"] = asdict(form)
     if trunc != 1:
         manifest["trunc"] = trunc
+    if bits != 8:
+        manifest["depth"] = bits
     return manifest
 
 
@@ -239,7 +254,7 @@ def _resume(folder: Path, samples: Samples, manifest: dict[str, Any], written: W
         ConfigError: if it holds pictures that are not those of `manifest`, or more of them.
     """
     n = samples.count
-    pictures = (path for path in folder.glob("*") if path.suffix in (".png", ".jpg", ".webp"))
+    pictures = (path for path in folder.glob("*") if path.suffix in (".png", ".jpg", ".webp", ".tiff"))
     if not folder.is_dir() or not any(pictures):
         return 0
     try:
@@ -250,7 +265,9 @@ def _resume(folder: Path, samples: Samples, manifest: dict[str, Any], written: W
         ) from None
     if found != manifest:
         differences = [
-            key for key in manifest if not isinstance(found, dict) or found.get(key) != manifest[key]
+            key
+            for key in {**manifest, **(found if isinstance(found, dict) else {})}
+            if not isinstance(found, dict) or found.get(key) != manifest.get(key)
         ]
         raise ConfigError(
             f"{folder} holds samples of another {', '.join(differences)}; give a new or an empty folder"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from progan.data.pixels import Images
 from progan.distributed.ranks import Ranks
 from progan.distributed.work_sharing import Part, Work, follow, in_parts, leading
 from progan.generation.samples import Samples
-from progan.generation.sampling import Make, batch_size_for, batches_of, level_of, whole
+from progan.generation.sampling import Make, Stored, batch_size_for, batches_of, level_of, whole
 from progan.models.generator import Generator
 
 
@@ -23,7 +23,8 @@ def generate_together(
     level: int | None = None,
     batch_size: int | None = None,
     make: Make | None = None,
-) -> Iterator[Images]:
+    depth: int = 8,
+) -> Iterator[Stored]:
     """Make the pictures of samples, each batch on one of the processes in turn; all call it.
 
     The batches are those of one process, so every picture is the same in its last bit (on the same hardware).
@@ -36,10 +37,11 @@ def generate_together(
         level: As `level_of` takes it; None for the generator's own.
         batch_size: Images in a batch; None chooses by their size.
         make: What makes them with G; None for G itself.
+        depth: Bits of a value, 8 or 16.
 
     Returns:
-        On the first process all batches in their order, uint8 [b, C, h, w]; on the others none: they are to
-        iterate all the same.
+        On the first process all batches in their order, uint8 (or uint16) [b, C, h, w]; on the others
+        none: they are to iterate all the same.
 
     Raises:
         ConfigError: if a number is not whole or out of range, or there is no such level.
@@ -47,17 +49,19 @@ def generate_together(
     level, start = level_of(G, level), whole("start", start)
     size = batch_size_for(G, level) if batch_size is None else whole("batch_size", batch_size, least=1)
     if ranks.size == 1:
-        return batches_of(G, samples.rows, range(start, samples.count), size, level, make)
+        return batches_of(G, samples.rows, range(start, samples.count), size, level, make, depth)
+    kind = np.uint8 if depth == 8 else np.int32  # processes do not send uint16 to each other
 
-    def made(part: Part) -> Images:
-        first = int(part[0])
-        return next(batches_of(G, samples.rows, range(first, first + len(part)), size, level, make))
+    def made(part: Part) -> NDArray[np.uint8 | np.int32]:
+        indices = range(int(part[0]), int(part[0]) + len(part))
+        return next(batches_of(G, samples.rows, indices, size, level, make, depth)).astype(kind, copy=False)
 
-    work = Work("making images", made, (G.channels, *G.resolution(level)), np.uint8)
-    return _all(ranks, work, in_parts(np.arange(start, samples.count), size))
+    work = Work("making images", made, (G.channels, *G.resolution(level)), kind)
+    all_made = _all(ranks, work, in_parts(np.arange(start, samples.count), size))
+    return all_made if depth == 8 else (batch.astype(np.uint16) for batch in all_made)
 
 
-def _all(ranks: Ranks, work: Work, parts: Sequence[Part]) -> Iterator[Images]:
+def _all(ranks: Ranks, work: Work, parts: Sequence[Part]) -> Iterator[Stored]:
     """Do all parts: yield what is made on the first process, follow on the others."""
     if not ranks.first:
         follow(ranks, [work])

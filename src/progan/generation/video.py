@@ -12,11 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from progan.data.pixels import tile, to_image
+from progan.data.showing import Sight, shown
 from progan.errors import ConfigError
 from progan.generation.film import check_form, factor_for, write_film
-from progan.generation.grids import check_picture_channels
 from progan.generation.label_arguments import Label, label_vector
-from progan.generation.picture_form import on_white
 from progan.generation.samples import Samples
 from progan.generation.sampling import (
     Make,
@@ -53,12 +52,13 @@ def interpolate(
     loop: bool = True,
     level: int | None = None,
     trunc: float = 1.0,
+    sight: Sight = Sight(),  # noqa: B008 - a NamedTuple
     progress: Progress = unheard,
 ) -> Path:
     """Write a film of a way through latent space.
 
     Without `points` it is a smooth closed walk, as the original's (smoothed over one second, or quicker if
-    the film is shorter than ten seconds). With them it leads from each to the next. Alpha is laid over white.
+    the film is shorter than ten seconds). With them it leads from each to the next.
 
     Args:
         G: The generator, on the device that is to make the frames.
@@ -89,7 +89,7 @@ def interpolate(
         StorageError: if the file cannot be written; an older one is then unharmed.
     """
     out, seed, level = Path(out), whole("seed", seed), level_of(G, level)
-    check_picture_channels(G.channels)
+    sight.check(G.channels)
     labels = labels or (() if label is None else (label,))
     count = _frame_count(10.0 if seconds is None else seconds, fps, grid)
     if points is not None:
@@ -107,13 +107,13 @@ def interpolate(
     else:
         z, marks = _way(G, points, labels, grid, w_frames, interp, loop=loop)
     make = Truncation(G, trunc)
-    shown = _frames(G, z, marks, level, grid[1], factor, make)
-    frames = reported(shown, progress, "rendering", count, size=lambda _: 1)
+    made = _frames(G, z, marks, level, grid[1], factor, make, sight)
+    frames = reported(made, progress, "rendering", count, size=lambda _: 1)
 
     def few() -> Iterator[Image.Image]:
         step = -(-count // _PALETTE_FRAMES)
         own = None if marks is None else marks[::step]
-        return _frames(G, z[::step], own, level, grid[1], 1, make)
+        return _frames(G, z[::step], own, level, grid[1], 1, make, sight)
 
     return write_film(out, frames, count, fps, few=few, smooth=factor == 1)
 
@@ -209,6 +209,7 @@ def _frames(
     columns: int,
     factor: int,
     make: Make,
+    sight: Sight,
 ) -> Iterator[Image.Image]:
     """Yield the frames of a way [frames, cells, latent] as L or RGB, making several at once if small."""
     cells, batch = z.shape[1], batch_size_for(G, level)
@@ -217,6 +218,6 @@ def _frames(
     for i in range(0, len(z), step):
         part = z[i : i + step]
         marks = None if labels is None else labels[i : i + step].flatten(0, 1)
-        images = on_white(render(G, part.flatten(0, 1), marks, level=level, batch=batch, make=make))
+        images = render(G, part.flatten(0, 1), marks, level=level, batch=batch, make=make)
         for frame in np.split(images, len(part)):  # [cells, C, h, w]
-            yield to_image(tile(frame, columns, min_side=side))
+            yield to_image(shown(tile(frame, columns, min_side=side)[None], sight)[0])

@@ -101,6 +101,7 @@ class Generator(HubNetwork):
         label_names: One name per entry of the label vector, in order; may be empty.
         growth: What alpha does: 'fade' blends the level's image with that of the level below, 'morph' blends
             the activations and norms of the level's block in (`models/morph.py`).
+        depth: Bits of the pixels that it was trained on, 8 or 16; its images are written with as many.
         options: The choices of the architecture, described in `config.GeneratorOptions`, which also has their
             defaults: those of both networks (fmap_base, fmap_decay, fmap_max, kernel_size, activation,
             leaky_slope, bias, equalized_lr, weight_init, gain) and those of the generator alone: latent_size,
@@ -130,13 +131,17 @@ class Generator(HubNetwork):
         alpha: float = 1.0,
         label_names: Sequence[str] = (),
         growth: Growth = "fade",
+        depth: int = 8,
         **options: Any,
     ) -> None:
         read = read_options(GeneratorOptions, options)
+        if depth not in (8, 16):
+            raise ValueError(f"depth {depth}: expected 8 or 16 bits")
         super().__init__(
             channels, base_shape, max_level, label_size, label_form, read, level, alpha, label_names, growth
         )
         first, *widths = filters(read, max_level)
+        self.depth = depth
         self.latent_size = first if read.latent_size is None else read.latent_size
         self.options = read = read.model_copy(update={"latent_size": self.latent_size})
         inputs, area = self.latent_size + label_size, self.base_shape[0] * self.base_shape[1]
@@ -230,6 +235,10 @@ class Generator(HubNetwork):
             # Section 2, figure 2: the old level's image is upscaled after its own toRGB.
             image = fade(upscale2d(self.to_rgb[level - 1](x)), image, alpha)
         return self._finish(image)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, ready for JSON; 8 bits are not named, as files without are."""
+        return {**super().config(), **({} if self.depth == 8 else {"depth": self.depth})}
 
     def _join(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """Check the inputs and return [N, latent_size + label_size], pixel-normalised."""

@@ -1,72 +1,242 @@
-"""From the bytes of a picture to an upright 8-bit Pillow image, gray or RGB, with or without alpha.
+"""From the bytes of a picture to its upright pixels in sRGB, of the channels and the depth of a set.
 
 Everything that can be wrong with a picture file ends here as a reason in words, never as another exception.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps
 
+from progan.preparation.picture import channels as arrays
+from progan.preparation.picture.channels import WHITE, Background
+from progan.preparation.picture.colour_profiles import to_srgb
+from progan.preparation.picture.deep import DeepFile, DeepImage, open_deep, upright
+from progan.preparation.picture.opening import (
+    JPEGS,
+    MAX_PIXELS,
+    UnusablePictureError,
+    opened,
+    reasons,
+    refuse_endless_scans,
+    require_size,
+)
+from progan.preparation.picture.value_range import (
+    NATIVE,
+    Extent,
+    Kind,
+    ValueRange,
+    decide,
+    extent_of,
+    is_foreign,
+    scale,
+)
 from progan.preparation.pictures import Pictures
 
-MAX_PIXELS = 89_478_485
-"""Pillow's own limit against decompression bombs (a quarter of a GiB in RGB)."""
-
-SCALED_AT_ONCE = 2**20
-"""Pixels of a deep picture that are in floating point at one time."""
-
-MAX_SCANS = 100
-"""A progressive JPEG has about ten; each is a pass over all pixels, and an empty one takes hardly a byte."""
-_JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
-_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
-
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
-"""Formats told by their first bytes. Left out: those that start other programs (EPS), or are rare."""
+__all__ = [
+    "MAX_PIXELS",
+    "Header",
+    "Look",
+    "Looking",
+    "Rules",
+    "UnusablePictureError",
+    "decode",
+    "develop",
+    "look_at",
+    "scan",
+]
 
 ORIENTATION_TAG = 0x0112
 QUARTER_TURNS = frozenset({5, 6, 7, 8})
 BITS_TAG, PLANES_TAG = 258, 284
 SEPARATE_PLANES = 2
+OPAQUE = 255
 
+LAID = "laid"
+REDUCED = "reduced"
+SHALLOW = "shallow"
+DEEP_PROFILE = "deep_profile"
 
-class UnusablePictureError(Exception):
-    """A picture that is to be skipped; the text is the reason."""
+Size = tuple[int, int]
+Pixels = Image.Image | NDArray[np.uint8 | np.uint16]
+"""An image of mode L, LA, RGB or RGBA; or, of 16 bits or more than 4 channels, an array [H, W, C]."""
 
 
 class Header(NamedTuple):
-    """What is known of a picture before it is decoded; width and height are those of the upright picture."""
+    """What is known of a picture before it is packed; width and height are those of the upright picture.
+
+    Attributes:
+        colour: Whether it is more than gray.
+        alpha: Whether it has transparency, in any form.
+        animated: Whether it has frames or pages besides the first.
+        opaque: Whether all pixels were looked at, and none is transparent.
+        channels: Of files that have more than 4, their number, else 0.
+        kind: What its values are.
+        extent: The smallest and largest of them, if that was looked at.
+        frames: Frames or pages.
+    """
 
     width: int
     height: int
     colour: bool
     alpha: bool
     animated: bool
+    opaque: bool = False
+    channels: int = 0
+    kind: Kind = "byte"
+    extent: Extent | None = None
+    frames: int = 1
+
+    @property
+    def transparent(self) -> bool:
+        """Whether a pixel is not opaque, or may be."""
+        return self.alpha and not self.opaque
 
 
-def scan(source: Pictures, name: str) -> Header | str:
-    """Read the header of a picture; return the reason as text if it cannot be used."""
+class Look(NamedTuple):
+    """What of the pixels is looked at before anything is decided.
+
+    Attributes:
+        alpha: Whether transparency is used.
+        kinds: Kinds of files whose smallest and largest values matter.
+        max_pixels: Largest picture that is decoded.
+        channels: Channels of the set, if they were asked for.
+    """
+
+    alpha: bool = True
+    kinds: tuple[Kind, ...] = ("integer", "float")
+    max_pixels: int = MAX_PIXELS
+    channels: int | None = None
+
+
+class Rules(NamedTuple):
+    """What was decided for all pictures of a set about the pixels of each.
+
+    Attributes:
+        channels: 1 gray, 2 gray with alpha, 3 RGB, 4 RGBA, or more of any meaning.
+        depth: Bits of a stored value, 8 or 16.
+        ranges: Values of black and white, for each kind of file; of a kind that is missing, its own.
+        background: What alpha that is not kept is laid on.
+        max_pixels: Largest picture that is decoded.
+        draft: Decode a JPEG that is much larger than wanted at a reduced size.
+    """
+
+    channels: int
+    depth: int = 8
+    ranges: Mapping[Kind, ValueRange] = {}
+    background: Background = WHITE
+    max_pixels: int = MAX_PIXELS
+    draft: bool = True
+
+
+class Developed(NamedTuple):
+    """A decoded picture.
+
+    Attributes:
+        pixels: Upright.
+        size: (height, width) that it has in its file, upright.
+        notes: What was done to it that is counted.
+        reduction: The pixels are decoded at a half, quarter or eighth (2, 4, 8) of that size, rounded up.
+    """
+
+    pixels: Pixels
+    size: Size
+    notes: tuple[str, ...]
+    reduction: int = 1
+
+
+class Looking(NamedTuple):
+    """What a worker needs to know to look at a picture."""
+
+    source: Pictures
+    look: Look
+
+
+def look_at(task: Looking, name: str) -> Header | str:
+    """Return `scan` of a picture."""
+    return scan(task.source, name, task.look)
+
+
+def scan(source: Pictures, name: str, look: Look = Look()) -> Header | str:  # noqa: B008 - a NamedTuple
+    """Read the header of a picture, and of its pixels what `look` asks for; return the reason if it fails."""
     try:
-        with _decoding(source, name) as image:
-            width, height = image.size
-            if _orientation(image) in QUARTER_TURNS:
-                width, height = height, width
-            return Header(width, height, _is_coloured_file(image), has_alpha(image), _is_animated(image))
+        with reasons(), source.open(name) as stream:
+            deep = open_deep(stream, name, look.channels)
+            if deep is not None:
+                return _scan_deep(deep, look)
+            with opened(stream, name, look.max_pixels) as image:
+                _refuse_deep_planes(image)
+                return _scan_image(image, look)
     except UnusablePictureError as error:
         return str(error)
 
 
+def _scan_image(image: ImageFile.ImageFile, look: Look) -> Header:
+    width, height = image.size
+    if _orientation(image) in QUARTER_TURNS:
+        width, height = height, width
+    alpha, animated, colour = has_alpha(image), _is_animated(image), _is_coloured_file(image)
+    frames = getattr(image, "n_frames", 1) if animated else 1
+    if is_deep(image):
+        deep = _scan_deep(DeepImage(image), look)
+        return deep._replace(width=width, height=height, animated=animated, frames=frames)
+    measured = (alpha and look.alpha) or "byte" in look.kinds
+    if measured:
+        require_size(image.size, look.max_pixels)
+        refuse_endless_scans(image)
+        image.load()
+    extent = _extent_of_image(image) if "byte" in look.kinds else None
+    opaque = alpha and look.alpha and not _is_transparent(image)
+    return Header(width, height, colour, alpha, animated, opaque, 0, "byte", extent, frames)
+
+
+def _scan_deep(file: DeepFile, look: Look) -> Header:
+    require_size((file.width, file.height), look.max_pixels)
+    turned = file.orientation in QUARTER_TURNS
+    width, height = (file.height, file.width) if turned else (file.width, file.height)
+    extent, opaque = None, False
+    if file.kind in look.kinds or (file.alpha and look.alpha):
+        pixels = file.read()
+        colours = pixels[..., :-1] if file.alpha else pixels
+        extent = _require_finite(extent_of(colours))
+        opaque = file.alpha and bool(pixels[..., -1].min() >= _opaque(pixels))
+    many = file.channels if file.channels >= arrays.MANY else 0
+    colour = file.channels - file.alpha >= 3
+    animated = file.frames > 1
+    return Header(width, height, colour, file.alpha, animated, opaque, many, file.kind, extent, file.frames)
+
+
+def _require_finite(extent: Extent) -> Extent:
+    if not (np.isfinite(extent.low) and np.isfinite(extent.high)):
+        raise UnusablePictureError(
+            f"values from {extent.low:g} to {extent.high:g}: the range of the pixels is unknown"
+        )
+    return extent
+
+
+def _opaque(pixels: NDArray[Any]) -> float:
+    """Return the alpha of what is opaque in an array of values as they are stored."""
+    return 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
+
+
+def _extent_of_image(image: Image.Image) -> Extent:
+    colours = image if image.mode in {"L", "RGB"} else image.convert("RGB" if _has_colour(image) else "L")
+    bands = np.asarray(colours.getextrema()).reshape(-1, 2)
+    return Extent(float(bands[:, 0].min()), float(bands[:, 1].max()))
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    alpha = image if image.mode in {"LA", "RGBA"} else image.convert("RGBA")
+    low, _ = alpha.getchannel("A").getextrema()
+    return bool(float(str(low)) < OPAQUE)
+
+
 def decode(source: Pictures, name: str, channels: int) -> Image.Image:
-    """Decode a picture, the first frame if it has several.
+    """Decode a picture by itself, the first frame if it has several.
 
     Args:
         source: Where the picture is.
@@ -79,101 +249,161 @@ def decode(source: Pictures, name: str, channels: int) -> Image.Image:
     Raises:
         UnusablePictureError: with the reason.
     """
-    with _decoding(source, name) as image:
-        alpha = has_alpha(image)
-        _refuse_endless_scans(image)
-        # Loading before turning: some formats turn themselves when loaded.
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # a copy of the largest picture takes a third of a GiB
-        return to_channels(to_8_bit(image, alpha), channels)
+    pixels = develop(source, name, Rules(channels)).pixels
+    assert isinstance(pixels, Image.Image)
+    return pixels
 
 
-@contextmanager
-def _decoding(source: Pictures, name: str) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture with Pillow's guards on, and turn whatever goes wrong into UnusablePictureError."""
-    truncated = ImageFile.LOAD_TRUNCATED_IMAGES
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            ImageFile.LOAD_TRUNCATED_IMAGES = False
-            with source.open(name) as stream, _open(stream, name) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UnusablePictureError(_too_large(image.size))
-                if _has_deep_planes(image):
-                    raise UnusablePictureError(
-                        "a TIFF with more than 8 bits in separate colour planes; save it with interleaved "
-                        "colours or as PNG"
-                    )
-                yield image
-    except UnusablePictureError:
-        raise
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise UnusablePictureError(f"more than {MAX_PIXELS // 10**6} million pixels") from None
-    except UnidentifiedImageError:
-        raise UnusablePictureError("not a picture in a known format") from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise UnusablePictureError(f"damaged in the archive: {error}") from None
-    except MemoryError:
-        raise UnusablePictureError("needs more memory than there is") from None
-    except OSError as error:
-        raise UnusablePictureError(f"cannot be read: {error.strerror or error}") from None
-    except (
-        Exception
-    ) as error:  # decoders raise almost anything on damaged files: SyntaxError, IndexError, ...
-        raise UnusablePictureError(f"damaged: {type(error).__name__}: {error}") from None
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
+def develop(
+    source: Pictures, name: str, rules: Rules, enough: Callable[[Size], Size] | None = None
+) -> Developed:
+    """Decode a picture by the rules of a set, the first frame if it has several.
+
+    Args:
+        source: Where the picture is.
+        name: Its name there.
+        rules: What was decided for the set.
+        enough: From the (height, width) of a picture, those that are enough of it; None: all is needed.
+
+    Raises:
+        UnusablePictureError: with the reason.
+    """
+    with reasons(), source.open(name) as stream:
+        deep = open_deep(stream, name, rules.channels)
+        if deep is not None:
+            require_size((deep.width, deep.height), rules.max_pixels)
+            return _developed_deep(deep, rules, deep.orientation)
+        with opened(stream, name, rules.max_pixels) as image:
+            _refuse_deep_planes(image)
+            if is_deep(image):
+                return _developed_deep(DeepImage(image), rules, _orientation(image))
+            return _developed(image, rules, enough)
+    raise AssertionError("`reasons` passes on every exception")
 
 
-def _open(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
-    """Open a picture file, or an array in the form of a `.npy` file."""
-    if stream.read(6) != b"\x93NUMPY":
-        stream.seek(0)
-        return Image.open(stream, formats=_formats(name))
-    stream.seek(0)
-    pixels = np.load(stream, allow_pickle=False)
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[..., 0]
-    if pixels.dtype != np.uint8:
-        pixels = np.stack([_scale_deep(one) for one in np.moveaxis(pixels[..., None], -2, 0)], -1).squeeze(-2)
-    return Image.fromarray(pixels)  # type: ignore[return-value]
+def _developed(image: ImageFile.ImageFile, rules: Rules, enough: Callable[[Size], Size] | None) -> Developed:
+    """Decode a picture of 8 bits."""
+    notes = [SHALLOW] if is_shallow(image) else []
+    alpha, turned = has_alpha(image), _orientation(image) in QUARTER_TURNS
+    width, height = image.size
+    size = (width, height) if turned else (height, width)
+    reduction = 1
+    if rules.draft and enough is not None and image.format in JPEGS:
+        reduction = _reduce(image, size, enough(size))
+        notes += [REDUCED] if reduction > 1 else []
+    require_size(image.size, rules.max_pixels)
+    refuse_endless_scans(image)
+    # Loading before turning: some formats turn themselves when loaded.
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)  # a copy of the largest picture takes a third of a GiB
+    converted, note = to_srgb(image)
+    notes += [note] if note else []
+    plain = to_8_bit(converted, alpha)
+    if plain.mode in {"LA", "RGBA"} and rules.channels not in (2, 4):
+        notes += [LAID] if _is_transparent(plain) else []
+    byte = rules.ranges.get("byte", NATIVE["byte"])
+    if byte != NATIVE["byte"]:
+        plain = _in_range(plain, byte)
+    return Developed(_stored(plain, rules), size, tuple(notes), reduction)
 
 
-def _formats(name: str) -> list[str]:
-    """Return the formats to try; TGA has no signature, so only its suffix tells."""
-    Image.init()
-    wanted = (*FORMATS, "TGA") if name.lower().endswith(".tga") else FORMATS
-    return [one for one in wanted if one in Image.OPEN]
+def _reduce(image: ImageFile.ImageFile, size: Size, needed: Size) -> int:
+    """Have a JPEG decoded at a half, quarter or eighth of its size, if that is as much as is needed.
+
+    Args:
+        image: The picture, not yet decoded.
+        size: Its (height, width), upright.
+        needed: Those that are enough.
+
+    Returns:
+        1, 2, 4 or 8.
+    """
+    width, height = image.size
+    # What is left over at the right and the bottom is at other edges once a picture is turned.
+    whole = _orientation(image) != 1
+    for part in (8, 4, 2):
+        if min(size[0] // needed[0], size[1] // needed[1]) < part:
+            continue
+        if whole and (width % part or height % part):
+            continue
+        image.draft(image.mode, (-(-width // part), -(-height // part)))
+        return round(width / image.width)
+    return 1
 
 
-def _too_large(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}: more than {MAX_PIXELS // 10**6} million pixels"
+def _stored(image: Image.Image, rules: Rules) -> Pixels:
+    """Bring an 8-bit image to the channels and the depth of a set."""
+    if rules.channels >= arrays.MANY:
+        raise UnusablePictureError(
+            f"has {len(image.getbands())} channels, where the set has {rules.channels}"
+        )
+    image = to_channels(image, rules.channels, rules.background)
+    if rules.depth == 8:
+        return image
+    pixels = np.asarray(image)
+    return (pixels[..., None] if pixels.ndim == 2 else pixels).astype(np.uint16) * np.uint16(257)
 
 
-def _has_deep_planes(image: Image.Image) -> bool:
-    """Tell what Pillow would decode to noise without an error: deep TIFF, one plane a channel."""
+def _in_range(image: Image.Image, decided: ValueRange) -> Image.Image:
+    """Stretch the colours of an 8-bit image, not its alpha, to a range of values."""
+    table = scale(np.arange(256, dtype=np.uint8), decided, OPAQUE).tolist()
+    bands = image.getbands()
+    return image.point([value for band in bands for value in (range(256) if band == "A" else table)])
+
+
+def _developed_deep(file: DeepFile, rules: Rules, orientation: int) -> Developed:
+    """Decode a picture of more bits, or more channels, than Pillow's images have."""
+    pixels = upright(file.read(), orientation)
+    size = pixels.shape[0], pixels.shape[1]
+    colours = pixels[..., :-1] if file.alpha else pixels
+    extent = _require_finite(extent_of(colours))
+    decided = rules.ranges.get(file.kind) or decide(file.kind, {"": extent}, None).range
+    if is_foreign(file.kind, extent, decided):
+        raise UnusablePictureError(
+            f"values from {extent.low:g} to {extent.high:g}, far beyond the {decided} of the set; "
+            f"--range decides otherwise"
+        )
+    white = 255 if rules.depth == 8 else 65535
+    notes: tuple[str, ...] = ()
+    made = scale(colours, decided, white)
+    if file.alpha:
+        cover = scale(pixels[..., -1:], ValueRange(0, _opaque(pixels)), white)
+        made = np.concatenate([made, cover], axis=2)
+        if rules.channels not in (2, 4) and cover.min() < white:
+            notes = (LAID,)
+    made = arrays.to_channels(made, file.alpha, rules.channels, rules.background)
+    if rules.depth == 8 and rules.channels < arrays.MANY:
+        return Developed(Image.fromarray(made[..., 0] if rules.channels == 1 else made), size, notes)
+    return Developed(made, size, notes)
+
+
+def _refuse_deep_planes(image: Image.Image) -> None:
+    """Refuse what Pillow would decode to noise without an error: deep TIFF, one plane a channel."""
     if image.format != "TIFF" or len(image.getbands()) == 1:
-        return False
-    tags = getattr(image, "tag_v2", {})
-    bits = tags.get(BITS_TAG, (1,))
-    deepest = max(bits) if isinstance(bits, tuple) else bits
-    return bool(tags.get(PLANES_TAG) == SEPARATE_PLANES and deepest > 8)
-
-
-def _refuse_endless_scans(image: ImageFile.ImageFile) -> None:
-    """Refuse a small JPEG that takes hours to decode: one of thousands of scans."""
-    if image.format not in {"JPEG", "MPO"} or image.fp is None:
         return
-    before = image.fp.tell()
-    image.fp.seek(0)
-    data, scans, place = image.fp.read(), 0, 2
-    image.fp.seek(before)
-    while (found := _JPEG_MARKER.search(data, place)) and data[found.start() + 1] != _JPEG_END:
-        scans += data[found.start() + 1] == _JPEG_SCAN
-        if scans > MAX_SCANS:
-            raise UnusablePictureError(f"a JPEG of more than {MAX_SCANS} scans")
-        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    if getattr(image, "tag_v2", {}).get(PLANES_TAG) == SEPARATE_PLANES and _deepest(image) > 8:
+        raise UnusablePictureError(
+            "a TIFF with more than 8 bits in separate colour planes; read by an extra: "
+            "pip install 'progan[deep]'"
+        )
+
+
+def _deepest(image: Image.Image) -> int:
+    """Return the bits of a colour of a TIFF."""
+    bits = getattr(image, "tag_v2", {}).get(BITS_TAG, (1,))
+    return max(bits) if isinstance(bits, tuple) else int(bits)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Tell whether Pillow's pixels of an image are of 16 or 32 bits, or floats."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def is_shallow(image: ImageFile.ImageFile) -> bool:
+    """Tell whether a file has more bits a colour than Pillow's pixels of it."""
+    if image.format == "TIFF":
+        return _deepest(image) > 8
+    return image.format == "PNG" and bool(image.tile) and str(image.tile[0][3]).endswith(";16B")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -199,62 +429,28 @@ def _has_colour(image: Image.Image) -> bool:
 def _is_coloured_file(image: ImageFile.ImageFile) -> bool:
     """Tell whether a picture that is not yet decoded has colour."""
     # Pillow opens 16-bit gray with alpha as RGBA; only how it will be decoded tells.
-    if (
-        isinstance(image, ImageFile.ImageFile)
-        and image.format == "PNG"
-        and image.tile
-        and image.tile[0][3] == "LA;16B"
-    ):
+    if image.format == "PNG" and image.tile and image.tile[0][3] == "LA;16B":
         return False
     return _has_colour(image)
 
 
 def has_alpha(image: Image.Image) -> bool:
     """Tell whether a picture has an alpha channel, a transparent colour, or a palette with either."""
-    return image.mode != "F" and not image.mode.startswith("I") and image.has_transparency_data
+    return not is_deep(image) and image.has_transparency_data
 
 
 def to_8_bit(image: Image.Image, alpha: bool) -> Image.Image:
-    """Convert an image of any mode to L or RGB, or to LA or RGBA if `alpha`.
-
-    Sixteen-bit gray is scaled, rint(value / 257), where Pillow's conversion would clip it.
-
-    Raises:
-        UnusablePictureError: for floating-point or 32-bit pictures whose range is unknown.
-    """
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_scale_deep(np.asarray(image)))
+    """Convert an image of any mode of at most 8 bits to L or RGB, or to LA or RGBA if `alpha`."""
     if _has_colour(image):
         return image.convert("RGBA" if alpha else "RGB")
     return image.convert("LA" if alpha else "L")
 
 
-def _scale_deep(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Map 16-bit, 32-bit or floating-point gray [H, W] to 0..255."""
-    low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)) or low < 0:
-        raise UnusablePictureError(f"values from {low:g} to {high:g}: the range of the pixels is unknown")
-    if np.issubdtype(values.dtype, np.floating):
-        if high > 255:
-            raise UnusablePictureError(f"values up to {high:g}: expected 0 to 1 or 0 to 255")
-        scale = 255.0 if high <= 1 else 1.0
-    else:
-        if high > 65535:
-            raise UnusablePictureError(f"values up to {high:g}: expected at most 65535")
-        scale = 1 / 257
-    flat = np.ascontiguousarray(values).reshape(-1)
-    scaled = np.empty(flat.shape, np.uint8)
-    for start in range(0, flat.size, SCALED_AT_ONCE):  # as float64 the largest picture would take 2 GiB
-        part = slice(start, start + SCALED_AT_ONCE)
-        scaled[part] = np.rint(flat[part].astype(np.float64) * scale)
-    return scaled.reshape(values.shape)
-
-
-def to_channels(image: Image.Image, channels: int) -> Image.Image:
-    """Convert L, LA, RGB or RGBA to the mode with `channels` channels, laying lost alpha on white."""
+def to_channels(image: Image.Image, channels: int, background: Background = WHITE) -> Image.Image:
+    """Convert L, LA, RGB or RGBA to the mode with `channels` channels, laying lost alpha on a background."""
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
     if image.mode in {"LA", "RGBA"} and channels in {1, 3}:
         rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, rgba).convert("RGB")
+        ground = Image.new("RGBA", rgba.size, (*background, 255))
+        image = Image.alpha_composite(ground, rgba).convert("RGB")
     return image if image.mode == mode else image.convert(mode)

@@ -10,11 +10,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from progan.config import level_resolution
-from progan.preparation.decoding import UnusablePictureError, decode
+from progan.preparation.decoding import Pixels, Rules, UnusablePictureError, develop
 from progan.preparation.pictures import Pictures
 
 Fit = Literal["crop", "pad", "stretch"]
 Box = tuple[float, float, float, float]
+Size = tuple[int, int]
+Stored = NDArray[np.uint8 | np.uint16]
+
+ENLARGED = "enlarged"
+
+MARGIN = 2
+"""A JPEG is decoded at no less than so many times the sides that are wanted; the rest is resampled."""
 
 
 class FitTask(NamedTuple):
@@ -23,32 +30,53 @@ class FitTask(NamedTuple):
     source: Pictures
     base_shape: tuple[int, int]
     max_level: int
-    channels: int
+    rules: Rules
     fit: Fit
+
+    @property
+    def target(self) -> Size:
+        """(height, width) of the pictures of the set."""
+        return level_resolution(self.base_shape, self.max_level)
 
 
 class Fitted(NamedTuple):
-    """A picture ready to be stored: levels[l] is uint8 [C, h0 * 2^l, w0 * 2^l]."""
+    """A picture ready to be stored: levels[l] is uint8 or uint16 [C, h0 * 2^l, w0 * 2^l].
 
-    levels: list[NDArray[np.uint8]]
+    Attributes:
+        levels: Its pixels at every level.
+        digest: What identifies the highest.
+        notes: What was done to it that is counted.
+        low, high: The smallest and largest value of its highest level.
+    """
+
+    levels: list[Stored]
     digest: bytes
-    upscaled: bool
+    notes: tuple[str, ...]
+    low: int
+    high: int
 
 
 def fit_picture(task: FitTask, name: str) -> Fitted | str:
     """Decode one picture and make its levels; return the reason as text if it cannot be used."""
+    target = task.target
     try:
-        image = decode(task.source, name, task.channels)
+        found = develop(task.source, name, task.rules, lambda size: enough(size, target, task.fit))
     except UnusablePictureError as error:
         return str(error)
-    target = level_resolution(task.base_shape, task.max_level)
-    upscaled = needs_upscaling((image.height, image.width), target, task.fit)
-    pixels = np.asarray(fit_image(image, target, task.fit))
-    top = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # [C, H, W]
-    return Fitted(pyramid(top, task.max_level), digest(top), upscaled)
+    notes = found.notes + ((ENLARGED,) if needs_upscaling(found.size, target, task.fit) else ())
+    fitted = fit_pixels(found.pixels, target, task.fit, found.size, found.reduction)
+    return finish(fitted, task.max_level, notes)
 
 
-def digest(top: NDArray[np.uint8]) -> bytes:
+def finish(pixels: Pixels, max_level: int, notes: tuple[str, ...]) -> Fitted:
+    """Make the levels of a picture that has the size of the set."""
+    values: Stored = np.asarray(pixels)
+    top = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)  # [C, H, W]
+    colours = top[:-1] if len(top) in (2, 4) else top
+    return Fitted(pyramid(top, max_level), digest(top), notes, int(colours.min()), int(colours.max()))
+
+
+def digest(top: Stored) -> bytes:
     """Return 16 bytes that identify the content of a picture [C, H, W] at the top level."""
     return hashlib.blake2b(np.ascontiguousarray(top).data, digest_size=16).digest()
 
@@ -77,49 +105,119 @@ def padded_size(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, in
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def fit_image(image: Image.Image, target: tuple[int, int], fit: Fit) -> Image.Image:
+def enough(size: Size, target: Size, fit: Fit) -> Size:
+    """Return the (height, width) at which a picture has all that is needed of it, and a margin."""
+    scales = [want / have for have, want in zip(size, target, strict=True)]
+    scale = MARGIN * (min(scales) if fit == "pad" else max(scales))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def cut_away(size: Size, target: Size, fit: Fit) -> float:
+    """Return the share of a picture of `size` that is not in the set, 0 to 1."""
+    if fit != "crop":
+        return 0.0
+    left, top, right, bottom = crop_box(size, target)
+    return 1 - (right - left) * (bottom - top) / (size[0] * size[1])
+
+
+def fit_pixels(pixels: Pixels, target: Size, fit: Fit, size: Size, reduction: int) -> Pixels:
+    """Bring pixels of either form to the (height, width) `target`, as `fit_image` does."""
+    if isinstance(pixels, Image.Image):
+        return fit_image(pixels, target, fit, size, reduction)
+    return fit_array(pixels, target, fit)
+
+
+def fit_image(
+    image: Image.Image, target: Size, fit: Fit, size: Size | None = None, reduction: int = 1
+) -> Image.Image:
     """Bring an image to the (height, width) `target`.
 
     `crop` cuts centrally to the aspect, `pad` adds black (transparent, with alpha), `stretch` distorts.
     Colours are weighted with alpha while resampling, so that what is invisible does not bleed.
+
+    Args:
+        image: The picture.
+        target: What it is brought to.
+        fit: How.
+        size: The (height, width) of which the image is a half, quarter or eighth, rounded up, if it is.
+        reduction: 2, 4 or 8 then; its last pixels may stand for less than others.
     """
-    size = (image.height, image.width)
+    size = size if reduction > 1 and size else (image.height, image.width)
     if size == target:
         return image
-    if fit == "crop":
-        return _resample(image, target, crop_box(size, target))
-    if fit == "stretch":
-        return _resample(image, target, (0, 0, image.width, image.height))
-    inner = padded_size(size, target)
-    scaled = _resample(image, inner, (0, 0, image.width, image.height))
+    inner, box = _placed(size, target, fit)
+    if reduction > 1:
+        left, top, right, bottom = (edge / reduction for edge in box)
+        box = left, top, right, bottom
+    # Pillow premultiplies LA and RGBA by itself when it resamples.
+    scaled = image.resize((inner[1], inner[0]), _kernel(inner, box), box)
+    if inner == target:
+        return scaled
     canvas = Image.new(image.mode, (target[1], target[0]))  # zeros: black, and transparent
     canvas.paste(scaled, ((target[1] - inner[1]) // 2, (target[0] - inner[0]) // 2))
     return canvas
 
 
-def _resample(image: Image.Image, target: tuple[int, int], box: Box) -> Image.Image:
+def fit_array(pixels: Stored, target: Size, fit: Fit) -> Stored:
+    """Bring pixels [H, W, C] to the (height, width) `target`, as `fit_image` does, in the type they have."""
+    size = (pixels.shape[0], pixels.shape[1])
+    if size == target:
+        return pixels
+    inner, box = _placed(size, target, fit)
+    white = np.float32(np.iinfo(pixels.dtype).max)
+    cover = pixels[..., -1].astype(np.float32) / white if pixels.shape[2] in (2, 4) else None
+    planes = []
+    for i in range(pixels.shape[2]):
+        plane = pixels[..., i].astype(np.float32)
+        if cover is not None and i < pixels.shape[2] - 1:
+            plane *= cover
+        planes.append(_resampled(plane, inner, box))
+    if cover is not None:
+        share = planes[-1] / white
+        planes[:-1] = [np.divide(one, share, out=np.zeros_like(one), where=share > 0) for one in planes[:-1]]
+    scaled = np.rint(np.stack(planes, axis=-1)).clip(0, white).astype(pixels.dtype)
+    canvas = np.zeros((*target, pixels.shape[2]), pixels.dtype)
+    top, left = (target[0] - inner[0]) // 2, (target[1] - inner[1]) // 2
+    canvas[top : top + inner[0], left : left + inner[1]] = scaled
+    return canvas
+
+
+def _placed(size: Size, target: Size, fit: Fit) -> tuple[Size, Box]:
+    """Return the (height, width) that a picture is resampled to, and the box of it that is."""
+    whole = (0.0, 0.0, float(size[1]), float(size[0]))
+    if fit == "crop":
+        return target, crop_box(size, target)
+    return (target if fit == "stretch" else padded_size(size, target)), whole
+
+
+def _resampled(plane: NDArray[np.float32], target: Size, box: Box) -> NDArray[np.float32]:
+    """Resample one channel [H, W] in floating point."""
+    image = Image.fromarray(plane).resize((target[1], target[0]), _kernel(target, box), box)
+    return np.asarray(image, np.float32)
+
+
+def _kernel(target: Size, box: Box) -> Image.Resampling:
     # Lanczos rings when it enlarges; bicubic hardly does.
     larger = target[0] > box[3] - box[1] or target[1] > box[2] - box[0]
-    kind = Image.Resampling.BICUBIC if larger else Image.Resampling.LANCZOS
-    # Pillow premultiplies LA and RGBA by itself when it resamples.
-    return image.resize((target[1], target[0]), kind, box)
+    return Image.Resampling.BICUBIC if larger else Image.Resampling.LANCZOS
 
 
-def pyramid(top: NDArray[np.uint8], max_level: int) -> list[NDArray[np.uint8]]:
+def pyramid(top: Stored, max_level: int) -> list[Stored]:
     """Return the levels 0..max_level of a picture, the last being the picture itself.
 
     Each level is the 2x2 box mean of the one above, in float32; only what is stored is rounded, so that
-    rounding does not add up. Pictures: `add_image` of the original dataset_tool.py.
+    rounding does not add up. Source: `add_image` of the original dataset_tool.py.
 
     Args:
-        top: [C, H, W] uint8 with H and W divisible by 2^max_level.
+        top: [C, H, W] uint8 or uint16 with H and W divisible by 2^max_level.
         max_level: Number of halvings.
     """
-    levels = [np.ascontiguousarray(top)]
+    levels: list[Stored] = [np.ascontiguousarray(top)]
+    white = np.iinfo(top.dtype).max
     mean = top.astype(np.float32)
     for _ in range(max_level):
         mean = (
             mean[:, 0::2, 0::2] + mean[:, 0::2, 1::2] + mean[:, 1::2, 0::2] + mean[:, 1::2, 1::2]
         ) * np.float32(0.25)
-        levels.append(np.rint(mean).clip(0, 255).astype(np.uint8))
+        levels.append(np.rint(mean).clip(0, white).astype(top.dtype))
     return levels[::-1]

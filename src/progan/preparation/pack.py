@@ -9,19 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
 
-from progan.config import DataOptions, LabelForm, PictureOptions, level_resolution
+from progan.config import NEWER, DataOptions, LabelForm, PictureOptions, asked_for, level_resolution
 from progan.data.packed import PackedSet, format_version, is_packed
 from progan.errors import DataError, StorageError
-from progan.preparation.decoding import Header, scan
-from progan.preparation.fitting import FitTask, Fitted, fit_picture
+from progan.preparation.decisions import what_to_look_at
+from progan.preparation.decoding import Header, Looking, look_at
+from progan.preparation.fitting import ENLARGED, FitTask, Fitted, fit_picture
 from progan.preparation.labels.labelling import drop_empty, label_digest
 from progan.preparation.pack_plan import Plan, make_plan, no_pictures
 from progan.preparation.packed_writer import (
@@ -44,11 +46,24 @@ CRASHED = "decoding it ends the process: the file is damaged"
 
 
 class _State(BaseModel):
-    """How far the work has come: `done` pictures of the plan; `failed` are those without pixels, by place."""
+    """How far the work has come.
+
+    Attributes:
+        done: Pictures of the plan that are done.
+        failed: Those without pixels, by their place.
+        upscaled: Those that were enlarged.
+        counts: In how many something else was done, by its name.
+        examples: The first picture in which it was.
+        low, high: The smallest and largest value that was stored.
+    """
 
     done: int = 0
     failed: dict[int, str] = {}
     upscaled: int = 0
+    counts: dict[str, int] = {}
+    examples: dict[str, str] = {}
+    low: int | None = None
+    high: int | None = None
 
 
 class Request(NamedTuple):
@@ -152,6 +167,9 @@ def _key(pictures: Pictures, listing: Listing, asked: Request) -> str:
     matters: dict[str, Any] = options.model_dump(mode="json", include=set(PictureOptions.model_fields))
     if options.resolution is not None:
         del matters["max_resolution"]
+    # So that sets are found again that were made before there were these options.
+    for name in set(NEWER) - set(asked_for(options)):
+        del matters[name]
     form: LabelForm = "class" if options.labels == "none" else options.label_form
     if form == "class":
         del matters["label_form"]  # so that sets are found again that were made before there were others
@@ -209,7 +227,8 @@ def _plan(work: _Work) -> Plan:
     names = [item.name for item in work.listing.candidates]
     headers: list[Header | str] = []
     work.asked.tell(0, len(names))
-    with closing(work.asked.run(scan, work.pictures, names, CHUNK)) as chunks:
+    task = Looking(work.pictures, what_to_look_at(work.asked.options))
+    with closing(work.asked.run(look_at, task, names, CHUNK)) as chunks:
         for chunk in chunks:
             headers.extend(chunk)
             work.asked.tell(0, len(names))
@@ -221,9 +240,10 @@ def _plan(work: _Work) -> Plan:
 def _pack(work: _Work, plan: Plan, state: _State, destination: Path) -> PackedSet:
     """Decode, fit and store what is not yet done, then finish the set."""
     layout, total = plan.layout, len(plan.names)
-    task = FitTask(work.pictures, layout.base_shape, layout.max_level, layout.channels, plan.fit)
+    rules = plan.rules(work.asked.options)
+    task = FitTask(work.pictures, layout.base_shape, layout.max_level, rules, plan.fit)
     height, width = level_resolution(layout.base_shape, layout.max_level)
-    size = max(1, min(CHUNK, CHUNK_BYTES // (layout.channels * height * width)))
+    size = max(1, min(CHUNK, CHUNK_BYTES // (layout.channels * height * width * rules.depth // 8)))
     try:
         keep = state.done - len(state.failed)
         with storage_errors(destination), closing(Writer(destination, layout, keep)) as writer:
@@ -231,7 +251,8 @@ def _pack(work: _Work, plan: Plan, state: _State, destination: Path) -> PackedSe
             try:
                 with closing(work.asked.run(fit_picture, task, plan.names[state.done :], size)) as chunks:
                     for results in chunks:
-                        state = _store(writer, results, state)
+                        names = plan.names[state.done : state.done + len(results)]
+                        state = _store(writer, results, names, state)
                         if writer.sync_due():
                             _save(writer, state)
                         work.asked.tell(state.done, total)
@@ -247,18 +268,34 @@ def _pack(work: _Work, plan: Plan, state: _State, destination: Path) -> PackedSe
         ) from None
 
 
-def _store(writer: Writer, results: Sequence[Fitted | str], state: _State) -> _State:
+def _store(writer: Writer, results: Sequence[Fitted | str], names: Sequence[str], state: _State) -> _State:
     """Append the pictures of one chunk, and return the new state (a new object: Ctrl-C may come anywhere)."""
     good = [result for result in results if isinstance(result, Fitted)]
     if good:
         levels = [np.stack(pictures) for pictures in zip(*(one.levels for one in good), strict=True)]
         writer.append(levels, [one.digest for one in good])
     failed = {state.done + i: one for i, one in enumerate(results) if isinstance(one, str)}
+    counts, examples = Counter(state.counts), dict(state.examples)
+    for name, result in zip(names, results, strict=True):
+        if isinstance(result, Fitted):
+            counts.update(result.notes)
+            examples = dict.fromkeys(result.notes, name) | examples
+    upscaled = counts.pop(ENLARGED, 0)
+    lows = [one.low for one in good] + [state.low] * (state.low is not None)
+    highs = [one.high for one in good] + [state.high] * (state.high is not None)
     return _State(
         done=state.done + len(results),
         failed=state.failed | failed,
-        upscaled=state.upscaled + sum(one.upscaled for one in good),
+        upscaled=state.upscaled + upscaled,
+        counts=counts,
+        examples=examples,
+        low=min(filter(_is_there, lows), default=None),
+        high=max(filter(_is_there, highs), default=None),
     )
+
+
+def _is_there(value: int | None) -> TypeGuard[int]:
+    return value is not None
 
 
 def _save(writer: Writer, state: _State) -> None:
@@ -297,4 +334,11 @@ def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet
         upscaled=state.upscaled,
         animated=len(set(names) & set(plan.animated)),
         notes=tuple(notes),
+        asked=asked_for(work.asked.options),
+        facts=tuple(plan.pixels.facts if plan.pixels else ()),
+        warnings=tuple(plan.pixels.warnings if plan.pixels else ()),
+        counts=state.counts,
+        examples=state.examples,
+        ranges=plan.pixels.ranges if plan.pixels else {},
+        pixel_values=None if state.low is None else (state.low, state.high),
     )

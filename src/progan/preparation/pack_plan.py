@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from progan.config import LabelForm, PictureOptions, level_resolution, parse_resolution, split_resolution
 from progan.data.packed import Labels
 from progan.errors import DataError
-from progan.preparation.decoding import Header
+from progan.preparation.decisions import Pixels, decide_pixels, unusual_sizes
+from progan.preparation.decoding import Header, Rules
 from progan.preparation.fitting import Fit, needs_upscaling
 from progan.preparation.labels.folder_labels import apply_limit
 from progan.preparation.labels.labelling import find_labels
@@ -45,6 +46,12 @@ class Plan(BaseModel):
     animated: list[str]
     notes: list[str] = []
     skipped: list[tuple[str, str]]
+    pixels: Pixels | None = None
+
+    def rules(self, options: PictureOptions) -> Rules:
+        """Return the rules by which each picture is decoded."""
+        decided = self.pixels or Pixels(channels=self.layout.channels)
+        return decided.rules(options)
 
     def save(self, folder: Path) -> None:
         """Write the plan into the folder of an unfinished set."""
@@ -107,10 +114,15 @@ def make_plan(
     names = apply_limit(list(usable), options.limit)
     chosen = [usable[name] for name in names]
     shape, max_level = choose_resolution(chosen, options, base_shape)
+    pixels = decide_pixels({name: usable[name] for name in names}, options)
+    pixels.warnings.extend(unusual_sizes(chosen, options, shape, max_level))
     return Plan(
         key=key,
         layout=Layout(
-            base_shape=shape, max_level=max_level, channels=options.channels or choose_channels(chosen)
+            base_shape=shape,
+            max_level=max_level,
+            channels=pixels.channels,
+            dtype="uint8" if pixels.depth == 8 else "uint16",
         ),
         fit=options.fit,
         found=len(listing.candidates) + len(listing.skipped),
@@ -122,6 +134,7 @@ def make_plan(
         animated=[name for name in names if usable[name].animated],
         notes=listing.notes,
         skipped=skipped,
+        pixels=pixels,
     )
 
 
@@ -136,13 +149,6 @@ def no_pictures(path: Path, listing: Listing, skipped: Sequence[tuple[str, str]]
             "give a folder or .zip of JPEG, PNG, WebP, TIFF, ... files"
         )
     return DataError(f"{path}: is empty; give a folder or .zip of pictures")
-
-
-def choose_channels(headers: Sequence[Header]) -> int:
-    """Return 1, 2, 3 or 4: colour if any picture has it, alpha if every picture has it."""
-    colour = any(header.colour for header in headers)
-    alpha = all(header.alpha for header in headers)
-    return (4 if alpha else 3) if colour else (2 if alpha else 1)
 
 
 def choose_resolution(

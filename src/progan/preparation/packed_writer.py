@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,11 @@ class Layout(BaseModel):
     base_shape: tuple[int, int]
     max_level: int
     channels: int
+    dtype: Literal["uint8", "uint16"] = "uint8"
+
+    def identity(self) -> str:
+        """Return what a fingerprint takes of it: of 8 bits what it was before there were others."""
+        return self.model_dump_json(exclude={"dtype"} if self.dtype == "uint8" else None)
 
     def manifest(self, **values: Any) -> Manifest:
         """Return a manifest of this shape."""
@@ -85,15 +90,16 @@ class Writer:
         stream.truncate(self.count * picture_bytes)
         stream.seek(0, os.SEEK_END)
 
-    def append(self, levels: Sequence[NDArray[np.uint8]], digests: Sequence[bytes]) -> None:
+    def append(self, levels: Sequence[NDArray[np.uint8 | np.uint16]], digests: Sequence[bytes]) -> None:
         """Add pictures.
 
         Args:
-            levels: For every level, [n, C, h, w] uint8.
+            levels: For every level, [n, C, h, w], of the type of the layout.
             digests: Their n digests.
         """
         for stream, pixels in zip(self._files, levels, strict=False):
-            _write_all(stream, np.ascontiguousarray(pixels).data.cast("B"))
+            stored = np.ascontiguousarray(pixels, np.dtype(self.layout.dtype).newbyteorder("<"))
+            _write_all(stream, stored.data.cast("B"))
         _write_all(self._files[-1], memoryview(b"".join(digests)))
         self.count += len(digests)
 
@@ -138,7 +144,7 @@ class Writer:
         if stored is not None:
             save_array(self.folder / "labels.npy", stored)
         label_names = list(manifest.get("label_names", ()))
-        content = hashlib.sha256(self.layout.model_dump_json().encode())
+        content = hashlib.sha256(self.layout.identity().encode())
         content.update((self.folder / "digests.bin").read_bytes())
         content.update(json.dumps([list(names), _summary(stored, form), split, label_names]).encode())
         done = self.layout.manifest(

@@ -6,9 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from progan.config import LabelForm, format_resolution
-from progan.data.packed import PackedSet
+from progan.data.packed import Manifest, PackedSet
+from progan.preparation.decisions import spelled
+from progan.preparation.decoding import DEEP_PROFILE, LAID, REDUCED, SHALLOW
+from progan.preparation.picture.colour_profiles import CONVERTED, GAMMA, UNREADABLE
+from progan.preparation.picture.value_range import FEW
 
 SHOWN_CLASSES = 12
+KINDS = {1: "gray", 2: "gray with alpha", 3: "RGB", 4: "RGBA"}
+
+COUNTED = {
+    LAID: "with transparency, laid on {background} (--channels {with_alpha} keeps it)",
+    CONVERTED: "converted to sRGB by their colour profiles",
+    GAMMA: "converted to sRGB by the gamma of their PNG files",
+    UNREADABLE: "with a colour profile that cannot be used ({example}); their values are taken as sRGB",
+    DEEP_PROFILE: "of 16 bits with a colour profile, which is not converted ({example})",
+    REDUCED: "JPEG files much larger than wanted, decoded at a reduced size (--no-draft: in full)",
+    SHALLOW: "of 16 bits a colour read with 8 ({example}); all of them: pip install 'progan[deep]'",
+}
+"""What is done to pictures and counted, in words."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +41,14 @@ class PrepareReport:
         upscaled: Pictures that were smaller than the resolution.
         animated: Pictures of which only the first frame was used.
         resolution: (height, width) of the top level.
-        channels: 1, 2, 3 or 4.
+        channels: 1, 2, 3, 4 or more.
         label_form: What a label is: a class, several classes, or a vector.
         label_names: Names of the classes in the order of their numbers, or of the entries of a vector.
         notes: What was decided about the source or left out of it, a sentence each.
+        depth: Bits of a stored value.
+        facts: What was decided for the whole set, and in how many pictures something was done.
+        warnings: What is unusual, with the option that changes it, as `progan prepare` spells it.
+        training: Whether `lines` spells options as `progan train` does.
     """
 
     path: Path
@@ -43,11 +63,15 @@ class PrepareReport:
     channels: int
     label_form: LabelForm
     label_names: tuple[str, ...]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    depth: int = 8
+    facts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    training: bool = False
 
     @classmethod
-    def of(cls, packed: PackedSet) -> PrepareReport:
-        """Return the report of a set that exists."""
+    def of(cls, packed: PackedSet, *, training: bool = False) -> PrepareReport:
+        """Return the report of a set that exists; options in it are spelled as for `training`."""
         manifest = packed.manifest
         return cls(
             path=packed.path,
@@ -63,12 +87,17 @@ class PrepareReport:
             label_form=packed.label_form,
             label_names=manifest.label_names,
             notes=manifest.notes,
+            depth=8 if manifest.dtype == "uint8" else 16,
+            facts=(*manifest.facts, *_counted(manifest)),
+            warnings=(*manifest.warnings, *_of_one_shade(manifest)),
+            training=training,
         )
 
     def lines(self) -> list[str]:
         """Return the summary, a line a fact."""
-        kind = {1: "gray", 2: "gray with alpha", 3: "RGB", 4: "RGBA"}[self.channels]
-        lines = [f"{self.used} of {self.found} pictures, {format_resolution(self.resolution)}, {kind}"]
+        kind = KINDS.get(self.channels, f"{self.channels} channels")
+        deep = "" if self.depth == 8 else f", {self.depth} bits"
+        lines = [f"{self.used} of {self.found} pictures, {format_resolution(self.resolution)}, {kind}{deep}"]
         if self.label_names:
             more = ", ..." if len(self.label_names) > SHOWN_CLASSES else ""
             what = {
@@ -89,5 +118,41 @@ class PrepareReport:
         )
         lines.extend(f"{count} {text}" for count, text in facts if count)
         lines.extend(self.notes)
+        said = [*self.facts, *(f"warning: {text}" for text in self.warnings)]
+        lines.extend(spelled(text, training=self.training) for text in said)
         lines.append(f"packed set: {self.path}")
         return lines
+
+
+def _counted(manifest: Manifest) -> list[str]:
+    """Say in how many pictures something was done."""
+    words = {
+        "background": manifest.asked.get("background", "white"),
+        "with_alpha": 2 if manifest.channels == 1 else 4,
+    }
+    return [
+        f"{manifest.counts[name]} {text.format(**words, example=manifest.examples.get(name, ''))}"
+        for name, text in COUNTED.items()
+        if manifest.counts.get(name) and not (name == LAID and _warned_of_ground(manifest))
+    ]
+
+
+def _warned_of_ground(manifest: Manifest) -> bool:
+    return any(text.startswith("transparency") for text in manifest.warnings)
+
+
+def _of_one_shade(manifest: Manifest) -> list[str]:
+    """Warn of a set that uses at most a sixteenth of the values that it could."""
+    white = 255 if manifest.dtype == "uint8" else 65535
+    if manifest.pixel_values is None:
+        return []
+    low, high = manifest.pixel_values
+    if (high - low) * FEW > white:
+        return []
+    kinds = manifest.ranges.values()
+    black, span = next(((a, b - a) for a, b in kinds), (0.0, 255.0))
+    stretched = f"{black + span * low / white:.6g}:{black + span * max(high, low + 1) / white:.6g}"
+    return [
+        f"all stored values are from {low} to {high} of {white}, so the pictures are nearly of one shade: "
+        f"--range {stretched} makes these black and white"
+    ]

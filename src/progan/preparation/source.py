@@ -102,7 +102,7 @@ class PathSource(Source):
         """Look for the set where it may be; else pack the pictures."""
         places = partial(self._places, asked.cache)
         packed, made = find_or_pack(open_pictures(self.path, asked.options), asked, places)
-        return packed, PrepareReport.of(packed) if made else None
+        return packed, PrepareReport.of(packed, training=True) if made else None
 
     def _places(self, cache: Path | None, key: str) -> list[Path]:
         source = Path(self.place)

@@ -14,6 +14,7 @@ import torch
 
 from progan.config import DECIDED_BY_PICTURES, Config, format_resolution, load_config, make_config, per_level
 from progan.data.packed import PackedSet
+from progan.data.showing import require_channels
 from progan.distributed.ranks import ALONE, Ranks
 from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError
 from progan.evaluation.duality_gap import require_parts
@@ -239,7 +240,12 @@ def _checked(
 ) -> Prepared:
     """Check what needs both configuration and pictures."""
     image = ImageSpec(
-        packed.channels, packed.base_shape, packed.max_level, packed.label_names, packed.label_form
+        packed.channels,
+        packed.base_shape,
+        packed.max_level,
+        packed.label_names,
+        packed.label_form,
+        packed.depth,
     )
     part = config.data.part
     pictures = len(packed.indices(part))
@@ -258,6 +264,8 @@ def _checked(
     if config.monitor.duality_gap:
         require_parts(config, packed, largest)
     require_growable(config, image)
+    if config.run.grid_channels is not None:
+        require_channels(config.run.grid_channels, image.channels)
     spec = make_spec(config, image, pictures)
     if spec.schedule.total == 0:
         raise ConfigError("the schedule is 0 images long; give schedule.total_kimg, or phases, a length")

@@ -198,7 +198,12 @@ class _Found:
     def state(self, config: Config, packed: PackedSet, device: torch.device) -> TrainState:
         """Return the state it holds; `packed` decides the shapes."""
         image = ImageSpec(
-            packed.channels, packed.base_shape, packed.max_level, packed.label_names, packed.label_form
+            packed.channels,
+            packed.base_shape,
+            packed.max_level,
+            packed.label_names,
+            packed.label_form,
+            packed.depth,
         )
         try:
             state = TrainState.create(config, image, device)

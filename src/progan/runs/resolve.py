@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from progan.config import Config, format_resolution, make_config, merge
+from progan.config import NEWER, Config, PictureOptions, format_resolution, make_config, merge
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
 
@@ -52,6 +52,10 @@ def resolve(config: Config, packed: PackedSet) -> Config:
         "labels": labels if packed.label_size else "none",
         "label_form": packed.label_form,
     }
+    # Sets that were made before there were these options were made with their defaults.
+    held |= {name: manifest.asked.get(name, PictureOptions.model_fields[name].default) for name in NEWER}
+    if packed.depth == 16 or data.depth is not None:
+        held["depth"] = packed.depth
     conditioning = _conditioning(config, packed)
     if conditioning == "none" and packed.label_size == 0 and config.model.conditioning == "none":
         # Labels that are there are ignored because that was asked for; what they are need not be said.
@@ -66,11 +70,18 @@ def resolve(config: Config, packed: PackedSet) -> Config:
         if wanted != there:
             raise ConfigError(
                 f"{key} {wanted} was asked for, but {packed.path} was prepared with "
-                f"{'no limit' if there is None else there}; "
+                f"{_said(key, there)}; "
                 f"leave the option out, or prepare the pictures again"
             )
     model = {"base_shape": list(packed.base_shape), "conditioning": conditioning}
     return make_config(merge(config.model_dump(mode="json"), {"data": held, "model": model}))
+
+
+def _said(key: str, value: object) -> str:
+    """Write the value of an option that a set was prepared with."""
+    if value is None:
+        return "no limit" if key == "data.limit" else "its default"
+    return str(value)
 
 
 def _conditioning(config: Config, packed: PackedSet) -> str:

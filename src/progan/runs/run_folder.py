@@ -40,6 +40,7 @@ FREE_KEYS = (
     "run.micro_batch",
     "run.memory_fraction",
     "run.timeout_minutes",
+    "run.grid_channels",
     "run.log_kimg",
     "run.log_minutes",
     "run.snapshot_kimg",

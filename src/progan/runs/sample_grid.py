@@ -9,6 +9,7 @@ from torch import Tensor
 
 from progan.data.packed import PackedSet
 from progan.data.pixels import to_8_bit, to_uint8
+from progan.data.showing import Sight
 from progan.generation.grids import write_grid
 from progan.models.generator import Generator
 from progan.runs.checks import Prepared
@@ -101,7 +102,7 @@ class Snapshots:
             self._run.ranks.at("a sample grid", images_seen)
             height, width = G.resolution()
             name = f"{images_seen:09d}_{height}x{width}.png"
-            write_grid(self.grid.draw(G), self._columns, self._folder / name)
+            self._write(self.grid.draw(G), name)
 
         self._run.ranks.first_only(draw)
 
@@ -110,9 +111,13 @@ class Snapshots:
 
         def draw() -> None:
             pictures = real_grid(self._run.packed, indices, self._rows, self._columns)
-            write_grid(pictures, self._columns, self._folder / "reals.png")
+            self._write(pictures, "reals.png")
 
         self._run.ranks.first_only(draw)
+
+    def _write(self, images: NDArray[np.uint8], name: str) -> None:
+        sight = Sight(self._run.spec.config.run.grid_channels)
+        write_grid(images, self._columns, self._folder / name, sight)
 
 
 def real_grid(packed: PackedSet, indices: NDArray[np.int64], rows: int, columns: int) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ class ImageSpec:
     """What the pictures decide about the networks: their channels, levels and labels.
 
     Label names are those of the classes, or of the entries of the label vector; empty if there are none.
+    Depth is the bits of a stored value.
     """
 
     channels: int
@@ -21,6 +22,7 @@ class ImageSpec:
     max_level: int
     label_names: tuple[str, ...] = ()
     label_form: LabelForm = "class"
+    depth: int = 8
 
     def resolution(self, level: int) -> tuple[int, int]:
         """Return height and width of a level."""

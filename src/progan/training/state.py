@@ -24,7 +24,7 @@ def build_networks(config: Config, image: ImageSpec) -> tuple[Generator, Discrim
     growth = "morph" if config.schedule.growth == "morph" else "fade"
     arguments, model = {**image.network_arguments(), "growth": growth}, config.model
     return (
-        Generator(**arguments, **model.generator.model_dump()),
+        Generator(**arguments, depth=image.depth, **model.generator.model_dump()),
         Discriminator(**arguments, conditioning=model.conditioning, **model.discriminator.model_dump()),
     )
 

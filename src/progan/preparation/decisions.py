@@ -1,0 +1,233 @@
+"""What is decided about the pixels of a set, over all its pictures, with what must be said of it.
+
+Options are named as `progan prepare` spells them; `spelled` gives the names that `progan train` has for them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+from pydantic import BaseModel
+
+from progan.config import (
+    MIN_BASE,
+    PictureOptions,
+    format_resolution,
+    growable_resolution,
+    grown_from,
+    level_resolution,
+    parse_colour,
+)
+from progan.preparation.decoding import MAX_PIXELS, Header, Look, Rules
+from progan.preparation.fitting import cut_away, needs_upscaling
+from progan.preparation.picture.value_range import (
+    MOST,
+    NATIVE,
+    Decided,
+    Extent,
+    Kind,
+    ValueRange,
+    dark,
+    decide,
+)
+
+FEW_SHARE = 0.02
+"""So small a share of the pictures (or one alone) that decides something for all is worth a warning."""
+ENOUGH = 10
+"""Of fewer pictures each one counts."""
+MUCH_CUT = 0.25
+"""A share of each picture, on average, that is much to cut away."""
+LARGE_LEVELS = 2
+"""Pictures that have so many levels more than are stored are large beside the others."""
+LARGE_SHARE = 0.05
+
+_OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
+
+
+class Pixels(BaseModel):
+    """What was decided about pixels.
+
+    Attributes:
+        channels: Channels of the set.
+        depth: Bits of a stored value.
+        ranges: Values of black and white, for each kind of file that is there.
+        facts: What was done, in words.
+        warnings: What is unusual, in words, with the options that change it.
+    """
+
+    channels: int
+    depth: Literal[8, 16] = 8
+    ranges: dict[Kind, tuple[float, float]] = {}
+    facts: list[str] = []
+    warnings: list[str] = []
+
+    def rules(self, options: PictureOptions) -> Rules:
+        """Return the rules by which each picture is decoded."""
+        return Rules(
+            self.channels,
+            self.depth,
+            {kind: ValueRange(*values) for kind, values in self.ranges.items()},
+            parse_colour(options.background),
+            options.max_pixels or MAX_PIXELS,
+            options.draft,
+        )
+
+
+def what_to_look_at(options: PictureOptions) -> Look:
+    """Return what of the pixels must be known before anything is decided."""
+    kinds: tuple[Kind, ...] = ("integer", "float")
+    if options.range is not None:
+        kinds = get_args(Kind) if options.range == "auto" else ()
+    return Look(options.channels is None, kinds, options.max_pixels or MAX_PIXELS, options.channels)
+
+
+def decide_pixels(headers: Mapping[str, Header], options: PictureOptions) -> Pixels:
+    """Decide channels, ranges and depth of a set.
+
+    Args:
+        headers: What is known of its pictures, by name; at least one.
+        options: The user's choices, which win.
+    """
+    made = Pixels(channels=options.channels or choose_channels(list(headers.values())))
+    if options.channels is None:
+        _say_channels(made, headers, options)
+    kinds = Counter(header.kind for header in headers.values())
+    for kind in sorted(kinds):
+        extents = {name: one.extent for name, one in headers.items() if one.kind == kind and one.extent}
+        decided = decide(kind, extents, options.range)
+        if decided.range != NATIVE[kind] or kind != "byte":
+            made.ranges[kind] = decided.range
+        _say_range(made, decided, list(extents.values()), len(headers))
+    white = made.ranges.get("integer", NATIVE["integer"])[1]
+    deep = kinds["integer"] == len(headers) and white > NATIVE["byte"].high
+    made.depth = options.depth or (16 if deep else 8)
+    if options.depth is None and deep:
+        made.facts.append("stored with 16 bits, as all pictures have more than 8 (--depth 8 halves the set)")
+    elif options.depth is None and kinds["integer"] and white > NATIVE["byte"].high:
+        made.facts.append(
+            f"{kinds['integer']} of {len(headers)} pictures have more than 8 bits and are stored with 8 "
+            f"(--depth 16 keeps them)"
+        )
+    return made
+
+
+def choose_channels(headers: Sequence[Header]) -> int:
+    """Return 1, 2, 3 or 4: colour if any picture has it, alpha if every picture has it and any shows it.
+
+    Of files with more channels: as many as most pictures have.
+    """
+    many = Counter(header.channels for header in headers).most_common(1)[0][0]
+    if many:
+        return many
+    colour = any(header.colour for header in headers)
+    alpha = all(header.alpha for header in headers) and any(header.transparent for header in headers)
+    return (4 if alpha else 3) if colour else (2 if alpha else 1)
+
+
+def _say_channels(made: Pixels, headers: Mapping[str, Header], options: PictureOptions) -> None:
+    """Say what becomes of transparency, and whether a few pictures decide about the channels of all."""
+    coloured = [name for name, header in headers.items() if header.colour]
+    transparent = [name for name, header in headers.items() if header.transparent]
+    without = [name for name, header in headers.items() if not header.alpha]
+    opaque = sum(header.opaque for header in headers.values())
+    kept = made.channels in (2, 4)
+    if opaque and not kept and made.channels < 5:
+        made.facts.append(
+            f"{opaque} pictures have an alpha channel that is opaque everywhere, which counts as none"
+        )
+    if transparent and without and not kept and len(without) <= len(transparent):
+        made.warnings.append(
+            f"transparency of {len(transparent)} of {len(headers)} pictures is laid on "
+            f"{options.background}, as {_some(without)} none: --channels {made.channels + 1} keeps it, "
+            f"--background chooses the ground"
+        )
+    if made.channels >= 3 and is_few(len(coloured), len(headers)) and made.channels < 5:
+        made.warnings.append(
+            f"{_some(coloured)} colour, so all are stored as {'RGBA' if kept else 'RGB'}: "
+            f"--channels {2 if kept else 1} stores gray"
+        )
+    if kept and is_few(len(transparent), len(headers)):
+        made.warnings.append(
+            f"{_some(transparent)} transparency, so it is stored for all: --channels {made.channels - 1} "
+            f"lays it on {options.background}"
+        )
+
+
+def _say_range(made: Pixels, decided: Decided, extents: Sequence[Extent], total: int) -> None:
+    """Say how the range came about, and whether many pictures use hardly anything of it."""
+    if decided.fact:
+        made.facts.append(decided.fact)
+    if decided.warning:
+        made.warnings.append(decided.warning)
+    black = dark(extents, decided.range)
+    if black > (1 - MOST) * total and not decided.warning and black < total:
+        made.warnings.append(
+            f"{black} of {total} pictures use less than a sixteenth of the range {decided.range} and become "
+            f"nearly black: --range LOW:HIGH decides otherwise"
+        )
+
+
+def is_few(count: int, total: int) -> bool:
+    """Tell whether so few of all pictures should not decide something for the others unheard."""
+    return total >= ENOUGH and 0 < count <= max(1, FEW_SHARE * total)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Write `1 picture (a.png) has`, or `3 pictures (a.png, ...) have`."""
+    if len(names) == 1:
+        return f"1 picture ({names[0]}) has"
+    return f"{len(names)} pictures ({names[0]}, ...) have"
+
+
+def unusual_sizes(
+    headers: Sequence[Header], options: PictureOptions, base_shape: tuple[int, int], max_level: int
+) -> list[str]:
+    """Return warnings about what fitting does to the pictures: much cut away, large ones made small."""
+    target = level_resolution(base_shape, max_level)
+    sizes = [(header.height, header.width) for header in headers]
+    warnings = []
+    cut = sum(cut_away(size, target, options.fit) for size in sizes) / len(sizes)
+    if cut >= MUCH_CUT:
+        warnings.append(
+            f"{cut:.0%} of each picture is cut away, on average: --fit pad keeps all of it, and "
+            f"{_nearer_shape(sizes, target, options.max_resolution)} is nearer to its shape"
+        )
+    larger = level_resolution(base_shape, max_level + LARGE_LEVELS)
+    if options.resolution is None and max(larger) <= options.max_resolution:
+        large = sum(not needs_upscaling(size, larger, options.fit) for size in sizes)
+        if large >= LARGE_SHARE * len(sizes):
+            warnings.append(
+                f"the size is {format_resolution(target)}, which {MOST:.0%} of the pictures have, but "
+                f"{large} of {len(sizes)} have at least {format_resolution(larger)}: "
+                f"--min-size {min(larger)} leaves the smaller ones out, --resolution "
+                f"{_side(larger)} enlarges them"
+            )
+    return warnings
+
+
+def _side(size: tuple[int, int]) -> str:
+    return str(size[0]) if size[0] == size[1] else format_resolution(size)
+
+
+def _nearer_shape(sizes: Sequence[tuple[int, int]], target: tuple[int, int], most: int) -> str:
+    """Return options for a size of the shape that most pictures have."""
+    height, width = sorted(sizes, key=lambda size: size[1] / size[0])[len(sizes) // 2]
+    resolution, base = (height, width), grown_from((height, width))
+    if base is None or max(resolution) > most:
+        resolution, base = growable_resolution(width / height, target[0] * target[1])
+    text = f"--resolution {format_resolution(resolution)}"
+    return text if min(base) >= MIN_BASE and max(base) <= 16 else f"{text} --base-shape {base[0]} {base[1]}"
+
+
+def spelled(text: str, *, training: bool) -> str:
+    """Return a sentence with its options as `progan train` spells them, or as `progan prepare` does."""
+    if not training:
+        return text
+
+    def name(match: re.Match[str]) -> str:
+        return f"--model.{match[1]}" if match[1] == "base-shape" else f"--data.{match[1]}"
+
+    return _OPTION.sub(name, text)

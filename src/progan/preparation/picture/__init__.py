@@ -1,0 +1,1 @@
+"""One picture: from the bytes of its file to the pixels of a set."""
