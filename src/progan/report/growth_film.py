@@ -12,10 +12,11 @@ from typing import Literal, get_args
 
 from PIL import Image, ImageDraw
 
+from progan.data.showing import on_white
 from progan.errors import ConfigError, DataError
 from progan.generation.film import check_form, even, write_film
 from progan.generation.grids import GAP, font_of, grid_picture
-from progan.generation.picture_form import enlarge, flat, on_white
+from progan.generation.picture_form import enlarge, flat
 from progan.generation.samples import of_seed
 from progan.generation.sampling import render
 from progan.models.loading import load
