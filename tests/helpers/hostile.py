@@ -22,8 +22,8 @@ def text(value: str) -> bytes:
 
 
 def laughs(depth: int = 60) -> bytes:
-    """Return operations that push a list of two lists, each of two lists, and so on: 2^depth in all."""
-    return b"]\x94" + b"".join(b"(h%ch%cl\x94" % (i, i) for i in range(depth))
+    """Return operations that push lists, each of which holds the one before twice: 2^depth in all."""
+    return b"(]\x94" + b"".join(b"(h%ch%cl\x94" % (i, i) for i in range(depth)) + b"t"
 
 
 def cycle() -> bytes:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from progan.errors import CheckpointError
+from progan.errors import CheckpointError, shown
 from progan.models.autograd import at_least_float32
 from progan.models.network import Network
 from progan.system import tensor_file
@@ -70,6 +70,7 @@ def build(
     Raises:
         CheckpointError: if the description is none, or the weights do not fit it.
     """
+    _require_flat(record["config"], path)
     try:
         with torch.device("meta"):
             made = network(**record["config"])
@@ -79,6 +80,17 @@ def build(
     except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{path}: the weights do not fit their description ({error})") from None
     return made.requires_grad_(False).eval()
+
+
+def _require_flat(config: dict[str, object], path: Path) -> None:
+    """Refuse a description that is nested: a stranger's may contain itself, and whoever walks it never ends."""
+    for name, value in config.items():
+        parts = value if isinstance(value, list | tuple) else [value]
+        if not all(part is None or isinstance(part, str | int | float) for part in parts):
+            raise CheckpointError(
+                f"{path}: the weights do not fit their description ({shown(name)} is {shown(value)}; expected "
+                f"a number, a text or a list of these)"
+            )
 
 
 def kind_of(record: tensor_file.Record, path: Path) -> str:
