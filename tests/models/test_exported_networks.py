@@ -25,9 +25,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "level 0": {"level": 0},
     "other options": {"activation": "gelu", "pixel_norm": False, "kernel_size": 5, "normalize_latents": False,
                       "output_activation": "tanh", "equalized_lr": False, "base_shape": (3, 4)},
-    "of other systems": {"label_size": 2, "label_norm": "both", "pixel_norm_form": "root", "latent_norm_eps": 1e-6,
-                         "pixel_norm_place": "before", "dense_norm": "units", "dense_bias": "unit",
-                         "fmaps": (6, 5)},
+    "of other systems": {"label_size": 2, "label_norm": "both", "pixel_norm_form": "root",
+                         "latent_norm_eps": 1e-6, "pixel_norm_place": "before",
+                         "dense_norm": "units", "dense_bias": "unit", "fmaps": (6, 5)},
     "strided, 1x1": {"upscale": "strided", "kernel_size": 1, "label_size": 2, "label_form": "vector"},
 }  # fmt: skip
 TYPES = {"float32": 2e-5, "float16": 2**-8, "bfloat16": 2**-5}

@@ -83,13 +83,13 @@ def build(
 
 
 def _require_flat(config: dict[str, object], path: Path) -> None:
-    """Refuse a description that is nested: a stranger's may contain itself, and whoever walks it never ends."""
+    """Refuse a description that is nested: it may contain itself, and whoever walks it never ends."""
     for name, value in config.items():
         parts = value if isinstance(value, list | tuple) else [value]
         if not all(part is None or isinstance(part, str | int | float) for part in parts):
             raise CheckpointError(
-                f"{path}: the weights do not fit their description ({shown(name)} is {shown(value)}; expected "
-                f"a number, a text or a list of these)"
+                f"{path}: the weights do not fit their description ({shown(name)} is {shown(value)}; "
+                f"expected a number, a text or a list of these)"
             )
 
 
