@@ -8,6 +8,8 @@ from hypothesis import settings
 
 from progan.data.packed import PackedSet
 from progan.preparation.builtin_sets import synthetic
+from progan.runs import run
+from progan.runs.reporter import Reporter
 
 settings.register_profile("progan", deadline=None, max_examples=60)
 settings.load_profile("progan")
@@ -23,6 +25,12 @@ def one_thread() -> None:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Built-in sets are cached for the session only, never in the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def unheard_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that name no reporter tell nobody, and measure nothing to tell it."""
+    monkeypatch.setattr(run, "LineReporter", Reporter)
 
 
 @pytest.fixture(scope="session", name="blobs")

@@ -21,6 +21,7 @@ _HOMES = {
     "load": "progan.models.loading",
     "import_weights": "progan.interop.import_weights",
     "save": "progan.models.weights",
+    "Reporter": "progan.runs.reporter",
     "train": "progan.runs.run",
     "resume": "progan.runs.run",
     "generate": "progan.generation.sampling",
@@ -34,6 +35,7 @@ __all__ = [
     "Generator",
     "PackedSet",
     "ProganError",
+    "Reporter",
     "__version__",
     "generate",
     "import_weights",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from progan.models.loading import load
     from progan.models.weights import save
     from progan.preparation.source import prepare
+    from progan.runs.reporter import Reporter
     from progan.runs.run import resume, train
 
 

@@ -71,6 +71,10 @@ class ProganError(Exception):
     def __init__(self, message: str = "") -> None:
         super().__init__(_fitted(message))
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the message alone, as the command line does."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(ProganError, ValueError):
     """A configuration, recipe or option that cannot be used.

@@ -5,16 +5,23 @@ from __future__ import annotations
 import re
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
+import pytest
 from rich.console import Console
 
 import progan
 from progan.cli.terminal.training import TerminalReporter
-from progan.config import load_config
+from progan.config import load_config, merge
 from progan.data.packed import PackedSet
+from progan.errors import ConfigError, Interrupted
 from progan.performance.projection import PhaseTime, Projection
-from progan.runs.logs import Stats
+from progan.runs import checks
+from progan.runs import run as runs
+from progan.runs.logs import Stats, read_stats
 from progan.runs.reporter import LineReporter, Reporter
+from progan.runs.resolve import hints
+from progan.runs.run_folder import RunFolder
 from progan.training.spec import ImageSpec, Spec, make_spec
 from tiny import last_tensors, options, require_equal
 
@@ -29,8 +36,8 @@ def quick_spec() -> Spec:
     return make_spec(config, ImageSpec(3, (4, 4), 3), 100)
 
 
-def a_second_an_image(spec: Spec) -> Projection:
-    return Projection(tuple(PhaseTime(p, float(p.end - p.start), True) for p in spec.schedule.phases))
+def an_image_in(spec: Spec, seconds: float) -> Projection:
+    return Projection(tuple(PhaseTime(p, seconds * (p.end - p.start), True) for p in spec.schedule.phases))
 
 
 class Teller(LineReporter):
@@ -43,7 +50,7 @@ class Teller(LineReporter):
 
 def begun(teller: Teller) -> Spec:
     spec = quick_spec()
-    teller.begin(spec, 0, lambda: a_second_an_image(spec))
+    teller.begin(spec, 0, lambda: an_image_in(spec, 1.0))
     return spec
 
 
@@ -85,7 +92,7 @@ def test_rows_fit_sixty_columns() -> None:
     console = Console(file=StringIO(), width=60)
     with TerminalReporter(console) as reporter:
         spec = quick_spec()
-        reporter.begin(spec, 0, lambda: a_second_an_image(spec))
+        reporter.begin(spec, 0, lambda: an_image_in(spec, 1.0))
         reporter.tick(STATS)
     assert isinstance(console.file, StringIO)
     shown = console.file.getvalue().splitlines()
@@ -102,3 +109,66 @@ def test_what_a_run_tells_changes_nothing_of_it(blobs: PackedSet, tmp_path: Path
     assert any("this takes about" in line for line in teller.lines)
     assert sum("D loss" in line for line in teller.lines) > 4
     assert not any(line.endswith(" ") or "  left" in line for line in teller.lines)
+
+
+def test_python_tells_on_stderr_what_it_does(
+    blobs: PackedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runs, "LineReporter", LineReporter)
+    progan.train(blobs.path, tmp_path / "run", options=options())
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "training on 48 pictures" in err
+    assert "this takes about" in err
+    progan.train(blobs.path, tmp_path / "other", options=options(), reporter=progan.Reporter())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_notebook_shows_an_interrupt_as_a_sentence() -> None:
+    told = Interrupted("stopped at 64 images, checkpoint written; to go on: ...", 2)
+    assert told._render_traceback_() == [f"Interrupted: {told}"]
+
+
+def test_few_pictures_and_a_recipe_for_larger_ones_are_told() -> None:
+    def told(recipe: str, pictures: int, resolution: str = "64x64") -> list[str]:
+        config = load_config(recipe, {"data": {"resolution": resolution}})
+        level = {"64x64": 4, "128x128": 5, "256x256": 6}[resolution]
+        return hints(make_spec(config, ImageSpec(3, (4, 4), level), pictures))
+
+    (few,) = told("paper-light-128", 321, "128x128")
+    assert "321 pictures are few" in few
+    assert "--recipe small-data-256" in few
+    assert told("small-data-256", 1900, "256x256") == []
+    assert told("paper-light-128", 30_000, "128x128") == []
+    (larger,) = told("paper-celebahq-1024", 30_000)
+    assert "up to 1024 pixels a side, and these have 64" in larger
+    (often,) = told("paper-light-128", 3000, "128x128")
+    assert "each picture is shown about 2,200 times" in often
+
+
+def test_a_tiny_run_is_planned_for_a_time_and_goes_on_as_it_was_planned(
+    blobs: PackedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "expect", lambda spec, *_: an_image_in(spec, 0.002))
+    tiny = options()
+    tree = {"model": tiny["model"], "run": {"device": "cpu", "threads": 1, "grid": [2, 4]},
+            "schedule": {"batch_size": [16, 8]}}  # fmt: skip
+    teller = Teller()
+
+    def train(**branches: Any) -> Path:
+        laid = merge(tree, branches)
+        return progan.train(blobs.path, tmp_path / "run", options=laid, time="4s", reporter=teller)
+
+    with pytest.raises(ConfigError, match=r"--time decides schedule\.fade_kimg"):
+        train(schedule={"fade_kimg": 1})
+    run = train()
+    (said,) = (line for line in teller.lines if "planned for 4 seconds" in line)
+    assert "kimg are seen" in said
+    config, shown = RunFolder(run).config(), read_stats(RunFolder(run).stats_file)
+    total = sum(config.schedule.stabilise_kimg) + sum(config.schedule.fade_kimg[1:])
+    assert int(shown[-1]["images_seen"]) >= 1000 * total - 0.5
+    assert total == pytest.approx(4 * 0.97 / 0.002 / 1000, abs=0.01)
+    assert config.schedule.batch_size == (16, 8), "an option that is given is kept"
+    train()
+    assert RunFolder(run).config() == config
+    assert "goes on as it was planned" in " ".join(teller.lines[-3:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -24,6 +25,8 @@ def train(
     out: Path | None = None,
     recipe: str | None = None,
     config: Path | None = None,
+    time: str | None = None,
+    until: str | None = None,
     resume: Path | None = None,
     dry_run: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     memory_check: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
@@ -47,6 +50,10 @@ def train(
         Name of a recipe (`progan recipes` lists them) or a file; default: paper-light-128.
     config
         YAML, JSON or TOML file of options that is laid over the recipe.
+    time
+        Plan size and lengths so that training takes this long: 30m, 2h, 1d.
+    until
+        The same, by the time of day at which it ends: 07:00.
     resume
         Go on with this run; needs no source.
     dry_run
@@ -73,10 +80,13 @@ def train(
         raise ConfigError("give either a source of pictures or --resume RUN")
     if resume is not None and (out is not None or recipe is not None):
         raise ConfigError("--resume goes on with a run as it is: leave out --out and --recipe")
+    if sum(each is not None for each in (time, until, resume)) > 1:
+        raise ConfigError("--time, --until and --resume say different things: give one of them")
     if dry_run and memory_check:
         raise ConfigError("--memory-check computes a step and --dry-run computes none: leave one out")
     from progan.cli.terminal.training import print_plan, reporting
     from progan.performance.forecast import expect
+    from progan.performance.plan_time import parse_duration, seconds_until
     from progan.runs import checks
     from progan.runs.run import Check, carry_out, only_check
 
@@ -84,6 +94,9 @@ def train(
     if resume is not None:
         tree = merge({} if config is None else read_document(config), tree)
         checked = partial(checks.check_resume, resume, tree)
+    elif time is not None or until is not None:
+        seconds = parse_duration(time) if time is not None else seconds_until(str(until), datetime.now())
+        checked = partial(checks.check_in_time, str(source), out, recipe, tree, seconds, file=config)
     else:
         checked = partial(checks.check, str(source), out, recipe or DEFAULT_RECIPE, tree, file=config)
     console = training_console()
@@ -94,4 +107,9 @@ def train(
             print_plan(console, prepared.spec, str(prepared.device), prepared.folder.path, expected)
             return
         folder = carry_out(checked, reporter, memory_check)
-    say(console, f"run folder: {folder}\nuse it: progan generate {folder} --n 64 --out samples.png")
+    say(
+        console,
+        f"run folder: {folder}; its grids of samples: {folder / 'samples'}\n"
+        f"use it: progan generate {folder} --n 64 --out samples.png; a film: progan interpolate {folder} "
+        f"--out film.mp4",
+    )

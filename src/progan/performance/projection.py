@@ -45,6 +45,15 @@ class Projection:
         known = sum(phase.seconds for phase in self.phases if phase.measured)
         return known / self.seconds if self.seconds else 1.0
 
+    def cost(self, stage: Stage) -> float:
+        """Return the seconds that an image takes at a stage, or at the one of the schedule most like it."""
+        costs = {
+            stage_of(each.phase): each.seconds / _length(each.phase)
+            for each in self.phases
+            if each.phase.end > each.phase.start
+        }
+        return costs[nearest(stage, costs)]
+
     def left(self, images_seen: int) -> float:
         """Return the seconds that are left at a clock."""
         return sum(

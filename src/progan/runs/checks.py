@@ -7,24 +7,37 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from progan.config import DECIDED_BY_PICTURES, Config, format_resolution, load_config, make_config, per_level
+from progan.config import (
+    DECIDED_BY_PICTURES,
+    Config,
+    format_resolution,
+    load_config,
+    make_config,
+    merge,
+    per_level,
+)
+from progan.config.documents import read_document
 from progan.data.packed import PackedSet
 from progan.data.showing import require_channels
 from progan.distributed.ranks import ALONE, Ranks
 from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError
 from progan.evaluation.duality_gap import require_parts
+from progan.performance.forecast import expect
+from progan.performance.plan_time import plan_time
 from progan.preparation.pack import Request
 from progan.preparation.source import Source, open_source
 from progan.runs import checkpoint
 from progan.runs.reporter import Reporter
-from progan.runs.resolve import resolve, restrict
+from progan.runs.resolve import hints, resolve, restrict
 from progan.runs.run_folder import Dataset, RunFolder, require_resumable, require_same
 from progan.system.files import is_utf8
+from progan.system.progress import format_about
 from progan.system.signals import StopRequest
 from progan.training.iteration import Iteration
 from progan.training.precision import check_settings, settle
@@ -97,6 +110,7 @@ def check(
     *,
     file: str | Path | None = None,
     ranks: Ranks = ALONE,
+    hinted: bool = True,
 ) -> Prepared:
     """Check everything about a run and prepare its pictures, without training.
 
@@ -106,6 +120,7 @@ def check(
         source, out, recipe, options, reporter, file: The arguments of `progan.runs.run.train`.
         stop: Polled while pictures are prepared.
         ranks: The processes of the run, each of which checks.
+        hinted: Say what may be a better choice.
 
     Raises:
         ProganError: of the kind that fits.
@@ -135,7 +150,71 @@ def check(
                 f"the pictures of {source} have changed since {folder.path} was begun; go on with the old "
                 f"ones: progan train --resume {folder.path}; or train on the new ones with another --out"
             )
-    return _checked(config, packed, folder, opened.place, device, reporter, ranks)
+    prepared = _checked(config, packed, folder, opened.place, device, reporter, ranks)
+    for hint in hints(prepared.spec) if hinted and not folder.exists() else ():
+        reporter.say(hint)
+    return prepared
+
+
+IN_TIME: dict[str, Any] = {"data": {"max_resolution": 256}, "monitor": {"metrics": []}}
+"""Laid over the recipe quickstart where a time decides: larger pictures, and no time for metrics."""
+
+LENGTHS = {"stabilise_kimg", "stabilise_epochs", "fade_kimg", "fade_epochs", "stage_kimg", "total_kimg"}
+"""Options that a time decides."""
+
+
+def check_in_time(
+    source: str | Path,
+    out: str | Path | None,
+    recipe: str | Path | None,
+    options: Mapping[str, Any] | None,
+    seconds: float,
+    reporter: Reporter,
+    stop: StopRequest,
+    *,
+    file: str | Path | None = None,
+    ranks: Ranks = ALONE,
+) -> Prepared:
+    """Check a run whose last level and lengths are planned for a time; one that was begun goes on as it is.
+
+    Args:
+        source, out, options, reporter, file: The arguments of `progan.runs.run.train`.
+        recipe: Whose networks and rates are used; default: quickstart, without its limit of the size.
+        seconds: How long training is to take.
+        stop: Polled while pictures are prepared.
+        ranks: There must be one.
+
+    Raises:
+        ProganError: of the kind that fits.
+    """
+    if ranks.size > 1:
+        raise ConfigError("--time plans for one process; with several give the lengths in schedule")
+    given, laid = options or {}, {} if file is None else read_document(file)
+    lengths = LENGTHS & {key for tree in (given, laid) for key in tree.get("schedule") or {}}
+    if lengths:
+        raise ConfigError(f"--time decides schedule.{min(lengths)}: leave one of them out")
+    stem = "time" if recipe is None and file is None else Path(file or recipe or "").stem
+    folder = RunFolder(out or Path("runs") / f"{open_source(source).name}-{stem}")
+    if folder.exists():
+        reporter.say(f"{folder.path} goes on as it was planned")
+        return check_resume(folder.path, merge(laid, given), reporter, stop, ranks=ranks)
+    base, rest = IN_TIME if recipe is None else {}, merge(laid, given)
+    own: dict[str, Any] = {"reporter": reporter, "stop": stop, "ranks": ranks, "hinted": False}
+    planned = partial(check, source, folder.path, recipe or "quickstart", **own)
+    tried = planned(options=merge(base, rest))
+    schedule, image = tried.spec.config.schedule, tried.spec.image
+    if schedule.growth != "fade" or schedule.start_level:
+        raise ConfigError("--time plans runs that fade from level 0 on: leave out growth and start_level")
+    made = expect(tried.spec, tried.packed, tried.device, min(20.0, max(2.0, seconds / 100)))
+    cost = {(level, fading): made.cost((level, fading))
+            for level in range(image.max_level + 1) for fading in (False, True)}  # fmt: skip
+    names = {level: format_resolution(image.resolution(level)) for level in range(image.max_level + 1)}
+    fixed = bool({"resolution", "max_resolution"} & (rest.get("data") or {}).keys())
+    plan = plan_time(seconds, cost, names, fixed=fixed)
+    how = "as asked for" if fixed else "--data.max-resolution decides otherwise"
+    reporter.say(f"planned for {format_about(seconds)}: {plan.reason} ({how})")
+    size = {} if fixed else {"data": {"max_resolution": max(image.resolution(plan.level))}}
+    return planned(options=merge(base, plan.options(), size, rest))
 
 
 def check_resume(

@@ -7,6 +7,7 @@ from typing import Any
 from progan.config import NEWER, Config, PictureOptions, format_resolution, make_config, merge
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
+from progan.training.spec import Spec
 
 
 def restrict(packed: PackedSet, config: Config) -> PackedSet:
@@ -95,3 +96,38 @@ def _conditioning(config: Config, packed: PackedSet) -> str:
             f"with data.labels, or leave the conditioning out"
         )
     return "none"
+
+
+FEW = 2000
+"""Pictures that a discriminator without augmentation learns by heart."""
+
+OFTEN = 1000
+"""Times that each picture is shown from which on that is told, 20 times as often with augmentation; the paper
+shows each of 30,000 some 400 times."""
+
+
+LONG = 1_000_000
+"""Images of a schedule that is long."""
+
+
+def hints(spec: Spec) -> list[str]:
+    """Return what somebody should know before such a run: few pictures, or a recipe for much larger ones."""
+    told, data = [], spec.config.data
+    shown = spec.schedule.total / spec.pictures
+    if spec.pictures < FEW and shown > OFTEN / 20 and not spec.config.augment.policy:
+        told.append(
+            f"hint: {spec.pictures:,} pictures are few, and each is shown about {shown:,.0f} times: "
+            f"--recipe small-data-256 is for that (it augments them), --time 2h plans a shorter run"
+        )
+    elif shown > OFTEN * (20 if spec.config.augment.policy else 1):
+        told.append(
+            f"hint: each picture is shown about {shown:,.0f} times; --time 2h plans a shorter run, "
+            f"--schedule.total-kimg ends it earlier"
+        )
+    size = max(spec.image.resolution(spec.image.max_level))
+    if data.max_resolution >= 4 * size and spec.schedule.total >= LONG:
+        told.append(
+            f"hint: this recipe is for pictures of up to {data.max_resolution} pixels a side, and these have "
+            f"{size}: its networks and lengths are larger than they need; --time 2h plans by the pictures"
+        )
+    return told

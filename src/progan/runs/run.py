@@ -13,9 +13,10 @@ import torch
 from progan.config import flatten
 from progan.config.recipes import DEFAULT_RECIPE
 from progan.distributed.ranks import Ranks, join
-from progan.runs.checks import Prepared, check, check_resume, try_largest
+from progan.performance.plan_time import parse_duration
+from progan.runs.checks import Prepared, check, check_in_time, check_resume, try_largest
 from progan.runs.loop import Trainer
-from progan.runs.reporter import Reporter
+from progan.runs.reporter import LineReporter, Reporter
 from progan.system.signals import StopRequest, stop_on_signals
 from progan.training.precision import settings
 from progan.version import __version__
@@ -25,9 +26,10 @@ def train(
     source: str | Path,
     out: str | Path | None = None,
     *,
-    recipe: str | Path = DEFAULT_RECIPE,
+    recipe: str | Path | None = None,
     file: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
+    time: str | None = None,
     reporter: Reporter | None = None,
     memory_check: bool = False,
 ) -> Path:
@@ -38,11 +40,12 @@ def train(
     Args:
         source: A folder or .zip of pictures, a packed set, or `builtin:glyphs`.
         out: The run folder; default `runs/<source>-<recipe>`.
-        recipe: Name of a shipped recipe, or a file.
+        recipe: Name of a shipped recipe, or a file; default: paper-light-128, with a time quickstart.
         file: A YAML, JSON or TOML file of options laid over the recipe.
         options: Nested options laid over both, such as `{"schedule": {"batch_size": [8]}}`.
-        reporter: Who watches; default: nobody. `progan.cli.terminal.training.TerminalReporter` shows what the
-            command line shows.
+        time: How long training is to take, such as "2h" or "30m": it plans size and lengths before it begins.
+        reporter: Who watches; default: `LineReporter`, which prints a line a log point, or a minute, to
+            stderr. `progan.Reporter()` says nothing.
         memory_check: First try one update at the largest level, so that a lack of memory shows now and
             not after days.
 
@@ -53,7 +56,10 @@ def train(
         ProganError: of the kind that fits (`progan.errors`); everything that can be checked is checked
             before the first step.
     """
-    return carry_out(partial(check, source, out, recipe, options, file=file), reporter, memory_check)
+    checked: Check = partial(check, source, out, recipe or DEFAULT_RECIPE, options, file=file)
+    if time is not None:
+        checked = partial(check_in_time, source, out, recipe, options, parse_duration(time), file=file)
+    return carry_out(checked, reporter or LineReporter(), memory_check)
 
 
 def resume(
@@ -68,7 +74,7 @@ def resume(
     Args:
         run: The run folder.
         options: Nested options to change from here on; those of data, model and the seed cannot change.
-        reporter: Who watches; default: nobody.
+        reporter: Who watches; default: lines on stderr; `progan.Reporter()` says nothing.
         memory_check: First try one update at the largest level.
 
     Returns:
@@ -77,7 +83,7 @@ def resume(
     Raises:
         ProganError: of the kind that fits; everything that can be checked is checked before the first step.
     """
-    return carry_out(partial(check_resume, run, options), reporter, memory_check)
+    return carry_out(partial(check_resume, run, options), reporter or LineReporter(), memory_check)
 
 
 class Check(Protocol):
@@ -87,7 +93,7 @@ class Check(Protocol):
         """Return the run, which could start."""
 
 
-def carry_out(checked: Check, reporter: Reporter | None, memory_check: bool = False) -> Path:
+def carry_out(checked: Check, reporter: Reporter, memory_check: bool = False) -> Path:
     """Check a run and train it to its end.
 
     Args:
@@ -114,7 +120,7 @@ def carry_out(checked: Check, reporter: Reporter | None, memory_check: bool = Fa
     return folder.path
 
 
-def only_check(checked: Check, reporter: Reporter | None) -> Prepared:
+def only_check(checked: Check, reporter: Reporter) -> Prepared:
     """Check a run, prepare its pictures, and do not train.
 
     Args:
@@ -129,7 +135,7 @@ def only_check(checked: Check, reporter: Reporter | None) -> Prepared:
 
 
 @contextmanager
-def _checked(checked: Check, reporter: Reporter | None) -> Iterator[tuple[Prepared, StopRequest]]:
+def _checked(checked: Check, reporter: Reporter) -> Iterator[tuple[Prepared, StopRequest]]:
     """Meet the processes of a run, each of which checks it; only the first reports."""
     with join() as ranks, stop_on_signals() as stop:
         heard = ranks.first_only(lambda: reporter) or Reporter()
