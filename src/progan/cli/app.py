@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 
 from progan.cli.bench import bench
 from progan.cli.config import config_app, recipes
-from progan.cli.explore import directions, mix, project
+from progan.cli.explore import directions, explore, mix, project
 from progan.cli.generate import generate, interpolate
 from progan.cli.import_weights import import_file
 from progan.cli.measure import compare, evaluate
@@ -36,6 +36,7 @@ app.command(interpolate)
 app.command(project)
 app.command(directions)
 app.command(mix)
+app.command(explore)
 app.command(movie)
 app.command(report)
 app.command(config_app)

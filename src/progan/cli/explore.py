@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from progan.cli.terminal.console import PlainConsole, say, stages
 
@@ -181,3 +184,54 @@ def mix(
         facts = {"mix": [a, b], "how": how, "share": share, "at": at}
         save_grid(picture[None], out, 1, form=PictureForm(scale=scale), facts=facts)
     say(PlainConsole(), f"mixed: {out}")
+
+
+def explore(
+    path: Path,
+    *,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    offline: bool = False,
+    title: str | None = None,
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 0,
+    open_browser: Annotated[bool, Parameter(name="--open")] = False,
+) -> None:
+    """Make a web page on which the visitor's browser runs the generator, and show it on this machine.
+
+    Parameters
+    ----------
+    path
+        Run folder or weight file.
+    out
+        Write it into this folder and end, for a web host or a static Space; default: explore beside the
+        generator, which is then served on 127.0.0.1 until Ctrl-C.
+    offline
+        Copy the runtime (14 MB) beside the page, which then loads nothing from elsewhere.
+    title
+        Its head; default: the name of the run.
+    port
+        Where it is served; 0 for any that is free.
+    open_browser
+        Open it in a browser.
+    """
+    from progan.explore.about import about_of, directions_of
+    from progan.explore.serving import address, serve
+    from progan.explore.web_page import write_page
+    from progan.models.loading import load
+
+    G = load(path)
+    folder = out or (path / "explore" if path.is_dir() else Path(f"{path.stem}-explore"))
+    with stages() as progress:
+        page = write_page(
+            G, folder, about_of(path, G, title), directions=directions_of(path, G, progress),
+            offline=offline, progress=progress,
+        )  # fmt: skip
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 1e6
+    if out is not None:
+        say(PlainConsole(), f"page: {page} ({size:,.1f} MB in {folder}; any host of static files serves it)")
+        return
+    with serve(folder, port) as server:
+        say(PlainConsole(), f"page: {page} ({size:,.1f} MB)\nopen {address(server)} (Ctrl-C ends it)")
+        if open_browser:
+            webbrowser.open(address(server))
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()

@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Console
 
-from progan.cli.terminal.console import say, stages
+from progan.cli.terminal.console import PlainConsole, say, stages
 
 
 def movie(
@@ -50,7 +49,7 @@ def movie(
         made = make_movie(
             run, out, source=source, seconds=seconds, fps=fps, grid=shape, seed=seed, progress=progress
         )
-    say(Console(), f"film: {made}")
+    say(PlainConsole(), f"film: {made}")
 
 
 def report(
@@ -77,10 +76,10 @@ def report(
 
     file = out or (run[0] / "report.html" if len(run) == 1 else Path("report.html"))
     made = write_report(run, file, refresh=interval if live else None)
-    say(Console(), f"report: {made} ({made.stat().st_size / 1e6:,.1f} MB)")
+    say(PlainConsole(), f"report: {made} ({made.stat().st_size / 1e6:,.1f} MB)")
     if live:
         from progan.report.follow import follow
 
-        say(Console(), f"it follows the run every {interval} s; Ctrl-C ends it")
+        say(PlainConsole(), f"it follows the run every {interval} s; Ctrl-C ends it")
         with contextlib.suppress(KeyboardInterrupt):
             follow(run, file, interval)
