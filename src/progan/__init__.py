@@ -20,6 +20,9 @@ _HOMES = {
     "Discriminator": "progan.models.discriminator",
     "load": "progan.models.loading",
     "import_weights": "progan.interop.import_weights",
+    "export": "progan.interop.export",
+    "push": "progan.runs.trained.publish",
+    "find_generator": "progan.runs.trained.kept_generators",
     "save": "progan.models.weights",
     "Reporter": "progan.runs.reporter",
     "train": "progan.runs.run",
@@ -37,12 +40,15 @@ __all__ = [
     "ProganError",
     "Reporter",
     "__version__",
+    "export",
+    "find_generator",
     "generate",
     "import_weights",
     "interpolate",
     "load",
     "load_config",
     "prepare",
+    "push",
     "recipe_names",
     "resume",
     "save",
@@ -56,6 +62,7 @@ if TYPE_CHECKING:
     from progan.errors import ProganError
     from progan.generation.sampling import generate
     from progan.generation.video import interpolate
+    from progan.interop.export import export
     from progan.interop.import_weights import import_weights
     from progan.models.discriminator import Discriminator
     from progan.models.generator import Generator
@@ -64,6 +71,8 @@ if TYPE_CHECKING:
     from progan.preparation.source import prepare
     from progan.runs.reporter import Reporter
     from progan.runs.run import resume, train
+    from progan.runs.trained.kept_generators import find_generator
+    from progan.runs.trained.publish import push
 
 
 def __getattr__(name: str) -> Any:

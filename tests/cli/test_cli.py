@@ -536,11 +536,6 @@ def test_a_dry_run_refuses_what_the_run_would(
     assert progan("train", "--resume", tmp_path / "run").returncode == 0
 
 
-def test_a_checkpoint_is_no_generator(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = checkpoint.paths(run / "checkpoints")[-1]
-    assert f"give the run folder, {run}" in mistake(capsys, "generate", path)
-
-
 def test_a_file_between_recipe_and_command_line(
     packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from progan.data.pixels import to_uint8
 from progan.errors import CheckpointError, StorageError
 from progan.generation.sampling import generate
+from progan.models.averaged import GENERATOR_FILE
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.models.loading import load, load_network
-from progan.models.weights import FORMAT, GENERATOR_FILE, HUB_FILE, save
+from progan.models.weights import FORMAT, HUB_FILE, save
 from progan.system.tensor_file import KEY, digest, read_header
 
 
@@ -404,3 +405,21 @@ def test_push_to_hub_uploads_what_is_saved(
     monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Hub)
     assert G.push_to_hub("somebody/cats") == "address"
     assert G.save_pretrained(tmp_path / "cats", push_to_hub=True) == "address"
+
+
+@pytest.mark.parametrize("level", [0, 1, None])
+def test_a_trimmed_generator_makes_the_same_images(level: int | None) -> None:
+    torch.manual_seed(0)
+    G = Generator(
+        max_level=3, fmap_base=64, fmap_max=8, label_size=2, label_form="vector", level=2, alpha=0.25
+    )
+    G.label_examples.normal_()
+    small, z, labels = G.trimmed(level), torch.randn(2, G.latent_size), torch.randn(2, 2)
+    torch.testing.assert_close(small(z, labels), G(z, labels, level=level), rtol=0, atol=0)
+    assert small.max_level == small.level == (2 if level is None else level)
+    assert small.alpha == (0.25 if level is None else 1.0)
+    assert torch.equal(small.label_examples, G.label_examples)
+    assert small.conv.weight.data_ptr() == G.conv.weight.data_ptr()
+    assert G.conv.weight.requires_grad
+    with pytest.raises(ValueError, match="has grown to level 2"):
+        G.trimmed(3)

@@ -10,8 +10,10 @@ from pathlib import Path
 from cyclopts import App, Parameter
 
 from progan.cli.bench import bench
+from progan.cli.chosen import Kimg, choose
 from progan.cli.config import config_app, recipes
 from progan.cli.explore import directions, explore, mix, project
+from progan.cli.export import export, push
 from progan.cli.generate import generate, interpolate
 from progan.cli.import_weights import import_file
 from progan.cli.measure import compare, evaluate
@@ -44,18 +46,20 @@ app.command(bench)
 app.command(evaluate)
 app.command(compare)
 app.command(import_file, name="import")
+app.command(export)
+app.command(push)
 app.command(recipes)
 
 
 @app.command
-def info(path: Path) -> None:
+def info(path: Path, *, kimg: Kimg = None) -> None:
     """Say what a run folder, weight file, checkpoint or packed set is, and how far it got.
 
     Parameters
     ----------
     path
-        The folder or file.
+        The folder or file; or a name on the hub.
     """
     from progan.cli.info import describe, print_facts
 
-    print_facts(PlainConsole(), describe(path))
+    print_facts(PlainConsole(), describe(path if kimg is None else choose(path, kimg).file))

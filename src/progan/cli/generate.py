@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, Token
 
+from progan.cli.chosen import Kimg, choose
 from progan.cli.terminal.console import PlainConsole, say, stages, training_console
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ Files = Annotated[list[Path] | None, Parameter(consume_multiple=True)]
 def generate(
     path: Path,
     *,
+    kimg: Kimg = None,
     n: Annotated[int | None, Parameter(converter=_whole)] = None,
     out: Annotated[Path, Parameter(alias="-o")] = Path("samples"),
     seed: int = 0,
@@ -58,7 +60,7 @@ def generate(
     Parameters
     ----------
     path
-        Run folder or weight file.
+        Run folder, checkpoint, weight file or name on the hub.
     n
         Number of pictures; default: 64, or what fills the grid.
     out
@@ -120,10 +122,11 @@ def generate(
         out = out.with_suffix(f".{layout.format or 'png'}")
     if n is None and shape is not None and seeds is None and not latents:
         n = shape[0] * shape[1]
+    file = choose(path, kimg).file
     with join() as ranks:
 
         def loaded() -> tuple[Generator, int]:
-            G = _load(path, str(ranks.device(device)))
+            G = _load(file, str(ranks.device(device)))
             return G, level_of(G, level, resolution)
 
         G, chosen_level = ranks.in_turn(loaded, lambda found: {"the generator": digest(found[0])})
@@ -145,6 +148,7 @@ def generate(
 def interpolate(
     path: Path,
     *,
+    kimg: Kimg = None,
     out: Annotated[Path, Parameter(alias="-o")] = Path("walk.gif"),
     seconds: float | None = None,
     fps: float = 30.0,
@@ -168,7 +172,7 @@ def interpolate(
     Parameters
     ----------
     path
-        Run folder or weight file.
+        Run folder, checkpoint, weight file or name on the hub.
     out
         .gif, .webp, or with the extra `video` .mp4 or .webm.
     seconds
@@ -211,7 +215,7 @@ def interpolate(
     from progan.generation.sampling import level_of
     from progan.generation.video import interpolate as write_video
 
-    G = _load(path, device)
+    G = _load(choose(path, kimg).file, device)
     points = None
     if seeds is not None or latents:
         points = chosen.choose(

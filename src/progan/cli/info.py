@@ -17,12 +17,15 @@ from progan.config import Config, format_resolution, level_resolution, parse_res
 from progan.data.packed import PackedSet, is_packed
 from progan.errors import CheckpointError, DataError
 from progan.generation.label_arguments import describe_labels
+from progan.models.averaged import GENERATOR_FILE
+from progan.models.hub import locate
 from progan.models.loading import load_network
-from progan.models.weights import GENERATOR_FILE, HUB_FILE, find_weights
+from progan.models.weights import HUB_FILE
 from progan.preparation.pictures import PICTURE_SUFFIXES
 from progan.runs import checkpoint
 from progan.runs.logs import read_stats
 from progan.runs.run_folder import Dataset, RunFolder
+from progan.runs.trained.kept_generators import kept
 from progan.system.tensor_file import read_header
 from progan.training.schedule import Schedule
 from progan.training.spec import ImageSpec
@@ -51,7 +54,7 @@ def describe(path: str | Path) -> Facts:
             f"{path} is no run folder (it holds no config.yaml), no packed set (no manifest.json) and holds "
             f"no weight file ({GENERATOR_FILE} or {HUB_FILE}){_hint(path)}"
         )
-    weights = find_weights(path)
+    weights = locate(path)
     if read_header(weights).get("format") == checkpoint.FORMAT:
         return _checkpoint(weights)
     return _weights(weights)
@@ -78,11 +81,19 @@ def _run(folder: RunFolder) -> Facts:
     facts["progress"] = _progress(config, dataset, record)
     facts |= _losses(folder)
     facts["trained with"] = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+    if earlier := kept(folder):
+        clocks = f"{earlier[0].images_seen:,} to {earlier[-1].images_seen:,} images (--kimg)"
+        facts["kept generators"] = f"{len(earlier)}, after {clocks}"
+    return facts | _generator(folder.generator_file)
+
+
+def _generator(path: Path) -> Facts:
+    """Return facts about the generator of a run or checkpoint."""
     try:
-        generator = _weights(folder.generator_file)
+        found = _weights(path)
     except CheckpointError as error:
-        return {**facts, "generator": str(error)}
-    return facts | {f"generator {k}": v for k, v in generator.items() if k != "path"}
+        return {"generator": str(error)}
+    return {f"generator {name}": value for name, value in found.items() if name != "path"}
 
 
 def _losses(folder: RunFolder) -> Facts:
@@ -177,13 +188,14 @@ def _weights(path: Path) -> Facts:
 
 def _checkpoint(path: Path) -> Facts:
     record, tensors = checkpoint.load(path)
-    return {
+    facts = {
         "kind": "checkpoint",
         "path": str(path),
         "progress": _grown(record),
         "tensors": f"{len(tensors)}, {sum(t.nbytes for t in tensors.values()):,} bytes, checksum right",
         "versions": json.dumps(record.versions),
     }
+    return facts | _generator(path)
 
 
 def _packed(packed: PackedSet) -> Facts:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from progan.cli.chosen import Kimg, choose, choose_all
 from progan.cli.measure_options import GAP, Flag, GapTraining, Measuring
 from progan.cli.terminal.console import PlainConsole, interruptible, say
 from progan.cli.terminal.results_table import print_results
-from progan.errors import ConfigError
+from progan.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from progan.metrics.extractor_files import Inception
     from progan.runs.gap_of_run import GapOfRun
     from progan.runs.run_folder import RunFolder
+    from progan.runs.trained.kept_generators import Found
 
 AS_USUAL, GAP_AS_USUAL = Measuring(), GapTraining()
 
@@ -33,6 +35,8 @@ AS_USUAL, GAP_AS_USUAL = Measuring(), GapTraining()
 def evaluate(
     path: Path,
     *,
+    kimg: Kimg = None,
+    every: Annotated[bool, Parameter(name="--all", negative=(), show_default=False)] = False,
     data: Path | None = None,
     label: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     part: str | None = None,
@@ -49,7 +53,9 @@ def evaluate(
     Parameters
     ----------
     path
-        Run folder or weight file.
+        Run folder, checkpoint, weight file or name on the hub.
+    every
+        Measure every generator of the run that is kept.
     data
         Real pictures: folder, .zip, packed set or .npy file; default: those that the run was trained on.
     label
@@ -66,9 +72,15 @@ def evaluate(
     """
     from progan.distributed.ranks import join
 
-    asked = _Asked(path, data, label, part, mirror, out, neighbours)
+    chosen = choose_all(path) if every else [choose(path, kimg)]
+    if every and (kimg is not None or neighbours is not None or GAP in measuring.metrics):
+        raise ConfigError(f"--all measures each generator: leave out --kimg, --neighbours and {GAP}")
     with join() as ranks:
-        _measure_together(ranks, lambda: _open_generator(ranks, asked, measuring, copies))
+        for found in chosen:
+            asked = _Asked(found, data, label, part, mirror, out, neighbours)
+            if every and ranks.first:
+                say(PlainConsole(), f"after {found.images_seen:,} images:")
+            _measure_together(ranks, partial(_open_generator, ranks, asked, measuring, copies), among=every)
 
 
 def compare(
@@ -107,7 +119,7 @@ def compare(
 class _Asked:
     """What `evaluate` is told of a generator and its reals; it explains them."""
 
-    path: Path
+    found: Found
     data: Path | None
     label: str | None
     part: str | None
@@ -174,8 +186,14 @@ class _Opened:
         return works
 
 
-def _measure_together(ranks: Ranks, opened: Callable[[], _Opened]) -> None:
-    """Measure and print on the first process, while the others help it."""
+def _measure_together(ranks: Ranks, opened: Callable[[], _Opened], *, among: bool = False) -> None:
+    """Measure and print on the first process, while the others help it.
+
+    Args:
+        ranks: The processes.
+        opened: Opens what is measured, on each of them.
+        among: It is one of many: where it cannot be measured, that is said and no error.
+    """
     from progan.distributed.work_sharing import share
 
     # Each process reads the weights, which a training may replace meanwhile.
@@ -187,7 +205,12 @@ def _measure_together(ranks: Ranks, opened: Callable[[], _Opened]) -> None:
         if found.gap is not None:
             _measure_gap(ranks, found.gap, found.out, found.options.force, deal)
         if found.options.metrics or (found.gap is None and found.near is None):
-            _measure(ranks, found)
+            try:
+                _measure(ranks, found)
+            except DataError as error:  # small images, for which a metric is not defined
+                if not among:
+                    raise
+                say(PlainConsole(), f"  not measured: {error}")
         if found.near is not None:
             _write_neighbours(ranks, found, deal)
 
@@ -199,24 +222,20 @@ def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: Gap
     from progan.evaluation.generated_images import GeneratedImages
     from progan.evaluation.open_images import open_images
     from progan.evaluation.results import FILE
-    from progan.runs.checkpoint import newest_record
-    from progan.runs.run_folder import RunFolder
 
     device, seed = ranks.device(options.device), options.seed_of_images
     gap = _open_gap(asked, options, copies, device)
     options = replace(options, metrics=tuple(name for name in options.metrics if name != GAP))
     if gap is not None and not options.metrics and asked.neighbours is None:
-        return _Opened(options, asked.out or asked.path / FILE, device, gap=gap)
-    images = open_images(asked.path, size=options.size, seed=seed, label=asked.label, device=device)
+        return _Opened(options, asked.out or asked.found.file / FILE, device, gap=gap)
+    images = open_images(asked.found.file, size=options.size, seed=seed, label=asked.label, device=device)
     if not isinstance(images, GeneratedImages):
         raise ConfigError(
-            f"{asked.path} is no generator; `progan compare` measures one set of images against another"
+            f"{asked.found.file} is no generator; `progan compare` measures one set of images against another"
         )
-    run = RunFolder(asked.path)
-    if run.exists():
-        record, _ = newest_record(run.checkpoints)
-        images.about["images_seen"] = None if record is None else record.images_seen
-        asked = asked.as_trained(run)
+    if asked.found.run is not None:
+        images.about["images_seen"] = asked.found.images_seen
+        asked = asked.as_trained(asked.found.run)
     size, part, reals = (images.shape[1], images.shape[2]), asked.part or "train", None
     if asked.data is not None:
         reals = ranks.first_only(
@@ -306,8 +325,8 @@ def _open_gap(
             f"{', '.join(given)}, or measure it by itself"
         )
     return GapOfRun.open(
-        asked.path, asked.data, num_images=options.num_images, seed=options.seed, steps=copies.gap_steps,
-        lr=copies.gap_lr, device=device,
+        asked.found.file, asked.data, num_images=options.num_images, seed=options.seed,
+        steps=copies.gap_steps, lr=copies.gap_lr, device=device,
     )  # fmt: skip
 
 

@@ -248,6 +248,11 @@ class RunOptions(Branch):
     )
     checkpoint_minutes: NonNegative = option(10.0, "Time between checkpoints.")
     keep_checkpoints: int = option(3, "How many of the newest checkpoints are kept.", ge=1)
+    best: str = option(
+        "swd/mean",
+        "What `best` goes by: a number of a metric, such as swd/mean, fid or pr/recall.",
+        min_length=1,
+    )
     grid: tuple[Count, Count] = option((6, 10), "Rows and columns of the sample grids.")
     grid_channels: tuple[int, ...] | None = option(
         None,

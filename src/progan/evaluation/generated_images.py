@@ -23,7 +23,6 @@ from progan.generation.label_arguments import Label, label_vector, written_label
 from progan.generation.sampling import batch_size_for, digest, label_vectors, latents, level_of, render, whole
 from progan.models.generator import Generator
 from progan.models.loading import load
-from progan.models.weights import find_weights
 from progan.system.files import file_lock, storage_errors
 from progan.system.progress import Progress, reported, unheard
 
@@ -107,7 +106,7 @@ class GeneratedImages(ImageSet):
             CheckpointError: if it cannot be loaded.
             ConfigError: as above.
         """
-        G = load(find_weights(path), device or torch.device("cpu"))
+        G = load(path, device or torch.device("cpu"))
         level = level_of(G, None, None if size is None else format_resolution(size))
         # Known by what was read, not by the file, which a training may have replaced since.
         return cls(G, seed=seed, label=label, level=level, about={"path": str(path)})

@@ -19,8 +19,10 @@ from progan.evaluation.generated_images import GeneratedImages
 from progan.evaluation.image_set import ArrayImages, ImageSet, MirroredImages, PackedImages
 from progan.generation.label_arguments import Label
 from progan.generation.sampling import level_of
+from progan.models.averaged import GENERATOR_FILE
 from progan.models.generator import Generator
-from progan.models.weights import GENERATOR_FILE, HUB_FILE
+from progan.models.hub import is_hub_name
+from progan.models.weights import HUB_FILE
 from progan.preparation.source import PackedSource, open_source
 
 Place: TypeAlias = ImageSet | Generator | PackedSet | NDArray[Any] | Iterable[NDArray[Any]] | str | Path
@@ -103,7 +105,9 @@ def _open(
 
 
 def is_generator(path: Path) -> bool:
-    """Tell whether a path means a generator: a run or hub folder, or a safetensors file."""
+    """Tell whether a generator is meant: a run or hub folder, a safetensors file, or a name on the hub."""
+    if is_hub_name(path):
+        return True
     if path.is_dir():
         return any((path / name).is_file() for name in ("config.yaml", GENERATOR_FILE, HUB_FILE))
     return path.suffix.lower() == ".safetensors"

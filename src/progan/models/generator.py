@@ -240,6 +240,29 @@ class Generator(HubNetwork):
         """Return the constructor's arguments, ready for JSON; 8 bits are not named, as files without are."""
         return {**super().config(), **({} if self.depth == 8 else {"depth": self.depth})}
 
+    def trimmed(self, level: int | None = None) -> Generator:
+        """Return a generator that ends at a level: it makes the same images there, and has nothing above.
+
+        Args:
+            level: The level, up to that to which it has grown; None for that one, with its alpha.
+
+        Returns:
+            A generator that shares the memory of its weights with this one, in evaluation mode and without
+            gradients.
+
+        Raises:
+            ValueError: if it has not grown so far.
+        """
+        chosen = self.level if level is None else level
+        if not 0 <= chosen <= self.level:
+            raise ValueError(f"level {chosen}: the generator has grown to level {self.level}")
+        growth = {"level": chosen, "max_level": chosen, "alpha": self.alpha if chosen == self.level else 1.0}
+        with torch.device("meta"):
+            made = Generator(**{**self.config(), **growth})
+        state = self.state_dict()
+        made.load_state_dict({name: state[name] for name in made.state_dict()}, assign=True)
+        return made.requires_grad_(False).eval()
+
     def _join(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """Check the inputs and return [N, latent_size + label_size], pixel-normalised."""
         read = self.options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,8 +10,15 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin, snapshot_download
 
 from progan.errors import CheckpointError
 from progan.models import weights
+from progan.models.averaged import GENERATOR_FILE
 from progan.models.network import Network
 
+FILE_SUFFIXES = frozenset(
+    {".safetensors", ".pkl", ".pickle", ".pt", ".pth", ".onnx", ".pt2", ".ts", ".zip", ".npy"}
+)
+"""What names of files end with, and no name on the hub."""
+MOST_SAID = 200
+"""Characters of an error of huggingface_hub that are passed on; it gives advice of its own after them."""
 HUB_OPTIONS = frozenset({"revision", "cache_dir", "force_download", "token", "local_files_only"})
 
 CARD = """---
@@ -92,6 +100,30 @@ class HubNetwork(
         return weights.build(cls, record, tensors, file).place("cpu")
 
 
+def is_hub_name(place: str | Path) -> bool:
+    """Tell whether a word names something on the Hugging Face hub: `user/name`, and nothing that is here.
+
+    Where there is a folder `user` here, what was meant is taken for a path in it.
+    """
+    path = Path(place)
+    if path.exists() or path.suffix in FILE_SUFFIXES or Path(path.parts[0] if path.parts else "").is_dir():
+        return False
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(place), re.ASCII) is not None
+
+
+def locate(place: str | Path) -> Path:
+    """Return the file that holds the network that is meant.
+
+    Args:
+        place: A weight file or a checkpoint of a run; a run or hub folder; or a name on the hub, from where
+            it is fetched unless it is in the cache.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    return weights.find_weights(download(str(place)) if is_hub_name(place) else Path(place))
+
+
 def download(name: str, **options: Any) -> Path:
     """Fetch weights and description from the Hugging Face hub.
 
@@ -105,11 +137,14 @@ def download(name: str, **options: Any) -> Path:
     Raises:
         CheckpointError: if there is no such name or the hub cannot be reached.
     """
-    files = ["config.json", weights.GENERATOR_FILE, weights.HUB_FILE]
+    files = ["config.json", GENERATOR_FILE, weights.HUB_FILE]
     try:
-        return Path(snapshot_download(name, allow_patterns=files, **options))
+        folder = Path(snapshot_download(name, allow_patterns=files, **options))
     except Exception as error:  # their kinds depend on the version of huggingface_hub
         raise CheckpointError(
             f"{name}: no such file or folder, and it cannot be fetched from the Hugging Face hub "
-            f"({type(error).__name__}: {' '.join(str(error).split())})"
+            f"({type(error).__name__}: {' '.join(str(error).split())[:MOST_SAID]})"
         ) from error
+    if not any((folder / file).is_file() for file in files):
+        raise CheckpointError(f"{name}, on the Hugging Face hub, holds no network of progan ({files[-1]})")
+    return folder

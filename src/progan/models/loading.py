@@ -10,7 +10,8 @@ from torch import Tensor
 from progan.errors import CheckpointError
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.models.weights import build, find_weights, kind_of, read
+from progan.models.hub import locate
+from progan.models.weights import build, kind_of, read
 from progan.system import tensor_file
 
 
@@ -18,17 +19,18 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Generator:
     """Load a generator; nothing else than the path is needed.
 
     Args:
-        path: A weight file written by `save`, a run folder, or a folder written by
-            `Generator.save_pretrained`. (For a name on the hub, use `Generator.from_pretrained`.)
+        path: A weight file written by `save`; a run folder, or one of its checkpoints; a folder written by
+            `Generator.save_pretrained`; or `user/name` on the Hugging Face hub. (`progan.find_generator`
+            finds an earlier or the best one of a run.)
         device: Where the weights go.
 
     Returns:
-        The generator (of a run: the averaged one), in evaluation mode.
+        The generator (of a run or checkpoint: the averaged one), in evaluation mode.
 
     Raises:
         CheckpointError: if there is no such file or it is damaged, foreign or not a generator.
     """
-    network = load_network(find_weights(Path(path)), device)
+    network = load_network(locate(path), device)
     if not isinstance(network, Generator):
         raise CheckpointError(f"{path} holds a {type(network).__name__}, not a Generator")
     return network

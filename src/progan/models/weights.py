@@ -10,12 +10,12 @@ from torch import Tensor
 
 from progan.errors import CheckpointError, shown
 from progan.models.autograd import at_least_float32
+from progan.models.averaged import GENERATOR_FILE, is_checkpoint, read_averaged
 from progan.models.network import Network
 from progan.system import tensor_file
 from progan.system.files import parse_json
 
 FORMAT = "progan-weights-1"
-GENERATOR_FILE = "generator.safetensors"
 HUB_FILE = "model.safetensors"
 
 NetworkT = TypeVar("NetworkT", bound=Network)
@@ -115,10 +115,16 @@ def kind_of_config(config: object) -> str:
 
 
 def read(path: Path) -> tuple[tensor_file.Record, dict[str, Tensor]]:
-    """Return what a file says of its network, and its tensors; a hub folder has the words in config.json."""
+    """Return what a file says of its network, and its tensors.
+
+    A folder of the hub has the description in config.json; of a checkpoint it is the averaged generator.
+
+    Raises:
+        CheckpointError: if it is damaged, foreign, or of another format.
+    """
     beside, header = path.with_name("config.json"), tensor_file.read_header(path)
-    if str(header.get("format")).startswith("progan-checkpoint"):
-        raise CheckpointError(f"{path} is a checkpoint of a run; give the run folder, {path.parent.parent}")
+    if is_checkpoint(header):
+        return read_averaged(path)
     if path.name != HUB_FILE or not beside.is_file() or header:
         return tensor_file.read(path, FORMAT)
     try:

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from progan.config import explain
 from progan.errors import CheckpointError
+from progan.models.averaged import CHECKPOINT_FORMAT
 from progan.system import tensor_file
 from progan.system.files import storage_errors
 from progan.system.tensor_file import NewerVersionError
 
 T = TypeVar("T")
-FORMAT = "progan-checkpoint-1"
+FORMAT = CHECKPOINT_FORMAT
 SUFFIX = ".safetensors"
 Count = Annotated[int, Field(ge=0, lt=10**12)]
 

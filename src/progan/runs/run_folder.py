@@ -6,6 +6,7 @@ stats.jsonl             one line a log point
 events.out.tfevents.*   the same as TensorBoard events, which name a run by its folder
 samples/                grids of fixed latents, and reals.png
 checkpoints/            the newest few states
+generators/             averaged generators from the beginning on, in 16 bits
 generator.safetensors   the averaged generator of the newest checkpoint
 """
 
@@ -21,7 +22,7 @@ from progan.config import Config, differing_keys, flatten, make_config, to_yaml
 from progan.config.recipes import read_recipe
 from progan.data.packed import read_manifest
 from progan.errors import CheckpointError, ConfigError, DataError
-from progan.models.weights import GENERATOR_FILE
+from progan.models.averaged import GENERATOR_FILE
 from progan.system.files import (
     file_lock,
     is_leftover,
@@ -47,6 +48,7 @@ FREE_KEYS = (
     "run.checkpoint_kimg",
     "run.checkpoint_minutes",
     "run.keep_checkpoints",
+    "run.best",
     "run.grid",
     "run.stop_after",
     "run.on_divergence",
@@ -84,6 +86,7 @@ class RunFolder:
         self.tensorboard = self.path
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
+        self.generators = self.path / "generators"
         self.generator_file = self.path / GENERATOR_FILE
         self.lock_file = self.path / ".lock"
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.segment import Segment
@@ -63,6 +64,11 @@ def stages() -> Iterator[Progress]:
         yield show
 
 
+def busy(what: str) -> AbstractContextManager[object]:
+    """Show that something is being done while the block runs; nothing where stderr is no terminal."""
+    return PlainConsole(stderr=True).status(escape(what))
+
+
 @contextmanager
 def interruptible(ranks: Ranks, out: Path | None) -> Iterator[Progress]:
     """Show `stages`, to the other processes too, which wait meanwhile; and turn Ctrl-C into words.
@@ -85,6 +91,14 @@ def interruptible(ranks: Ranks, out: Path | None) -> Iterator[Progress]:
         except KeyboardInterrupt:
             kept = "" if out is None else "; what is finished is kept, the same command goes on"
             raise Interrupted(f"interrupted{kept}", 2) from None
+
+
+def format_size(size: int) -> str:
+    """Write the size of a file: `340 KB`, `92.1 MB` or `1.2 GB`."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{-(-size // 1000)} KB"
 
 
 def format_bytes(size: int) -> str:

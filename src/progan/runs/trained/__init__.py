@@ -1,0 +1,1 @@
+"""What runs have trained: which generator is meant, and new runs that begin with it."""
