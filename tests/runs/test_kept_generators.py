@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from progan import find_generator, load, train
+from progan import find_generator, load, resume, train
+from progan.config import RunOptions
 from progan.errors import CheckpointError, ConfigError
 from progan.evaluation.results import FILE, Result, append_result
 from progan.models.averaged import PART
 from progan.preparation.builtin_sets import synthetic
 from progan.runs import checkpoint
 from progan.runs.run_folder import RunFolder
-from progan.runs.trained.kept_generators import kept, measured
+from progan.runs.trained.keeping import keeper
+from progan.runs.trained.kept_generators import kept, measured, paths
 from tiny import TOTAL, Listener, options, progan
 
 
@@ -51,12 +54,12 @@ def test_images_seen_choose(run: Path) -> None:
         found = find_generator(run, clock / 1000)
         assert (found.images_seen, int(found.file.stem)) == (clock, clock)
         assert found.told == f"the generator after {clock:,} images"
-    near = find_generator(run, "0.09")  # between those after 48 and 96 images
-    assert near.images_seen == 96
-    assert near.told == "the generator after 96 images, the nearest that is kept to 90"
+    near = find_generator(run, "0.09")
+    assert near.images_seen == 88
+    assert near.told == "the generator after 88 images, the nearest that is kept to 90"
     assert find_generator(run, 1e6).images_seen == TOTAL
     assert find_generator(run).images_seen == TOTAL
-    assert find_generator(near.file).images_seen == 96
+    assert find_generator(near.file).images_seen == 88
     assert find_generator(near.file).run is not None
 
 
@@ -135,3 +138,63 @@ def test_commands_take_them(run: Path, tmp_path: Path) -> None:
     told = [line for line in every.stdout.splitlines() if line.startswith("after ")]
     assert told == [f"after {each.images_seen:,} images:" for each in kept(RunFolder(run))]
     assert results[0]["about"]["images"]["images_seen"] in [each.images_seen for each in kept(RunFolder(run))]
+
+
+def test_generators_are_kept_small_beside_the_states(run: Path, tmp_path: Path) -> None:
+    folder = RunFolder(run)
+    clocks = [int(path.stem) for path in paths(folder.generators)]
+    ends = [48, 96, 144, 192, 240]
+    assert set(ends) <= set(clocks)
+    states = {int(path.stem): path for path in checkpoint.paths(folder.checkpoints)}
+    for path in paths(folder.generators):
+        if int(path.stem) in states:
+            small, whole = load(path), load(states[int(path.stem)])
+            assert small.max_level == whole.level  # levels that are not trained are left out
+            assert small.alpha == whole.alpha
+            z, labels = torch.randn(8, 6), torch.eye(4).repeat(2, 1)
+            off = (small(z, labels) - whole(z, labels)).abs().max() / whole(z, labels).abs().max()
+            assert off < 0.01  # 16 bits
+            assert path.stat().st_size < states[int(path.stem)].stat().st_size / 8
+    # Without states, they are what --kimg chooses among; on going back, what is later is forgotten.
+    copied = RunFolder(shutil.copytree(run, tmp_path / "run"))
+    for path in checkpoint.paths(copied.checkpoints)[2:]:
+        path.unlink()
+    assert find_generator(copied.path, 0.192).file == copied.generators / "000000192.safetensors"
+    config = copied.config_file.read_text()
+    copied.config_file.write_text(config.replace("generator_kimg: null", "generator_kimg: 0.0"))
+    newest = int(checkpoint.paths(copied.checkpoints)[-1].stem)
+    resume(copied.path, reporter=Listener())
+    assert max(int(path.stem) for path in paths(copied.generators)) <= newest
+
+
+@pytest.mark.parametrize(
+    ("rule", "stay"),
+    [
+        (2, [8, 9]),
+        ("all", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        ("every 4 kimg", [0, 4, 7, 8, 9]),
+        ("every 4", [0, 4, 7, 8, 9]),
+        (["best", "2"], [2, 3, 7, 8, 9]),
+    ],
+)
+def test_which_checkpoints_are_kept(rule: object, stay: list[int], tmp_path: Path) -> None:
+    """They come one after the other, every thousand images; the best are those after 3,000 and 2,000."""
+    options = RunOptions(keep_checkpoints=rule)
+    folder = RunFolder(tmp_path)
+    folder.stats_file.write_text(
+        "".join(
+            json.dumps({"images_seen": 1000 * i, "resolution": "8x8", "swd/mean": abs(i - 2.6)}) + "\n"
+            for i in range(6)
+        )
+    )
+    record = checkpoint.Record(0, "", 0, 1.0, {}, "", {})
+    for i in range(10):
+        keep = keeper(folder, options.keep_checkpoints, options.best)
+        checkpoint.save(folder.checkpoints, replace(record, images_seen=1000 * i), {}, keep)
+    assert [int(path.stem) // 1000 for path in checkpoint.paths(folder.checkpoints)] == stay
+
+
+@pytest.mark.parametrize("rule", ["0", "best", "best 0", "every", "every 0 kimg", "none", "-1", 1.5])
+def test_other_rules_are_refused(rule: object) -> None:
+    with pytest.raises(ValueError, match=r"expected a number such as 3, all, every 500 kimg, or best 3"):
+        RunOptions(keep_checkpoints=rule)

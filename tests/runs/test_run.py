@@ -62,6 +62,7 @@ def test_what_a_run_leaves(done: Path, blobs: PackedSet) -> None:
         "stats.jsonl",
         "samples",
         "checkpoints",
+        "generators",
         "generator.safetensors",
     }
     config = folder.config()

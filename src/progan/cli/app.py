@@ -10,7 +10,6 @@ from pathlib import Path
 from cyclopts import App, Parameter
 
 from progan.cli.bench import bench
-from progan.cli.chosen import Kimg, choose
 from progan.cli.config import config_app, recipes
 from progan.cli.explore import directions, explore, mix, project
 from progan.cli.export import export, push
@@ -19,6 +18,7 @@ from progan.cli.import_weights import import_file
 from progan.cli.measure import compare, evaluate
 from progan.cli.prepare import prepare
 from progan.cli.report import movie, report
+from progan.cli.terminal.chosen import Kimg, choose
 from progan.cli.terminal.console import PlainConsole
 from progan.cli.train import train
 from progan.version import __version__

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from progan.cli.chosen import Kimg, choose
+from progan.cli.terminal.chosen import Kimg, choose
 from progan.cli.terminal.console import PlainConsole, busy, format_size, say
 from progan.errors import ConfigError
 

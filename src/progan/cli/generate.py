@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, Token
 
-from progan.cli.chosen import Kimg, choose
+from progan.cli.terminal.chosen import Kimg, choose
 from progan.cli.terminal.console import PlainConsole, say, stages, training_console
 
 if TYPE_CHECKING:

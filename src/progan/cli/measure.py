@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from progan.cli.chosen import Kimg, choose, choose_all
 from progan.cli.measure_options import GAP, Flag, GapTraining, Measuring
+from progan.cli.terminal.chosen import Kimg, choose, choose_all
 from progan.cli.terminal.console import PlainConsole, interruptible, say
 from progan.cli.terminal.results_table import print_results
 from progan.errors import ConfigError, DataError

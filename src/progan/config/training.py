@@ -17,6 +17,7 @@ from progan.config.fields import (
     Share,
     option,
 )
+from progan.config.keeping import as_rule
 
 Adversarial = Literal["wgan", "least_squares", "logistic", "hinge", "relativistic"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
@@ -247,7 +248,16 @@ class RunOptions(Branch):
         None, "Interval of checkpoints, per level, besides checkpoint_minutes; default: none."
     )
     checkpoint_minutes: NonNegative = option(10.0, "Time between checkpoints.")
-    keep_checkpoints: int = option(3, "How many of the newest checkpoints are kept.", ge=1)
+    keep_checkpoints: Annotated[int | str, BeforeValidator(as_rule)] = option(
+        3,
+        "Which checkpoints are kept: so many of the newest; 'all'; or, beside the newest 3, one 'every 500 "
+        "kimg' or the 'best 3' by run.best.",
+    )
+    generator_kimg: NonNegative | None = option(
+        None,
+        "Interval at which generators alone are kept, in 16 bits, besides the ends of phases; 0: none; "
+        "default: a fiftieth of the run.",
+    )
     best: str = option(
         "swd/mean",
         "What `best` goes by: a number of a metric, such as swd/mean, fid or pr/recall.",

@@ -26,6 +26,8 @@ from progan.system.tensor_file import NewerVersionError
 T = TypeVar("T")
 FORMAT = CHECKPOINT_FORMAT
 SUFFIX = ".safetensors"
+Keep = Callable[[list[int]], set[int]]
+"""Takes the clocks of all checkpoints, oldest first; returns those that stay."""
 Count = Annotated[int, Field(ge=0, lt=10**12)]
 
 
@@ -34,8 +36,9 @@ class Record:
     """The part of a checkpoint that is not tensors; what does not fit raises a pydantic ValidationError.
 
     The clock, the name of the phase of the last update, how far the networks had grown, the whole
-    configuration as plain data, the fingerprint of the packed set, versions of progan and torch, and how
-    often the run has gone back after a divergence (`Batches.attempt`).
+    configuration as plain data, the fingerprint of the packed set, versions of progan and torch, how often
+    the run has gone back after a divergence (`Batches.attempt`), and the arguments of the averaged
+    generator's constructor, which older checkpoints do not have.
     """
 
     images_seen: Count
@@ -46,25 +49,37 @@ class Record:
     fingerprint: str
     versions: dict[str, str]
     attempt: Count = 0
+    generator: dict[str, Any] | None = None
 
 
-def save(folder: Path, record: Record, tensors: dict[str, Tensor], keep: int) -> Path:
-    """Write a checkpoint, then remove all but the newest `keep`.
+def save(folder: Path, record: Record, tensors: dict[str, Tensor], keep: int | Keep) -> Path:
+    """Write a checkpoint, then remove those that are not kept.
 
     Files of later clocks are removed too: training went on from an earlier one because they are damaged.
+
+    Args:
+        folder: Where to.
+        record, tensors: The state.
+        keep: How many of the newest stay; or what takes the clocks of all, oldest first, and returns those
+            that stay.
 
     Raises:
         StorageError: if there is no space or no permission; older checkpoints are unharmed.
     """
     path = folder / f"{record.images_seen:012d}{SUFFIX}"
     tensor_file.write(path, FORMAT, asdict(record), tensors)
-    present = paths(folder)
-    later = [other for other in present if other.name > path.name]
-    before = [other for other in present if other.name <= path.name]
-    for other in (*before[:-keep], *later):
-        with storage_errors(other):
-            other.unlink(missing_ok=True)
+    clocks = [clock for clock in map(clock_of, paths(folder)) if clock <= record.images_seen]
+    stay = set(clocks[-keep:]) if isinstance(keep, int) else keep(clocks)
+    for other in paths(folder):
+        if other != path and clock_of(other) not in stay:
+            with storage_errors(other):
+                other.unlink(missing_ok=True)
     return path
+
+
+def clock_of(path: Path) -> int:
+    """Return how many images had been seen, as the name of a checkpoint says."""
+    return int(path.stem)
 
 
 def not_finite(tensors: dict[str, Tensor]) -> list[str]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 
 import torch
 
@@ -15,6 +16,8 @@ from progan.models import weights
 from progan.runs import checkpoint
 from progan.runs.checkpoint import Record
 from progan.runs.checks import Prepared
+from progan.runs.trained.keeping import keeper
+from progan.runs.trained.kept_generators import forget_later, halved, write_kept
 from progan.system import tensor_file
 from progan.system.background import BackgroundWriter
 from progan.training.state import TrainState
@@ -121,8 +124,10 @@ class Saver:
             fingerprint=self._fingerprint,
             versions={"progan": __version__, "torch": str(torch.__version__)},
             attempt=attempt,
+            generator=state.G_ema.config(),
         )
-        tensors, keep = checkpoint.host_copy(state.tensors()), self._config.run.keep_checkpoints
+        options, tensors = self._config.run, checkpoint.host_copy(state.tensors())
+        keep = keeper(self._folder, options.keep_checkpoints, options.best)
         description = weights.describe(state.G_ema)
         average = {name[6:]: value for name, value in tensors.items() if name.startswith("G_ema/")}
 
@@ -132,6 +137,16 @@ class Saver:
             tensor_file.write(self._folder.generator_file, weights.FORMAT, description, average)
 
         self.writer.submit(write)
+
+    def keep(self, state: TrainState) -> None:
+        """Begin to write the averaged generator alone, in 16 bits, on the first process."""
+        self._ranks.first_only(lambda: self._keep_here(state))
+
+    def _keep_here(self, state: TrainState) -> None:
+        with self.pace.waiting():
+            self.writer.wait()
+        clock, G = state.images_seen, state.G_ema.trimmed()
+        self.writer.submit(partial(write_kept, self._folder, clock, G.config(), halved(G)))
 
     def compare(self, state: TrainState) -> None:
         """Compare the states of all processes, of which the others than the first learn of it later.
@@ -188,6 +203,7 @@ class Saver:
         if facts is None:
             return None, passed_over
         record = Record(**facts)
+        self._ranks.first_only(lambda: forget_later(self._folder, record.images_seen))
         try:
             enter(state, record, self._ranks.broadcast_tensors({} if found is None else found[1]))
         except (KeyError, RuntimeError, ValueError) as error:

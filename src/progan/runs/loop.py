@@ -110,6 +110,8 @@ class Trainer:
                     self._snapshots.write(state.G_ema, after)
                 if not signal_number and (ending or due or overdue):
                     self._save(before)
+                if measured or schedule.is_generator(before, after):
+                    self._saver.keep(state)
                 self._reporter.advance(point, after)
                 if ending:
                     self._finish(point, stop, halt=halt, stopped_by=0 if done else signal_number)

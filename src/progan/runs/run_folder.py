@@ -48,6 +48,7 @@ FREE_KEYS = (
     "run.checkpoint_kimg",
     "run.checkpoint_minutes",
     "run.keep_checkpoints",
+    "run.generator_kimg",
     "run.best",
     "run.grid",
     "run.stop_after",
@@ -122,7 +123,7 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Remove what writing has left behind that a kill ended."""
-        for place in (self.path, self.checkpoints, self.samples):
+        for place in (self.path, self.checkpoints, self.generators, self.samples):
             remove_leftovers(place)
 
     def require_nothing_trained(self) -> None:

@@ -15,6 +15,8 @@ from typing import Literal
 from progan.config import Config, per_level
 from progan.errors import ConfigError
 
+GENERATORS = 50
+"""How many generators are kept of a run, and one for the end of each phase, if nothing else is asked for."""
 Kind = Literal["stabilise", "fade", "morph"]
 
 
@@ -142,6 +144,16 @@ class Schedule:
         """Whether `run.checkpoint_kimg`, if given, asks for a checkpoint after an iteration."""
         kimg = self._config.run.checkpoint_kimg
         return kimg is not None and self._is_due(kimg, before, after)
+
+    def is_generator(self, before: int, after: int) -> bool:
+        """Whether a generator is kept after an iteration: at intervals, and at the ends of phases."""
+        kimg = self._config.run.generator_kimg
+        if kimg == 0:
+            return False
+        interval = max(1, self.total // GENERATORS if kimg is None else _images(kimg))
+        return (
+            before // interval != after // interval or self.phase_ends(before, after) or after >= self.total
+        )
 
     def is_measured(self, before: int, after: int) -> bool:
         """Whether metrics are due after an iteration: at intervals, at the end of phases and of it all."""

@@ -7,13 +7,21 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from progan.config import parse_resolution
 from progan.errors import CheckpointError, ConfigError, DataError
 from progan.evaluation.results import FILE, read_results
+from progan.models import weights
+from progan.models.generator import Generator
 from progan.runs import checkpoint
 from progan.runs.logs import read_stats
 from progan.runs.run_folder import RunFolder
+from progan.system import tensor_file
+from progan.system.files import storage_errors
 
 Kimg = float | str
 """Thousands of images, or `best`."""
@@ -210,3 +218,25 @@ def _area(resolution: str) -> int:
     except (ConfigError, DataError, ValueError):
         return 0
     return height * width
+
+
+def halved(G: Generator) -> dict[str, Tensor]:
+    """Return copies of a generator's weights in the CPU's memory, in 16 bits as far as those hold them."""
+    state = {name: value.detach().to("cpu", copy=True) for name, value in G.state_dict().items()}
+    halves = {name: value.half() for name, value in state.items()}
+    whole = all(bool(torch.isfinite(value).all()) for value in halves.values())
+    return halves if whole else state
+
+
+def write_kept(folder: RunFolder, clock: int, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write a generator that is kept: `generators/<images seen, 9 digits>.safetensors`."""
+    record = {"network": "Generator", "config": config, "images_seen": clock}
+    tensor_file.write(folder.generators / f"{clock:09d}.safetensors", weights.FORMAT, record, tensors)
+
+
+def forget_later(folder: RunFolder, clock: int) -> None:
+    """Remove generators of later clocks: training goes on from here, and may come to others."""
+    for path in paths(folder.generators):
+        if int(path.stem) > clock:
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
