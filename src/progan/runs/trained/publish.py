@@ -12,8 +12,9 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
 from progan.config import Config, to_yaml
+from progan.data.pixels import to_8_bit
 from progan.errors import CheckpointError, ConfigError, DependencyError
-from progan.generation.grids import check_picture_channels, save_grid
+from progan.generation.grids import save_grid
 from progan.generation.sampling import generate
 from progan.generation.video import interpolate
 from progan.interop.export import export
@@ -108,7 +109,7 @@ def write_hub_folder(
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            _write_pictures(G, folder, say)
+            _write_pictures(G, folder)
             if onnx:
                 _write_onnx(G, folder, license, say)
             _write_run(found, folder)
@@ -136,15 +137,10 @@ def require_name(name: str) -> None:
         raise ConfigError(f"{name}: give user/name, your name on the hub and that of the model")
 
 
-def _write_pictures(G: Generator, folder: Path, say: Say) -> None:
-    """Write the grid and the film of the card, where images can be shown."""
-    try:
-        check_picture_channels(G.channels)
-    except ConfigError as error:
-        say(f"no samples on the card: {error}")
-        return
+def _write_pictures(G: Generator, folder: Path) -> None:
+    """Write the grid and the film of the card."""
     (batch,) = generate(G, GRID[0] * GRID[1], batch_size=GRID[0] * GRID[1])
-    save_grid(batch, folder / SAMPLES, GRID[1])
+    save_grid(to_8_bit(batch), folder / SAMPLES, GRID[1])
     level = max((i for i in range(G.level + 1) if max(G.resolution(i)) <= FILM_SIDE), default=0)
     side = max(G.resolution(level))
     cells = (1, 1) if side > FILM_SIDE // 2 else (2, 3)
