@@ -79,7 +79,7 @@ def two_processes(split: PackedSet, pool: Path, tmp_path_factory: pytest.TempPat
         ["evaluate", run, *like, *metrics, "duality_gap", "--num-images", COUNT, *near],
         ["compare", run, run, *like, *metrics, "--mirror", "--num-images", COUNT, "--out", folder / "two"],
         ["compare", split.path, split.path, "--num-images", COUNT],
-        ["generate", run, "--out", folder / "samples.jpg"],
+        ["generate", run, "--out", folder / "samples.bmp"],
         ["evaluate", run, "--num-images", 99],
     )
     rest = [str(word) for line in asked for word in (*line, "--")][:-1]
