@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,8 @@ def start() -> None:
         given.append(command(rest[:end]))
         rest = rest[end + 1 :]
     (folder / f"commands-{rank}").write_text(json.dumps(given))
+    while not all((folder / f"commands-{each}").exists() for each in range(2)):
+        time.sleep(0.02)  # the first holds the store, in which the other reads why the last command has ended
     leave_others(0)  # as the command line does; the last command has failed
 
 

@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -266,6 +266,19 @@ class Ranks:
                 time.sleep(POLL)
             all_here.wait()
 
+    def _let_all_through(self) -> None:
+        """Wait until all processes have come through the last barrier.
+
+        Connections are closed next, and who has not read yet what this process sent would find them broken.
+        """
+        assert self._link is not None
+        store = self._link.store
+        with suppress(RuntimeError):  # the process that holds the store leaves when all are through
+            store.add("through", 1)
+            while int(store.add("through", 0)) < self.size:
+                self._link.watch.require_well()
+                time.sleep(POLL)
+
     def leave(self, asked: Callable[[], bool]) -> None:
         """Leave the others, after a barrier, but stay a moment until torchrun has asked this process to stop.
 
@@ -414,6 +427,7 @@ def join() -> Iterator[Ranks]:
         with nullcontext() if ranks.first else _told_by_first(link.watch):
             yield ranks
             ranks.barrier("the end")
+            ranks._let_all_through()
             dist.destroy_process_group()
     except ToldElsewhere as error:
         link.watch.end(None, error.exit_code)
