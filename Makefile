@@ -24,9 +24,12 @@ demo: install
 	$(BIN)/progan train builtin:glyphs --recipe quickstart --data.labels folders --out $(RUN)
 	$(BIN)/progan generate $(RUN) --n 100 --out $(RUN)/final.png
 	$(BIN)/progan interpolate $(RUN) --grid 3 6 --seconds 6 --fps 15 --out $(RUN)/walk.gif
+	$(BIN)/progan movie $(RUN) --out $(RUN)/growth.mp4
+	$(BIN)/progan report $(RUN)
+	$(BIN)/progan explore $(RUN) --out $(RUN)/explore --title Glyphs
 	$(BIN)/progan info $(RUN)
 	@echo
-	@echo 'Open $(RUN)/final.png, $(RUN)/walk.gif and the grids in $(RUN)/samples.'
+	@echo 'Open $(RUN)/growth.mp4, $(RUN)/report.html, $(RUN)/final.png and $(RUN)/walk.gif; for sliders: $(BIN)/progan explore $(RUN)'
 
 # Two processes, for tests use one core; a file stays in one of them, with what its tests share.
 test: install
