@@ -12,9 +12,12 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import datasets
 import h5py
 import lmdb
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import scipy.io
 import webdataset
@@ -472,3 +475,161 @@ def test_tfrecords_that_are_damaged(tmp_path: Path) -> None:
     (tmp_path / "b.tfrecords").write_bytes(b"\1" * 100)
     with pytest.raises(DataError, match=r"in no form that is read|no file of TFRecords"):
         packed(tmp_path / "b.tfrecords", tmp_path / "other")
+
+
+def hugging_face_set(files: list[bytes]) -> Any:
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    )
+    rows = {
+        "image": [{"bytes": data, "path": None} for data in files],
+        "label": [i % 2 for i in range(len(files))],
+    }
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+def test_parquet_of_hugging_face(tmp_path: Path) -> None:
+    values, files = pngs()
+    (tmp_path / "repo" / "data").mkdir(parents=True)
+    whole = hugging_face_set(files)
+    for i in (0, 1):
+        part = whole.select(range(3 * i, 3 * i + 3))
+        part.to_parquet(tmp_path / "repo" / "data" / f"train-{i:05d}-of-00002.parquet", batch_size=2)
+    whole.select([0]).to_parquet(tmp_path / "repo" / "data" / "test-00000-of-00001.parquet")
+    made, report = packed(tmp_path / "repo", tmp_path / "set", "inside")
+    check(made, values)
+    assert classes(made) == ["cat", "dog"] * 3
+    assert "left out: the splits test" in report.notes[0]
+    assert packed(f"{tmp_path}/repo:test", tmp_path / "test", "inside")[1].used == 1
+
+
+def test_parquet_of_bytes(tmp_path: Path) -> None:
+    values, files = pngs()
+    table = pyarrow.table(
+        {"jpg": [*files[:5], None], "other": files, "species": ["a", "b", "a", None, "b", "a"]}
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    made, report = packed(tmp_path / "a.parquet", tmp_path / "set", "inside")
+    check(made, values[[0, 1, 2, 4]])
+    assert (classes(made), report.skipped) == (["a", "b", "a", "b"], 2)
+    assert packed(f"{tmp_path}/a.parquet:other", tmp_path / "other")[1].used == N
+    data = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(data[:-40])
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        packed(tmp_path / "a.parquet", tmp_path / "cut")
+    pyarrow.parquet.write_table(pyarrow.table({"a": [1], "b": [2]}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"has no column of pictures\. It has a \(int64\), b \(int64\)"):
+        packed(tmp_path / "b.parquet", tmp_path / "none")
+
+
+def test_data_set_saved_on_disk(tmp_path: Path) -> None:
+    values, files = pngs()
+    whole = hugging_face_set(files)
+    whole.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": whole, "test": whole.select([0])}).save_to_disk(tmp_path / "two")
+    for name in ("one", "two"):
+        made, _ = packed(tmp_path / name, tmp_path / f"{name}-set", "inside")
+        check(made, values)
+        assert classes(made) == ["cat", "dog"] * 3
+    assert packed(f"{tmp_path}/two:test", tmp_path / "test")[1].used == 1
+    with pytest.raises(DataError, match="has the splits train, test"):
+        packed(f"{tmp_path}/two:valid", tmp_path / "none")
+
+
+def test_data_set_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, files = pngs()
+    for i, data in enumerate(files):
+        (tmp_path / "local" / "train" / "ab"[i // 3]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "local" / "train" / "ab"[i // 3] / f"{i}.png").write_bytes(data)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    made, _ = packed(f"hf:{tmp_path}/local", tmp_path / "set", "inside")
+    check(made, values)
+    assert classes(made) == ["a"] * 3 + ["b"] * 3
+    with pytest.raises(DataError, match="nobody/nothing: cannot be loaded"):
+        packed("hf:nobody/nothing", tmp_path / "none")
+
+
+def write_files(folder: Path, files: list[bytes], names: str = "{}.png") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, data in enumerate(files):
+        (folder / names.format(i)).parent.mkdir(parents=True, exist_ok=True)
+        (folder / names.format(i)).write_bytes(data)
+    return folder
+
+
+def test_several_sources_are_one(tmp_path: Path) -> None:
+    values, files = pngs()
+    write_files(tmp_path / "a", files[:2])
+    write_tar(tmp_path / "b.tar", {f"{i}.png": data for i, data in enumerate(files[2:4])})
+    np.save(tmp_path / "c.npy", values[4:])
+    places = [str(tmp_path / name) for name in ("a", "b.tar", "c.npy")]
+    report = prepare(places, tmp_path / "set", PictureOptions(resolution="16"), workers=1)
+    made = PackedSet.open(tmp_path / "set")
+    check(made, values)
+    assert made.names() == [
+        "a/0.png",
+        "a/1.png",
+        "b.tar/0.png",
+        "b.tar/1.png",
+        "c.npy/000000",
+        "c.npy/000001",
+    ]
+    assert "b.tar: 2 pictures" in report.notes
+    prepare(places[:2], tmp_path / "classes", PictureOptions(resolution="16", labels="folders"), workers=1)
+    assert classes(PackedSet.open(tmp_path / "classes")) == ["a", "a", "b.tar", "b.tar"]
+
+
+def test_sources_with_classes_in_folders_and_inside(tmp_path: Path) -> None:
+    _, files = pngs()
+    for name in ("a", "b"):
+        write_files(tmp_path / name, files, f"{{}}/{name}.png")
+        np.savez(tmp_path / f"{name}.npz", x=pixels(), y=[0, 1, 2, 0, 1, ord(name) - 94])
+    sources = [tmp_path / "a", tmp_path / "b"]
+    prepare(sources, tmp_path / "set", PictureOptions(resolution="16", labels="folders"), workers=1)
+    assert set(classes(PackedSet.open(tmp_path / "set"))) == set("012345")
+    report = prepare(
+        [tmp_path / "a.npz", tmp_path / "b.npz", tmp_path / "a"],
+        tmp_path / "other",
+        PictureOptions(resolution="16", labels="inside"),
+        workers=1,
+    )
+    made = PackedSet.open(tmp_path / "other")
+    assert classes(made) == [*"012013", *"012014"]
+    assert report.skipped == N
+    assert "no labels are in a" in report.notes
+
+
+def test_patterns(tmp_path: Path) -> None:
+    values, files = pngs()
+    write_files(tmp_path / "p", [*files, b"x"], "{}.png")
+    (tmp_path / "p" / "6.png").rename(tmp_path / "p" / "6.txt")
+    check(packed(f"{tmp_path}/p/*.png", tmp_path / "set")[0], values)
+    assert packed(f"{tmp_path}/p/[0-2].png", tmp_path / "few")[1].used == 3
+    for i in range(3):
+        write_tar(tmp_path / f"s-{i:03d}.tar", {f"{i}.png": files[i]})
+    made, _ = packed(f"{tmp_path}/s-{{000..002}}.tar", tmp_path / "shards")
+    check(made, values[:3])
+    with pytest.raises(DataError, match="nothing is called so"):
+        packed(f"{tmp_path}/none/*.png", tmp_path / "none")
+    with pytest.raises(DataError, match="no such file"):
+        packed(f"{tmp_path}/s-{{000..003}}.tar", tmp_path / "missing")
+    with pytest.raises(DataError, match="no range of numbers that rise"):
+        packed(f"{tmp_path}/s-{{9..003}}.tar", tmp_path / "wrong")
+
+
+def test_a_text_file_that_lists_pictures(tmp_path: Path) -> None:
+    values, files = pngs()
+    write_files(tmp_path / "p", files)
+    lines = [
+        "# mine",
+        *(f"p/{i}.png {'cat' if i % 2 else 'dog'}" for i in range(4)),
+        f"{tmp_path}/p/4.png\tdog",
+        "p/9.png cat",
+    ]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    made, report = packed(tmp_path / "list.txt", tmp_path / "set", "inside")
+    check(made, values[:5])
+    assert (classes(made), report.skipped) == (["dog", "cat", "dog", "cat", "dog"], 1)
+    (tmp_path / "notes.txt").write_text("this is no list")
+    with pytest.raises(DataError, match="in no form that is read"):
+        packed(tmp_path / "notes.txt", tmp_path / "other")

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
 
 from progan.cli.terminal.console import PlainConsole
 from progan.config import PictureOptions, parse_resolution, split_resolution
-from progan.errors import Interrupted
+from progan.errors import ConfigError, Interrupted
 
 
 def prepare(
-    source: Path,
-    destination: Path,
-    *,
+    *places: str,
     base_shape: tuple[int, int] | None = None,
     workers: Annotated[int, Parameter(validator=validators.Number(gte=1))] | None = None,
     options: Annotated[PictureOptions | None, Parameter(name="*")] = None,
 ) -> None:
-    """Make a packed set of a folder or .zip of pictures; it continues where it was interrupted.
+    """Make a packed set of pictures; it continues where it was interrupted.
 
     Parameters
     ----------
-    source
-        Folder or .zip of pictures.
-    destination
-        Folder of the packed set; `progan train DESTINATION` uses it.
+    places
+        SOURCE... DESTINATION. Sources are folders and archives of pictures, and every form that docs/data.md
+        lists, also quoted patterns; DESTINATION is the folder of the packed set: `progan train DESTINATION`
+        uses it.
     base_shape
         Height and width of level 0.
     workers
@@ -37,19 +34,25 @@ def prepare(
     from progan.preparation.source import prepare as prepare_set
     from progan.system.signals import stop_on_signals
 
+    if len(places) < 2:
+        raise ConfigError(
+            "give a source of pictures and then the folder to make: progan prepare SOURCE... DESTINATION"
+        )
+    *sources, destination = places
     options = options or PictureOptions()
     if options.resolution is not None:
         split_resolution(parse_resolution(options.resolution), base_shape)
     with reporting(PlainConsole()) as reporter, stop_on_signals() as stop:
         try:
             report = prepare_set(
-                source,
+                sources,
                 destination,
                 options,
                 base_shape=base_shape,
                 workers=workers,
                 progress=reporter.preparing,
                 stop=lambda: bool(stop),
+                say=reporter.say,
             )
         except KeyboardInterrupt:
             raise Interrupted("stopped; the same command continues", stop.signal_number or 2) from None

@@ -20,8 +20,7 @@ from progan.errors import ConfigError
 
 
 def train(
-    source: str | None = None,
-    *,
+    *source: str,
     out: Path | None = None,
     recipe: str | None = None,
     config: Path | None = None,
@@ -43,7 +42,8 @@ def train(
     Parameters
     ----------
     source
-        Folder or .zip of pictures, a packed set, or builtin:glyphs.
+        Folder or archive of pictures, or any form that docs/data.md lists, also several and quoted patterns;
+        a packed set; or builtin:glyphs.
     out
         Run folder; default: runs/SOURCE-RECIPE, or the name of the file of --config.
     recipe
@@ -76,7 +76,7 @@ def train(
     if any(value is not None for value in short.values()):
         run = tree.setdefault("run", {})
         run.update({name: value for name, value in short.items() if value is not None})
-    if (source is None) == (resume is None):
+    if bool(source) == (resume is not None):
         raise ConfigError("give either a source of pictures or --resume RUN")
     if resume is not None and (out is not None or recipe is not None):
         raise ConfigError("--resume goes on with a run as it is: leave out --out and --recipe")
@@ -98,7 +98,7 @@ def train(
         seconds = parse_duration(time) if time is not None else seconds_until(str(until), datetime.now())
         checked = partial(checks.check_in_time, str(source), out, recipe, tree, seconds, file=config)
     else:
-        checked = partial(checks.check, str(source), out, recipe or DEFAULT_RECIPE, tree, file=config)
+        checked = partial(checks.check, source, out, recipe or DEFAULT_RECIPE, tree, file=config)
     console = training_console()
     with reporting(console) as reporter:
         if dry_run:

@@ -20,8 +20,8 @@ from progan.errors import DataError
 from progan.evaluation.image_set import ImageSet, describe_shape
 from progan.preparation.decisions import decide_pixels, what_to_look_at
 from progan.preparation.decoding import Header, Looking, Rules, UnusablePictureError, develop, look_at
-from progan.preparation.formats.registry import open_pictures
 from progan.preparation.pictures import Listing, Pictures, describe_ignored
+from progan.preparation.several import gather
 from progan.system.worker_pool import run_chunks, usable_cores
 
 FEW = 256
@@ -49,7 +49,7 @@ class PictureImages(ImageSet):
     """
 
     def __init__(self, path: Path) -> None:
-        self._source = open_pictures(path)
+        self._source = gather([str(path)], PictureOptions())
         listing = self._source.listing()
         _require_usable(path, listing)
         self._names = [item.name for item in listing.candidates]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -98,7 +97,7 @@ def _open(
                 return PackedImages(PackedSet.open(path), part=part, size=size)
             if path.suffix.lower() == ".npy" and not path.is_dir():
                 return ArrayImages.open(path)
-            return _pictures(path)
+            return PictureImages(path)
         case Iterable():
             return ArrayImages.gather(place, "the batches", most)
     raise ConfigError(f"a {type(place).__name__} is no set of images")
@@ -111,12 +110,3 @@ def is_generator(path: Path) -> bool:
     if path.is_dir():
         return any((path / name).is_file() for name in ("config.yaml", GENERATOR_FILE, HUB_FILE))
     return path.suffix.lower() == ".safetensors"
-
-
-def _pictures(path: Path) -> ImageSet:
-    if path.is_file() and not zipfile.is_zipfile(path) and path.suffix.lower() != ".zip":
-        raise DataError(
-            f"{path}: is no set of images; give a folder or .zip of pictures, a packed set, a .npy file, a "
-            f"run or a weight file"
-        )
-    return PictureImages(path)

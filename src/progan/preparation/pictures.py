@@ -81,6 +81,7 @@ class Listing:
         skipped: (name, reason) of pictures that cannot be used, known without opening them.
         ignored: Other files by suffix; they are not errors.
         labels: Those that the source itself brings, None if it has none.
+        depth: How many folders in the names of the candidates were not there, but name a source.
         ordered: Whether the pictures have no names but numbers, in the order of the candidates.
         notes: What was decided about the source or left out of it, a sentence each.
     """
@@ -90,6 +91,7 @@ class Listing:
     ignored: Counter[str] = field(default_factory=Counter)
     labels: Labelling | None = None
     ordered: bool = False
+    depth: int = 0
     notes: list[str] = field(default_factory=list)
 
     def digest(self) -> str:

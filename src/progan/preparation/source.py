@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from progan.config import Config, PictureOptions
 from progan.data.packed import PackedSet, is_packed
-from progan.errors import ConfigError
+from progan.errors import ConfigError, DataError
 from progan.preparation.builtin_sets import PREFIX, make_builtin
-from progan.preparation.formats.registry import open_pictures
+from progan.preparation.formats.hugging_face import HUB
 from progan.preparation.pack import Request, find_or_pack
 from progan.preparation.report import PrepareReport
-from progan.system.files import cache_folder
+from progan.preparation.several import gather
+from progan.system.files import cache_folder, parse_json
 from progan.system.progress import Progress, unheard
 
 OWN_LABELS = ("none", "folders", "inside", "file")
@@ -26,6 +28,10 @@ ENDINGS = frozenset(
     )
 )  # fmt: skip
 """Endings of files of pictures, which name no run."""
+ODD = str.maketrans(dict.fromkeys("*?[]{}:", "-"))
+"""Signs of patterns, which are awkward in the names of folders."""
+NAMED = 2
+"""So many of several sources are in the name of a run."""
 
 
 class Source(ABC):
@@ -86,35 +92,42 @@ class BuiltinSource(Source):
 
 
 class PathSource(Source):
-    """A folder or archive of pictures, which is packed into a cache.
+    """Pictures that are packed into a cache.
 
     The cache is `data.cache`, or the folder `<name>.progan` beside the pictures, or, where that cannot be
     written, `~/.cache/progan`. Changed pictures or options make a new set; the old one stays.
+
+    Args:
+        places: Paths, patterns, lists of paths, or names of data sets.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.place = str(path.resolve())
-        name = path.name or Path(self.place).name  # "." has no name of its own
-        self.name = _plain(name)
+    def __init__(self, places: Sequence[str]) -> None:
+        whole = [place if place.startswith(HUB) else str(Path(place).resolve()) for place in places]
+        self._places = list(places)
+        self._beside = None if whole[0].startswith(HUB) else Path(whole[0]).parent
+        self.place = whole[0] if len(whole) == 1 else json.dumps(whole)
+        self.name = "-and-".join(_plain(place) for place in whole[:NAMED])
+        if len(whole) > NAMED:
+            self.name += f"-and-{len(whole) - NAMED}-more"
 
     def find(self, asked: Request) -> tuple[PackedSet, PrepareReport | None]:
         """Look for the set where it may be; else pack the pictures."""
-        places = partial(self._places, asked.cache)
-        packed, made = find_or_pack(open_pictures(self.path, asked.options), asked, places)
+        pictures = gather(self._places, asked.options)
+        packed, made = find_or_pack(pictures, asked, partial(self._caches, asked.cache))
         return packed, PrepareReport.of(packed, training=True) if made else None
 
-    def _places(self, cache: Path | None, key: str) -> list[Path]:
-        source = Path(self.place)
-        name = source.name or "root"
+    def _caches(self, cache: Path | None, key: str) -> list[Path]:
+        # Of a single source with its ending, as ever.
+        name = (Path(self.place).name.translate(ODD) if len(self._places) == 1 else self.name) or "root"
         if cache is not None:
             return [cache / f"{name}-{key}"]
-        return [source.with_name(f"{name}.progan") / key, cache_folder() / f"{name}-{key}"]
+        beside = [] if self._beside is None else [self._beside / f"{name}.progan" / key]
+        return [*beside, cache_folder() / f"{name}-{key}"]
 
 
-def _plain(name: str) -> str:
-    """Return the name of a file of pictures as the name of a folder: without its ending and colons."""
-    path = Path(name.replace(":", "-"))
+def _plain(place: str) -> str:
+    """Return what a source is called, as the name of a folder: without its ending and signs of patterns."""
+    path = Path(place.removeprefix(HUB).translate(ODD))
     while path.suffix.lower() in ENDINGS:
         path = path.with_suffix("")
     return path.name
@@ -122,6 +135,10 @@ def _plain(name: str) -> str:
 
 class PackedSource(PathSource):
     """A packed set, used as it is: with the labels and the split that it has."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__([str(path)])
+        self.path = path
 
     def find(self, asked: Request) -> tuple[PackedSet, None]:  # noqa: ARG002 - nothing is left to ask
         """Open the set."""
@@ -136,16 +153,32 @@ class PackedSource(PathSource):
             )
 
 
-def open_source(place: str | Path) -> Source:
-    """Return what `place` is: a built-in set, a packed set, or else pictures, which need not be there yet."""
-    if str(place).startswith(PREFIX):
-        return BuiltinSource(str(place))
-    path = Path(place)
-    return PackedSource(path) if is_packed(path) else PathSource(path)
+def open_source(place: str | Path | Sequence[str | Path]) -> Source:
+    """Return what `place` is: a built-in set, a packed set, or else pictures, which need not be there yet.
+
+    Args:
+        place: A path or name; or several of them, as a list or, as `Source.place` tells it, in JSON.
+
+    Raises:
+        DataError: if it names several sources of which one is a built-in or packed set, or none.
+    """
+    places = [str(place)] if isinstance(place, str | Path) else [str(one) for one in place]
+    if len(places) == 1 and places[0].startswith('["'):
+        places = [str(one) for one in parse_json(places[0])]
+    if len(places) == 1 and places[0].startswith(PREFIX):
+        return BuiltinSource(places[0])
+    if len(places) == 1 and is_packed(Path(places[0])):
+        return PackedSource(Path(places[0]))
+    for one in places:
+        if one.startswith(PREFIX) or is_packed(Path(one)):
+            raise DataError(f"{one}: only pictures can be put together, and this is a set; give it alone")
+    if not places:
+        raise DataError("give a source of pictures")
+    return PathSource(places)
 
 
 def prepare(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     destination: str | Path,
     options: PictureOptions = PictureOptions(),  # noqa: B008 - frozen
     *,
@@ -153,14 +186,15 @@ def prepare(
     workers: int | None = None,
     progress: Progress = unheard,
     stop: Callable[[], bool] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> PrepareReport:
-    """Make a packed set of the pictures in a folder or .zip file.
+    """Make a packed set of the pictures of a source.
 
     If an earlier call with the same pictures and options was interrupted, it continues; if it was finished,
     nothing is done.
 
     Args:
-        source: The folder or .zip file.
+        source: A folder, a file, a pattern, or another place that docs/data.md lists; or several.
         destination: The folder to make. It appears when it is complete; until then there is
             `<destination>.partial`.
         options: Resolution, channels, fit, labels, limit and split.
@@ -168,6 +202,7 @@ def prepare(
         workers: Processes; default: all cores. 1 works in this process.
         progress: Told how many pictures are done; 0 are while headers are read.
         stop: Asked after each chunk; if it returns True, KeyboardInterrupt is raised.
+        say: Called with what a person should know and no report tells.
 
     Raises:
         DataError: if the source, a label file or the destination cannot be used.
@@ -175,6 +210,7 @@ def prepare(
         StorageError: if writing failed; what is done is kept.
         KeyboardInterrupt: on `stop`; what is done is kept.
     """
-    asked = Request(options, base_shape, workers, progress, stop)
-    packed, _ = find_or_pack(open_pictures(Path(source), options), asked, lambda _key: [Path(destination)])
+    asked = Request(options, base_shape, workers, progress, stop, say)
+    places = [str(source)] if isinstance(source, str | Path) else [str(one) for one in source]
+    packed, _ = find_or_pack(gather(places, options), asked, lambda _key: [Path(destination)])
     return PrepareReport.of(packed)

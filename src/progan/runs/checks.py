@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -101,7 +101,7 @@ class Prepared:
 
 
 def check(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     out: str | Path | None,
     recipe: str | Path,
     options: Mapping[str, Any] | None,

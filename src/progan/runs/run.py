@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from progan.version import __version__
 
 
 def train(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     out: str | Path | None = None,
     *,
     recipe: str | Path | None = None,
@@ -38,7 +38,8 @@ def train(
     Under torchrun its processes share the work; each makes this call.
 
     Args:
-        source: A folder or .zip of pictures, a packed set, or `builtin:glyphs`.
+        source: A folder or .zip of pictures, another form that docs/data.md lists, several of them, a packed
+            set, or `builtin:glyphs`.
         out: The run folder; default `runs/<source>-<recipe>`.
         recipe: Name of a shipped recipe, or a file; default: paper-light-128, with a time quickstart.
         file: A YAML, JSON or TOML file of options laid over the recipe.

@@ -112,7 +112,7 @@ class _Walk:
             return
         if stat.S_ISREG(status.st_mode):
             candidate = Candidate(name, status.st_size, status.st_mtime_ns)
-            self._listing.admit(candidate, lambda: _head(folder / entry.name))
+            self._listing.admit(candidate, lambda: head_of(folder / entry.name))
         elif not stat.S_ISDIR(status.st_mode):
             self._skip(name, "not a regular file")
         elif entry.is_symlink():
@@ -124,8 +124,8 @@ class _Walk:
         self._listing.skipped.append((name, reason))
 
 
-def _head(path: Path) -> bytes:
-    """Return the first bytes of a file; nothing if it cannot be read."""
+def head_of(path: Path) -> bytes:
+    """Return the first bytes of a file, enough to tell a picture; nothing if it cannot be read."""
     with suppress(OSError), path.open("rb") as stream:
         return stream.read(HEAD_BYTES)
     return b""

@@ -11,6 +11,7 @@ from progan.preparation.formats import (
     cifar,
     folder,
     hdf5,
+    hugging_face,
     idx,
     lmdb_database,
     numpy_arrays,
@@ -29,12 +30,16 @@ FORMATS = (
     idx.recognise,
     hdf5.recognise,
     tfrecords.recognise,
+    hugging_face.recognise,
     folder.recognise,
 )
 """Readers by what they recognise, the surest first; a folder is whatever nothing else knows it as."""
 HEAD = 4096
 MOST_ENTRIES = 10_000
-READ = "a folder, .zip or .tar of pictures, or one of the other forms that docs/data.md lists"
+READ = (
+    "a folder, .zip or .tar of pictures, a LMDB, TFRecords, HDF5, .npy, .npz, .mat, Parquet, CIFAR or IDX "
+    "files, or a film"
+)
 
 
 def open_pictures(place: Path, options: PictureOptions = PictureOptions()) -> Pictures:  # noqa: B008 - frozen

@@ -41,18 +41,18 @@ def apply_limit(names: Sequence[str], limit: int | None) -> list[str]:
     return [name for name in names if name in kept]
 
 
-def labels_from_folders(names: Sequence[str], in_archive: bool = False) -> dict[str, str]:
+def labels_from_folders(names: Sequence[str], in_archive: bool = False, depth: int = 0) -> dict[str, str]:
     """Return the class of every picture: the first sub-folder of its name.
 
     Args:
         names: Names of pictures, with `/`.
         in_archive: Look below a folder that holds everything, as most archives have one.
+        depth: So many folders are not looked at.
 
     Raises:
         DataError: for a picture outside any sub-folder, or if there are fewer than two classes.
     """
     parts = {name: name.split("/") for name in names}
-    depth = 0
     if in_archive:
         while len(
             {tuple(part[: depth + 1]) for part in parts.values() if len(part) > depth + 1}

@@ -92,9 +92,9 @@ def label_files(pictures: Pictures, listing: Listing, options: PictureOptions) -
         return []
     before, _, after = options.labels.rpartition(":")
     for name, column in ((options.labels, None), (before, after)):
-        found = _find(pictures, name) if name else None
-        if found is not None:
-            return [replace(found, column=column)]
+        found = _find(pictures, listing, name) if name else []
+        if found:
+            return [replace(file, column=column) for file in found]
     raise DataError(
         f"labels {options.labels!r}: no such file; give 'none', 'folders', or a CSV file of "
         f"{'name,label' if options.label_form == 'class' else 'name,COLUMN,...'}"
@@ -108,10 +108,8 @@ def labels_beside(pictures: Pictures) -> str | None:
 
 def _inside(pictures: Pictures, listing: Listing) -> list[LabelFile]:
     """Return the label files of the first kind that lies in the source or in its first sub-folders."""
-    tops = {item.name.split("/")[0] + "/" for item in listing.candidates if "/" in item.name}
     for name in INSIDE_FILES:
-        found = [_find_inside(pictures, name, folder) for folder in ("", *sorted(tops))]
-        files = [file for file in found if file is not None]
+        files = _at_the_top(pictures, listing, name)
         if files:
             return files
     raise DataError(
@@ -120,9 +118,16 @@ def _inside(pictures: Pictures, listing: Listing) -> list[LabelFile]:
     )
 
 
-def _find(pictures: Pictures, name: str) -> LabelFile | None:
+def _find(pictures: Pictures, listing: Listing, name: str) -> list[LabelFile]:
     path = Path(name)
-    return LabelFile.read(path) if path.is_file() else _find_inside(pictures, name)
+    return [LabelFile.read(path)] if path.is_file() else _at_the_top(pictures, listing, name)
+
+
+def _at_the_top(pictures: Pictures, listing: Listing, name: str) -> list[LabelFile]:
+    """Return the files of a name in the source and in its first sub-folders."""
+    tops = {item.name.split("/")[0] + "/" for item in listing.candidates if "/" in item.name}
+    found = [_find_inside(pictures, name, folder) for folder in ("", *sorted(tops))]
+    return [file for file in found if file is not None]
 
 
 def _find_inside(pictures: Pictures, name: str, folder: str = "") -> LabelFile | None:

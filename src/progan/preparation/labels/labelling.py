@@ -44,7 +44,7 @@ def find_labels(
         listing.notes.extend(_not_used(pictures, listing, usable))
         return None
     if options.labels == "folders":
-        return _classes("folders", labels_from_folders(usable, in_archive=pictures.in_archive))
+        return _classes("folders", labels_from_folders(usable, pictures.in_archive, listing.depth))
     form = options.label_form if "label_form" in options.model_fields_set else None
     files = label_files(pictures, listing, options)
     if not files:
@@ -125,7 +125,8 @@ def _not_used(pictures: Pictures, listing: Listing, usable: Collection[str]) -> 
     beside = labels_beside(pictures)
     if beside is not None:
         return [f"{beside} may hold labels, which are not used: labels 'inside' uses them"]
-    depth = 1 if pictures.in_archive and len({name.split("/")[0] for name in usable}) == 1 else 0
+    depth = listing.depth
+    depth += 1 if pictures.in_archive and len({name.split("/")[0] for name in usable}) == 1 else 0
     parts = [name.split("/") for name in usable]
     if not parts or any(len(part) < depth + 2 for part in parts):
         return []
