@@ -136,7 +136,11 @@ def test_pictures_that_cannot_be_used_are_errors(tmp_path: Path) -> None:
         (lambda path: written(path / "x.npy", b"\x93NUMPY"), DataError, "cannot be read as a .npy"),
         (lambda path: written(path / "x.npy", b"PK\x03\x04"), DataError, "cannot be read as a .npy"),
         (lambda path: archive(path), DataError, "a .npz archive under another name"),
-        (lambda path: written(path / "x.dat", b"?"), DataError, "in no form that is read; give a folder, .zip"),
+        (
+            lambda path: written(path / "x.dat", b"?"),
+            DataError,
+            "in no form that is read; give a folder, .zip",
+        ),
         (lambda path: written(path / "x.zip", b"?"), DataError, "damaged .zip"),
         (lambda path: written(path / "x.safetensors", b"?"), CheckpointError, "not a readable safetensors"),
         (lambda path: written(path / "config.yaml", b"").parent, CheckpointError, "first checkpoint"),

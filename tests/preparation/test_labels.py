@@ -188,7 +188,7 @@ def test_labels_that_are_not_used_are_told(tmp_path: Path) -> None:
         assert set(map(tuple, found.values())) == {()}
         assert report.notes == (
             "the pictures lie in 3 sub-folders (a, b, c), which are not used as classes: "
-            "labels 'folders' uses them",
+            "--labels folders uses them",
         )
     (folder / "dataset.json").write_text("{}")
     assert any("dataset.json may hold labels" in note for note in packed(folder, "none")[0].notes)

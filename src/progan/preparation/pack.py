@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from progan.config import NEWER, DataOptions, LabelForm, PictureOptions, asked_for, level_resolution
 from progan.data.packed import PackedSet, format_version, is_packed
 from progan.errors import DataError, StorageError
-from progan.preparation.decisions import what_to_look_at
+from progan.preparation.decisions import spelled, what_to_look_at
 from progan.preparation.decoding import Header, Looking, look_at
 from progan.preparation.fitting import ENLARGED, FitTask, Fitted, fit_picture
 from progan.preparation.labels.labelling import drop_empty, label_digest
@@ -94,7 +94,7 @@ class Request(NamedTuple):
         """Pass on what a person should know."""
         for sentence in sentences:
             if self.say is not None:
-                self.say(sentence)
+                self.say(spelled(sentence, training=isinstance(self.options, DataOptions)))
 
     def tell(self, done: int, total: int) -> None:
         """Pass on how far the work is."""

@@ -117,8 +117,7 @@ class PrepareReport:
             (self.ignored, "other files ignored"),
         )
         lines.extend(f"{count} {text}" for count, text in facts if count)
-        lines.extend(self.notes)
-        said = [*self.facts, *(f"warning: {text}" for text in self.warnings)]
+        said = [*self.notes, *self.facts, *(f"warning: {text}" for text in self.warnings)]
         lines.extend(spelled(text, training=self.training) for text in said)
         lines.append(f"packed set: {self.path}")
         return lines

@@ -164,7 +164,7 @@ LENGTHS = {"stabilise_kimg", "stabilise_epochs", "fade_kimg", "fade_epochs", "st
 
 
 def check_in_time(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     out: str | Path | None,
     recipe: str | Path | None,
     options: Mapping[str, Any] | None,

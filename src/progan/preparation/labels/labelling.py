@@ -121,10 +121,10 @@ def _not_used(pictures: Pictures, listing: Listing, usable: Collection[str]) -> 
     """Tell of labels that are there although none were asked for, and how to use them."""
     if listing.labels is not None:
         what = listing.labels.say()
-        return [f"the source brings labels ({what}), which are not used: labels 'inside' uses them"]
+        return [f"the source brings labels ({what}), which are not used: --labels inside uses them"]
     beside = labels_beside(pictures)
     if beside is not None:
-        return [f"{beside} may hold labels, which are not used: labels 'inside' uses them"]
+        return [f"{beside} may hold labels, which are not used: --labels inside uses them"]
     depth = listing.depth
     depth += 1 if pictures.in_archive and len({name.split("/")[0] for name in usable}) == 1 else 0
     parts = [name.split("/") for name in usable]
@@ -135,5 +135,5 @@ def _not_used(pictures: Pictures, listing: Listing, usable: Collection[str]) -> 
         return []
     return [
         f"the pictures lie in {len(folders):,} sub-folders ({first_few(sorted(folders))}), which are not "
-        f"used as classes: labels 'folders' uses them"
+        f"used as classes: --labels folders uses them"
     ]
