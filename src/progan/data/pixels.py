@@ -54,7 +54,7 @@ def quantize(images: Tensor, depth: int = 8) -> Tensor:
         the original tfutil.py.
     """
     half = 127.5 if depth == 8 else 32767.5
-    scaled = images.detach().float().mul(half).add_(half).round_().clamp_(0, 2 * half)
+    scaled = images.detach().float().mul(half).add_(half).round_().clamp_(0.0, 2 * half)
     return scaled.to(torch.uint8 if depth == 8 else torch.uint16)
 
 
