@@ -18,6 +18,7 @@ from progan.cli.import_weights import import_file
 from progan.cli.measure import compare, evaluate
 from progan.cli.prepare import prepare
 from progan.cli.report import movie, report
+from progan.cli.status import status
 from progan.cli.terminal.chosen import Kimg, choose
 from progan.cli.terminal.console import PlainConsole
 from progan.cli.train import train
@@ -32,6 +33,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` says it in words
 )
 app.command(train)
+app.command(status)
 app.command(prepare)
 app.command(generate)
 app.command(interpolate)

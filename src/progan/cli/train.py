@@ -110,6 +110,6 @@ def train(
     say(
         console,
         f"run folder: {folder}; its grids of samples: {folder / 'samples'}\n"
-        f"use it: progan generate {folder} --n 64 --out samples.png; a film: progan interpolate {folder} "
-        f"--out film.mp4",
+        f"use it: progan generate {folder} --n 64 --out samples.png\n"
+        f"a film of its training: progan movie {folder}; a page about it: progan report {folder}",
     )
