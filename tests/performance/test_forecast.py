@@ -71,6 +71,7 @@ def test_a_machine_that_is_twice_as_slow_moves_the_end() -> None:
     clock.time += 100
     foreseen.add(120)
     assert foreseen.left() == pytest.approx(800, rel=0.01)
+    assert foreseen.rate() == pytest.approx(0.1), "that of the level now, not of the last minute"
 
 
 def test_nothing_is_promised_of_what_was_not_measured() -> None:

@@ -211,16 +211,19 @@ class Forecast:
 
     def rate(self) -> float | None:
         """Return images a second; that expected if none was seen yet, None if not known."""
-        (begun, first), (now, last) = self._points[0], self._points[-1]
-        if last > first and now > begun:
-            return (last - first) / (now - begun)
-        return 1 / self._expected.seconds_an_image(last) if self._known else None
+        slower = self._slower()
+        seconds = self._expected.seconds_an_image(self._points[-1][1])
+        return None if slower is None or not seconds else 1 / (seconds * slower)
 
     def left(self) -> float | None:
         """Return the seconds that are left; None if they are not known yet."""
+        slower = self._slower()
+        return None if slower is None else slower * self._expected.left(self._points[-1][1])
+
+    def _slower(self) -> float | None:
+        """Return how many times as long as expected the last minute took; None if not known yet."""
         (begun, first), (now, last) = self._points[0], self._points[-1]
         expected = self._expected.left(first) - self._expected.left(last)
-        left = self._expected.left(last)
-        if last > first and expected > 0 and now > begun:
-            return left * (now - begun) / expected
-        return left if self._known else None
+        if expected > 0 and now > begun:
+            return (now - begun) / expected
+        return 1.0 if self._known else None
