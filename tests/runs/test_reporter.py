@@ -172,3 +172,9 @@ def test_a_tiny_run_is_planned_for_a_time_and_goes_on_as_it_was_planned(
     train()
     assert RunFolder(run).config() == config
     assert "goes on as it was planned" in " ".join(teller.lines[-3:])
+
+
+def test_a_line_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    LineReporter().say("pictures of tea\x1b[31m\rx")
+    (line,) = capsys.readouterr().err.split("\n")[:-1]
+    assert line.endswith(r"pictures of tea\x1b[31m\rx")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from progan.config import format_resolution
+from progan.errors import printable
 from progan.performance.forecast import Forecast
 from progan.performance.projection import Projection
 from progan.preparation.report import PrepareReport
@@ -122,7 +123,7 @@ class LineReporter(Reporter):
 
     def say(self, message: str) -> None:
         """Write a message with the time of day."""
-        for line in message.splitlines():
+        for line in message.split("\n"):  # other ends of lines are names of strange files
             self._line(f"{datetime.now():%H:%M:%S} {line}")
 
     def left(self) -> str:
@@ -137,7 +138,7 @@ class LineReporter(Reporter):
 
     def _line(self, line: str) -> None:
         if self._write is None:
-            print(line, file=sys.stderr, flush=True)
+            print(printable(line), file=sys.stderr, flush=True)
         else:
             self._write(line)
 
