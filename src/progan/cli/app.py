@@ -18,9 +18,9 @@ from progan.cli.import_weights import import_file
 from progan.cli.measure import compare, evaluate
 from progan.cli.prepare import prepare
 from progan.cli.report import movie, report
-from progan.cli.status import status
 from progan.cli.terminal.chosen import Kimg, choose
 from progan.cli.terminal.console import PlainConsole
+from progan.cli.terminal.run_status import status
 from progan.cli.train import train
 from progan.version import __version__
 
