@@ -131,6 +131,10 @@ SAME_WEIGHTS = ("optimizer.name",)
 ELSEWHERE: dict[str, str] = {
     "augment.adaptive": "test_run_options.py::test_a_run_in_pieces_is_the_whole_run",
     "data.channels": "test_pack.py::test_mixed_modes_are_brought_to_one",
+    "data.crop": "test_cropping.py::test_the_crop_of_celeba",
+    "data.min_size": "test_cropping.py::test_small_pictures_are_left_out_if_that_is_asked_for",
+    "data.upscale": "test_cropping.py::test_small_pictures_are_left_out_if_that_is_asked_for",
+    "data.dedupe": "test_cropping.py::test_duplicates_are_left_out_and_named",
     "data.range": "test_decisions.py::test_twelve_bits_are_bright_and_can_be_given",
     "data.depth": "test_sixteen_bits.py::test_what_went_in_comes_out",
     "data.background": "test_decisions.py::test_transparency_that_is_laid_on_white_is_said",

@@ -6,6 +6,7 @@ import json
 import pickle
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def packed(tmp_path: Path) -> PackedSet:
     )
 
 
-def pack(path: Path, labels: Labels | list[int], **manifest: object) -> PackedSet:
+def pack(path: Path, labels: Labels | list[int], **manifest: Any) -> PackedSet:
     """Write two gray pictures of 4x4, with labels."""
     layout = Layout(base_shape=(4, 4), max_level=0, channels=1)
     with partial_folder(path) as folder:

@@ -10,6 +10,7 @@ from pydantic import model_validator
 from progan.config.fields import (
     Branch,
     Colour,
+    Crop,
     PixelCount,
     Positive,
     Resolution,
@@ -36,8 +37,26 @@ class PictureOptions(Branch):
         ge=1,
         le=64,
     )
-    fit: Literal["crop", "pad", "stretch"] = option(
-        "crop", "How a picture of another aspect is fitted: centre crop, pad, or stretch."
+    fit: Literal["crop", "pad", "stretch", "tile"] = option(
+        "crop",
+        "How a picture of another aspect is fitted: centre crop, pad, stretch, or tile: cut into parts of "
+        "the resolution, nothing resized.",
+    )
+    crop: Crop | None = option(
+        None,
+        "What is cut out of each picture first: CX,CY,SIZE (CelebA: 89,121,128), random:K for K parts by a "
+        "hash of the name, or a CSV file of boxes.",
+    )
+    min_size: int | None = option(
+        None, "Leave out pictures (or crops) of which a side is shorter than so many pixels.", ge=1
+    )
+    upscale: Literal["always", "never"] = option(
+        "always", "Enlarge pictures that are smaller than the resolution, or leave them out."
+    )
+    dedupe: Literal["never", "exact", "near"] = option(
+        "never",
+        "Leave out pictures that are in the set already: with the same pixels, or nearly so (16x16 "
+        "thumbnails that differ by at most 3 of 255, root mean square).",
     )
     labels: str = option(
         "none",
@@ -86,6 +105,10 @@ class PictureOptions(Branch):
 
     @model_validator(mode="after")
     def _check(self) -> PictureOptions:
+        if self.fit == "tile" and self.resolution is None:
+            raise ValueError("data.fit tile cuts parts of the resolution: set data.resolution, too")
+        if self.fit == "tile" and self.crop is not None:
+            raise ValueError("data.fit tile takes all of a picture: leave data.crop out")
         if self.labels == "folders" and self.label_form != "class":
             raise ValueError(
                 f"data.label_form {self.label_form} needs a label file: a picture lies in one folder; "
@@ -94,7 +117,9 @@ class PictureOptions(Branch):
         return self
 
 
-NEWER = ("range", "depth", "background", "max_pixels", "draft")
+NEWER = (
+    "crop", "min_size", "upscale", "dedupe", "range", "depth", "background", "max_pixels", "draft",
+)  # fmt: skip
 """Options of pictures that packed sets did not always have: what was made without them had the defaults."""
 
 

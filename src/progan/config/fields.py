@@ -108,6 +108,28 @@ def _colour_text(given: Any) -> str:
     return named or "#{:02x}{:02x}{:02x}".format(*values)
 
 
+def _crop_text(given: Any) -> str:
+    """Check `CX,CY,SIZE` or `random:K`; anything else names a file."""
+    if isinstance(given, list | tuple) and all(type(part) in (int, float) for part in given):
+        given = ",".join(f"{part:g}" for part in given)
+    if not isinstance(given, str):
+        raise ValueError(f"expected CX,CY,SIZE such as 89,121,128, random:K or a CSV file, not {given!r}")
+    text = given
+    if text.startswith("random:"):
+        number = text.removeprefix("random:")
+        if not number.isdigit() or not 1 <= int(number) <= 10_000:
+            raise ValueError(f"expected random:K with K from 1 to 10000, not {text!r}")
+    elif re.fullmatch(r"[-+\d.,\s]*", text):
+        parts = text.split(",")
+        try:
+            sides = [float(part) for part in parts]
+        except ValueError:
+            sides = []
+        if len(sides) != 3 or not sides[2] >= 1:
+            raise ValueError(f"expected CX,CY,SIZE such as 89,121,128, random:K or a CSV file, not {text!r}")
+    return text
+
+
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -131,4 +153,5 @@ Resolution = Annotated[
 Split = Annotated[str, BeforeValidator(_shares_text, str | tuple[float, float, float])]
 ValueRange = Annotated[str, BeforeValidator(_range_text, str | tuple[float, float])]
 Colour = Annotated[str, BeforeValidator(_colour_text, str | tuple[int, int, int])]
+Crop = Annotated[str, BeforeValidator(_crop_text, str | tuple[float, float, float])]
 PixelCount = Annotated[int, BeforeValidator(_pixels_count, int | str)]

@@ -42,7 +42,8 @@ def format_version(form: LabelForm) -> int:
 class Manifest(BaseModel):
     """What `manifest.json` holds; unknown keys are allowed, so that older versions can read newer sets.
 
-    Of what may need an explanation: `asked` are the options of pixels that were not left at their defaults,
+    Of what may need an explanation: `files` is the number of pictures of which the set holds parts, `asked`
+    are the options of pixels that were not left at their defaults,
     `ranges` the values of black and white in each kind of file, `counts` in how many pictures something was
     done, `examples` the first of them, `pixel_values` the smallest and largest stored value (of colours).
     """
@@ -70,6 +71,7 @@ class Manifest(BaseModel):
     upscaled: int = 0
     animated: int = 0
     notes: tuple[str, ...] = ()
+    files: int | None = None
     asked: dict[str, Any] = {}
     facts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from progan.config import level_resolution
-from progan.preparation.decoding import Pixels, Rules, UnusablePictureError, develop
+from progan.preparation.decoding import Developed, Pixels, Rules, UnusablePictureError, develop
+from progan.preparation.picture.cropping import Cropping
 from progan.preparation.pictures import Pictures
 
-Fit = Literal["crop", "pad", "stretch"]
+Fit = Literal["crop", "pad", "stretch", "tile"]
 Box = tuple[float, float, float, float]
 Size = tuple[int, int]
 Stored = NDArray[np.uint8 | np.uint16]
@@ -24,6 +25,20 @@ MARGIN = 2
 """A JPEG is decoded at no less than so many times the sides that are wanted; the rest is resampled."""
 
 
+class Last:
+    """The picture that was decoded last: its parts follow one another."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[str, Developed] | None = None
+
+    def developed(self, task: FitTask, name: str) -> Developed:
+        """Return a picture decoded by the rules of a task."""
+        if self._kept is None or self._kept[0] != name:
+            self._kept = None  # not both in memory
+            self._kept = name, develop(task.source, name, task.rules)
+        return self._kept[1]
+
+
 class FitTask(NamedTuple):
     """What is done to every picture of a set."""
 
@@ -32,6 +47,9 @@ class FitTask(NamedTuple):
     max_level: int
     rules: Rules
     fit: Fit
+    cropping: Cropping = Cropping()
+    enlarge: bool = True
+    last: Last | None = None
 
     @property
     def target(self) -> Size:
@@ -56,16 +74,37 @@ class Fitted(NamedTuple):
     high: int
 
 
-def fit_picture(task: FitTask, name: str) -> Fitted | str:
-    """Decode one picture and make its levels; return the reason as text if it cannot be used."""
-    target = task.target
+def fit_picture(task: FitTask, item: str) -> Fitted | str:
+    """Decode one picture, or part of it, and make its levels; return the reason as text if that fails."""
+    target, name = task.target, task.cropping.origin(item)
+    whole = task.cropping._replace(target=(1, 1)) == Cropping()
     try:
-        found = develop(task.source, name, task.rules, lambda size: enough(size, target, task.fit))
-    except UnusablePictureError as error:
+        if whole:
+            found = develop(task.source, name, task.rules, lambda size: enough(size, target, task.fit))
+        else:
+            last = task.last or Last()
+            found = last.developed(task, name)
+        box = task.cropping.box(item, found.size)
+    except (UnusablePictureError, ValueError) as error:
         return str(error)
-    notes = found.notes + ((ENLARGED,) if needs_upscaling(found.size, target, task.fit) else ())
-    fitted = fit_pixels(found.pixels, target, task.fit, found.size, found.reduction)
-    return finish(fitted, task.max_level, notes)
+    pixels, size = found.pixels, found.size
+    if box is not None:
+        pixels, size = _cut(pixels, box), (box[3] - box[1], box[2] - box[0])
+    small = needs_upscaling(size, target, task.fit)
+    if small and not task.enlarge:
+        return (
+            f"{size[1]}x{size[0]} is smaller than the resolution, and nothing is enlarged (--upscale never)"
+        )
+    fitted = fit_pixels(pixels, target, task.fit, size, found.reduction)
+    return finish(fitted, task.max_level, found.notes + ((ENLARGED,) if small else ()))
+
+
+def _cut(pixels: Pixels, box: tuple[int, int, int, int]) -> Pixels:
+    """Return a part of a picture."""
+    if isinstance(pixels, Image.Image):
+        return pixels.crop(box)
+    left, top, right, bottom = box
+    return pixels[top:bottom, left:right]
 
 
 def finish(pixels: Pixels, max_level: int, notes: tuple[str, ...]) -> Fitted:
@@ -114,7 +153,7 @@ def enough(size: Size, target: Size, fit: Fit) -> Size:
 
 def cut_away(size: Size, target: Size, fit: Fit) -> float:
     """Return the share of a picture of `size` that is not in the set, 0 to 1."""
-    if fit != "crop":
+    if fit not in ("crop", "tile"):
         return 0.0
     left, top, right, bottom = crop_box(size, target)
     return 1 - (right - left) * (bottom - top) / (size[0] * size[1])
@@ -185,7 +224,7 @@ def fit_array(pixels: Stored, target: Size, fit: Fit) -> Stored:
 def _placed(size: Size, target: Size, fit: Fit) -> tuple[Size, Box]:
     """Return the (height, width) that a picture is resampled to, and the box of it that is."""
     whole = (0.0, 0.0, float(size[1]), float(size[0]))
-    if fit == "crop":
+    if fit in ("crop", "tile"):
         return target, crop_box(size, target)
     return (target if fit == "stretch" else padded_size(size, target)), whole
 

@@ -23,9 +23,9 @@ from progan.data.packed import PackedSet, format_version, is_packed
 from progan.errors import DataError, StorageError
 from progan.preparation.decisions import spelled, what_to_look_at
 from progan.preparation.decoding import Header, Looking, look_at
-from progan.preparation.fitting import ENLARGED, FitTask, Fitted, fit_picture
+from progan.preparation.fitting import ENLARGED, FitTask, Fitted, Last, digest, fit_picture
 from progan.preparation.labels.labelling import drop_empty, label_digest
-from progan.preparation.pack_plan import Plan, make_plan, no_pictures
+from progan.preparation.pack_plan import Plan, boxes_data, make_plan, no_pictures
 from progan.preparation.packed_writer import (
     Writer,
     check_destination,
@@ -33,6 +33,8 @@ from progan.preparation.packed_writer import (
     clear_partial,
     partial_folder,
 )
+from progan.preparation.picture.cropping import parse_crop
+from progan.preparation.picture.duplicates import Dedupe, Twins
 from progan.preparation.pictures import Listing, Pictures
 from progan.system.files import parse_json, storage_errors, write_text
 from progan.system.progress import Progress, unheard
@@ -42,6 +44,7 @@ C = TypeVar("C")
 R = TypeVar("R")
 CHUNK = 64
 CHUNK_BYTES = 8 << 20
+DUPLICATE = "the same picture as"
 CRASHED = "decoding it ends the process: the file is damaged"
 
 
@@ -176,6 +179,9 @@ def _key(pictures: Pictures, listing: Listing, asked: Request) -> str:
     digest = label_digest(pictures, listing, options)
     if digest is not None:
         matters["labels"] = digest
+    boxes = None if options.crop is None else parse_crop(options.crop)[2]
+    if boxes is not None:
+        matters["crop"] = hashlib.sha256(boxes_data(pictures, boxes)).hexdigest()
     matters |= {"version": format_version(form), "base_shape": asked.base_shape, "files": listing.digest()}
     return hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -241,18 +247,23 @@ def _pack(work: _Work, plan: Plan, state: _State, destination: Path) -> PackedSe
     """Decode, fit and store what is not yet done, then finish the set."""
     layout, total = plan.layout, len(plan.names)
     rules = plan.rules(work.asked.options)
-    task = FitTask(work.pictures, layout.base_shape, layout.max_level, rules, plan.fit)
+    options = work.asked.options
+    task = FitTask(
+        work.pictures, layout.base_shape, layout.max_level, rules, plan.fit, plan.cropping,
+        options.upscale == "always", Last(),
+    )  # fmt: skip
     height, width = level_resolution(layout.base_shape, layout.max_level)
     size = max(1, min(CHUNK, CHUNK_BYTES // (layout.channels * height * width * rules.depth // 8)))
     try:
         keep = state.done - len(state.failed)
         with storage_errors(destination), closing(Writer(destination, layout, keep)) as writer:
+            twins = _met(options.dedupe, plan, state, writer)
             work.asked.tell(state.done, total)
             try:
                 with closing(work.asked.run(fit_picture, task, plan.names[state.done :], size)) as chunks:
                     for results in chunks:
                         names = plan.names[state.done : state.done + len(results)]
-                        state = _store(writer, results, names, state)
+                        state = _store(writer, _without_twins(twins, results, names), names, state)
                         if writer.sync_due():
                             _save(writer, state)
                         work.asked.tell(state.done, total)
@@ -266,6 +277,30 @@ def _pack(work: _Work, plan: Plan, state: _State, destination: Path) -> PackedSe
             f"stopped when {state.done} of {total} pictures are done; "
             f"the same command continues there: {error}"
         ) from None
+
+
+def _met(how: Dedupe, plan: Plan, state: _State, writer: Writer) -> Twins | None:
+    """Return the pictures that are stored already, among which twins of others are looked for."""
+    if how == "never":
+        return None
+    twins = Twins(how)
+    stored = (name for i, name in enumerate(plan.names[: state.done]) if i not in state.failed)
+    for name, top in zip(stored, writer.stored(), strict=True):
+        twins.find(name, digest(top), top)
+    return twins
+
+
+def _without_twins(
+    twins: Twins | None, results: Sequence[Fitted | str], names: Sequence[str]
+) -> Sequence[Fitted | str]:
+    """Put a reason in the place of each picture that is in the set already."""
+    if twins is None:
+        return results
+    made: list[Fitted | str] = []
+    for name, result in zip(names, results, strict=True):
+        twin = twins.find(name, result.digest, result.levels[-1]) if isinstance(result, Fitted) else None
+        made.append(result if twin is None else f"{DUPLICATE} {twin}")
+    return made
 
 
 def _store(writer: Writer, results: Sequence[Fitted | str], names: Sequence[str], state: _State) -> _State:
@@ -298,6 +333,12 @@ def _is_there(value: int | None) -> TypeGuard[int]:
     return value is not None
 
 
+def _say_duplicates(state: _State) -> list[str]:
+    """Say how many pictures were left out because they are in the set already."""
+    count = sum(reason.startswith(DUPLICATE) for reason in state.failed.values())
+    return [f"{count} duplicates left out; skipped.csv names their twins"] if count else []
+
+
 def _save(writer: Writer, state: _State) -> None:
     writer.sync()
     write_text(writer.folder / "progress.json", json.dumps(state.model_dump(mode="json")))
@@ -316,11 +357,13 @@ def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet
     if labels is not None and plan.label_form == "class":
         labels, label_names, left_out = drop_empty(labels, label_names)
         notes = notes + left_out
+    origins = [plan.cropping.origin(name) for name in names]
     return writer.finish(
         names,
         labels,
         work.asked.options.shares,
         skipped,
+        origins=origins,
         label_kind=plan.label_kind,
         label_form=plan.label_form,
         label_names=tuple(label_names),
@@ -329,13 +372,15 @@ def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet
         source=work.pictures.path.name,
         key=plan.key,
         found=plan.found,
-        skipped_files=len(skipped),
+        skipped_files=len(plan.skipped)
+        + len({plan.cropping.origin(name) for name, _ in failed} - set(origins)),
+        files=len(set(origins)),
         ignored=work.listing.ignored.total(),
         upscaled=state.upscaled,
         animated=len(set(names) & set(plan.animated)),
         notes=tuple(notes),
         asked=asked_for(work.asked.options),
-        facts=tuple(plan.pixels.facts if plan.pixels else ()),
+        facts=(*(plan.pixels.facts if plan.pixels else ()), *_say_duplicates(state)),
         warnings=tuple(plan.pixels.warnings if plan.pixels else ()),
         counts=state.counts,
         examples=state.examples,

@@ -17,6 +17,7 @@ from progan.preparation.fitting import Fit, needs_upscaling
 from progan.preparation.labels.folder_labels import apply_limit
 from progan.preparation.labels.labelling import find_labels
 from progan.preparation.packed_writer import PLANNED_LABELS, Layout, save_array
+from progan.preparation.picture.cropping import Cropping, parse_crop, read_boxes
 from progan.preparation.pictures import SHOWN, Listing, Pictures, describe_ignored
 from progan.system.files import parse_json, write_text
 from progan.system.npy_files import load_array
@@ -47,6 +48,7 @@ class Plan(BaseModel):
     notes: list[str] = []
     skipped: list[tuple[str, str]]
     pixels: Pixels | None = None
+    cropping: Cropping = Cropping()
 
     def rules(self, options: PictureOptions) -> Rules:
         """Return the rules by which each picture is decoded."""
@@ -111,11 +113,21 @@ def make_plan(
         usable = {name: header for name, header in usable.items() if name in labels.rows}
         if not usable:
             raise DataError(f"label file {options.labels}: labels no picture that can be used")
-    names = apply_limit(list(usable), options.limit)
-    chosen = [usable[name] for name in names]
+    cropping = cropping_of(pictures, options)
+    cut = {name: _cut_out(header, name, cropping, options) for name, header in usable.items()}
+    skipped.extend((name, reason) for name, reason in cut.items() if isinstance(reason, str))
+    cut_headers = {name: header for name, header in cut.items() if isinstance(header, Header)}
+    if not cut_headers:
+        raise no_pictures(pictures.path, listing, skipped)
+    files = apply_limit(list(cut_headers), options.limit)
+    chosen = [cut_headers[name] for name in files]
     shape, max_level = choose_resolution(chosen, options, base_shape)
-    pixels = decide_pixels({name: usable[name] for name in names}, options)
-    pixels.warnings.extend(unusual_sizes(chosen, options, shape, max_level))
+    cropping = cropping._replace(target=level_resolution(shape, max_level))
+    pixels = decide_pixels({name: usable[name] for name in files}, options)
+    if not cropping.several:
+        pixels.warnings.extend(unusual_sizes(chosen, options, shape, max_level))
+    names = [item for name in files for item in cropping.items(name, _size(usable[name]))]
+    origins = [cropping.origin(name) for name in names]
     return Plan(
         key=key,
         layout=Layout(
@@ -127,15 +139,67 @@ def make_plan(
         fit=options.fit,
         found=len(listing.candidates) + len(listing.skipped),
         names=names,
-        labels=None if labels is None else labels.values[[labels.rows[name] for name in names]],
+        labels=None if labels is None else labels.values[[labels.rows[name] for name in origins]],
         label_kind="none" if labels is None else labels.kind,
         label_form="class" if labels is None else labels.form,
         label_names=[] if labels is None else list(labels.names),
-        animated=[name for name in names if usable[name].animated],
+        animated=[name for name, origin in zip(names, origins, strict=True) if usable[origin].animated],
         notes=listing.notes,
         skipped=skipped,
         pixels=pixels,
+        cropping=cropping,
     )
+
+
+def cropping_of(pictures: Pictures, options: PictureOptions) -> Cropping:
+    """Return what is cut out of each picture, but for the size of the set.
+
+    Raises:
+        DataError: if a file of boxes cannot be read.
+    """
+    if options.fit == "tile":
+        return Cropping(tiles=True)
+    if options.crop is None:
+        return Cropping()
+    count, square, file = parse_crop(options.crop)
+    if file is None:
+        return Cropping(parts=count, square=square)
+    return Cropping(boxes=read_boxes(boxes_data(pictures, file), file))
+
+
+def boxes_data(pictures: Pictures, file: str) -> bytes:
+    """Return what a file of crop boxes holds, looked for from the current folder, then beside the pictures.
+
+    Raises:
+        DataError: if there is none.
+    """
+    try:
+        return Path(file).read_bytes()
+    except OSError:
+        data = pictures.read_file(file)
+    if data is None:
+        raise DataError(
+            f"crop {file!r}: no such file; give CX,CY,SIZE such as 89,121,128, random:K, or a CSV file of "
+            f"boxes"
+        )
+    return data
+
+
+def _cut_out(header: Header, name: str, cropping: Cropping, options: PictureOptions) -> Header | str:
+    """Return the header with the size of what is cut out, or why the picture is left out."""
+    size = _size(header)
+    if cropping.boxes is not None and name not in cropping.boxes:
+        return "no crop box"
+    region = cropping.region(name, size)
+    if region is None:
+        return f"the crop {options.crop} is not inside {size[1]}x{size[0]} pixels"
+    if options.min_size is not None and min(region) < options.min_size:
+        return f"{region[1]}x{region[0]}: a side is below {options.min_size} (--min-size)"
+    return header._replace(height=region[0], width=region[1])
+
+
+def _size(header: Header) -> tuple[int, int]:
+    return header.height, header.width
 
 
 def no_pictures(path: Path, listing: Listing, skipped: Sequence[tuple[str, str]]) -> DataError:

@@ -103,6 +103,16 @@ class Writer:
         _write_all(self._files[-1], memoryview(b"".join(digests)))
         self.count += len(digests)
 
+    def stored(self) -> Iterator[NDArray[np.uint8 | np.uint16]]:
+        """Yield the pictures that are kept or were added, at the highest level: [C, H, W]."""
+        shape = self.layout.manifest(count=1, fingerprint="")
+        level, kind = self.layout.max_level, np.dtype(self.layout.dtype).newbyteorder("<")
+        sides = (self.layout.channels, *shape.resolution(level))
+        with (self.folder / shape.level_file(level)).open("rb") as file:
+            for _ in range(self.count):
+                data = file.read(shape.picture_bytes(level))
+                yield np.frombuffer(data, kind).reshape(sides).astype(self.layout.dtype)
+
     def sync_due(self) -> bool:
         """Tell whether the last `sync` is long enough ago."""
         return time.monotonic() - self._synced >= SYNC_SECONDS
@@ -124,6 +134,8 @@ class Writer:
         labels: Labels | Sequence[int] | None,
         shares: tuple[float, float, float],
         skipped: Sequence[tuple[str, str]],
+        *,
+        origins: Sequence[str] | None = None,
         **manifest: Any,
     ) -> PackedSet:
         """Write everything but the pixels, and give the set its name.
@@ -134,11 +146,12 @@ class Writer:
                 is another than 'class'; or None.
             shares: Shares of train, validation and test, into which the pictures are dealt by name.
             skipped: (name, reason) of what was left out.
+            origins: By which they are dealt instead, so that parts of one picture stay together.
             manifest: The other values of `Manifest`.
         """
         self.sync()
         self.close()
-        split = [split_of(name, shares) for name in names]
+        split = [split_of(name, shares) for name in origins or names]
         form = manifest.get("label_form", "class")
         stored = None if labels is None else _as_stored(labels, form)
         if stored is not None:

@@ -48,6 +48,7 @@ class PrepareReport:
         depth: Bits of a stored value.
         facts: What was decided for the whole set, and in how many pictures something was done.
         warnings: What is unusual, with the option that changes it, as `progan prepare` spells it.
+        files: Pictures of which the set holds parts; None if it holds whole ones.
         training: Whether `lines` spells options as `progan train` does.
     """
 
@@ -68,6 +69,7 @@ class PrepareReport:
     facts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     training: bool = False
+    files: int | None = None
 
     @classmethod
     def of(cls, packed: PackedSet, *, training: bool = False) -> PrepareReport:
@@ -78,7 +80,7 @@ class PrepareReport:
             found=manifest.found,
             used=manifest.count,
             skipped=manifest.skipped_files,
-            left_out=manifest.found - manifest.count - manifest.skipped_files,
+            left_out=manifest.found - (manifest.files or manifest.count) - manifest.skipped_files,
             ignored=manifest.ignored,
             upscaled=manifest.upscaled,
             animated=manifest.animated,
@@ -91,13 +93,17 @@ class PrepareReport:
             facts=(*manifest.facts, *_counted(manifest)),
             warnings=(*manifest.warnings, *_of_one_shade(manifest)),
             training=training,
+            files=manifest.files,
         )
 
     def lines(self) -> list[str]:
         """Return the summary, a line a fact."""
         kind = KINDS.get(self.channels, f"{self.channels} channels")
         deep = "" if self.depth == 8 else f", {self.depth} bits"
-        lines = [f"{self.used} of {self.found} pictures, {format_resolution(self.resolution)}, {kind}{deep}"]
+        used = f"{self.used} of {self.found} pictures"
+        if self.files not in (None, self.used):
+            used = f"{self.used:,} crops of {self.files:,} of {self.found:,} pictures"
+        lines = [f"{used}, {format_resolution(self.resolution)}, {kind}{deep}"]
         if self.label_names:
             more = ", ..." if len(self.label_names) > SHOWN_CLASSES else ""
             what = {
