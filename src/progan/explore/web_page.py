@@ -14,9 +14,9 @@ import torch
 from progan.config import format_resolution
 from progan.errors import ConfigError
 from progan.explore.directions import Direction
-from progan.explore.onnx_file import write_level
 from progan.explore.runtime import PUBLIC, SCRIPT, WASM, copy_runtime
 from progan.generation.samples import of_seeds
+from progan.interop.export import export
 from progan.models.generator import Generator
 from progan.system.files import atomic_path, write_text
 from progan.system.progress import Progress, unheard
@@ -76,7 +76,7 @@ def write_page(
     for level in range(G.level + 1):
         progress("exporting levels", level, G.level + 1)
         name = f"level-{level}.onnx"
-        write_level(G, folder / name, level)
+        export(G, folder / name, "onnx", level=level)
         levels.append({"file": name, "size": list(G.resolution(level))})
     z, labels = of_seeds(G, range(SEEDS)).rows(0, SEEDS)
     with atomic_path(folder / "latents.bin") as temporary:

@@ -22,6 +22,7 @@ from progan.generation.sampling import render
 from progan.models.loading import load
 from progan.runs.logs import Stats, read_stats
 from progan.runs.run_folder import RunFolder
+from progan.runs.trained.kept_generators import paths
 from progan.system.progress import Progress, reported, unheard
 
 Source = Literal["auto", "generators", "grids"]
@@ -90,7 +91,7 @@ def make_movie(
         raise ConfigError(f"source {source!r}: expected {', '.join(get_args(Source))}")
     if not (seconds > 0 and fps > 0 and math.isfinite(seconds * fps)) or min(grid) < 1:
         raise ConfigError(f"seconds {seconds:g}, fps {fps:g}, grid {grid}: expected positive numbers")
-    kept = _kept(folder)
+    kept = paths(folder.generators)
     by_generators = source == "generators" or (source == "auto" and len(kept) >= _ENOUGH)
     check_form(out, 1, fps, (_SIDE, _SIDE))
     shots = _by_generators(folder, kept, grid, seed) if by_generators else _by_grids(folder)
@@ -140,12 +141,6 @@ def _by_generators(folder: RunFolder, kept: Sequence[Path], grid: tuple[int, int
         line = stats.get(images_seen) or {"alpha": G.alpha}
         shots.append(Shot(images_seen, _caption(f"{height}x{width}", line), picture))
     return shots
-
-
-def _kept(folder: RunFolder) -> list[Path]:
-    """Return the files of generators that the run has kept, oldest first."""
-    found = (folder.path / "generators").glob("*.safetensors")
-    return sorted((path for path in found if path.stem.isdigit()), key=lambda path: int(path.stem))
 
 
 def _stats(folder: RunFolder) -> dict[int, Stats]:
