@@ -34,7 +34,9 @@ def frames(path: Path) -> list[np.ndarray]:
 
 def test_sample_grids_become_a_film(run: Path, tmp_path: Path) -> None:
     said: list[tuple[str, int, int]] = []
-    out = make_movie(run, tmp_path / "x.gif", seconds=4, fps=5, progress=lambda *state: said.append(state))
+    out = make_movie(
+        run, tmp_path / "x.gif", source="grids", seconds=4, fps=5, progress=lambda *state: said.append(state)
+    )
     shown = frames(out)
     with Image.open(out) as film:
         length = 0
@@ -82,6 +84,16 @@ def test_what_makes_no_film(run: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             make_movie(run, tmp_path / name, **arguments)
-    with pytest.raises(DataError, match="0 generators: a film needs"):
-        make_movie(run, tmp_path / "x.gif", source="generators")
     assert list(tmp_path.iterdir()) == []
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    for source, what in (("generators", "generators"), ("auto", "sample grids")):
+        with pytest.raises(DataError, match=f"0 {what}: a film needs"):
+            make_movie(begun, tmp_path / "x.gif", source=source)  # type: ignore[arg-type]
+
+
+def test_what_a_run_keeps_is_filmed(run: Path, tmp_path: Path) -> None:
+    shown = frames(make_movie(run, tmp_path / "x.webp", seconds=1, fps=5, grid=(2, 2)))
+    assert len(shown) >= len(list(run.glob("generators/*.safetensors"))) >= 4
+    assert len({frame.shape for frame in shown}) == 1
