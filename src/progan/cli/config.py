@@ -15,6 +15,7 @@ from progan.config import (
     DataOptions,
     DiscriminatorOptions,
     GeneratorOptions,
+    InitOptions,
     LossOptions,
     ModelOptions,
     MonitorOptions,
@@ -47,6 +48,14 @@ class _Model(ModelOptions):
     discriminator: Annotated[DiscriminatorOptions, _group("Discriminator", 6)] = DiscriminatorOptions()
 
 
+class _Init(InitOptions):
+    """What a run begins with; what is filled in is no option of the command line."""
+
+    sha256: Annotated[str | None, Parameter(show=False)] = None
+    level: Annotated[int | None, Parameter(show=False)] = None
+    new: Annotated[tuple[str, ...], Parameter(show=False)] = ()
+
+
 class _Branches(Options):
     """The options of the configuration, each branch under a title of its own."""
 
@@ -57,6 +66,7 @@ class _Branches(Options):
     loss: Annotated[LossOptions, _group("Loss", 8)] = LossOptions()
     optimizer: Annotated[OptimizerOptions, _group("Optimizer", 9)] = OptimizerOptions()
     run: Annotated[RunOptions, _group("Run", 10)] = RunOptions()
+    init: Annotated[_Init, _group("Beginning", 12)] = _Init()
     monitor: Annotated[MonitorOptions, _group("Monitoring", 11)] = MonitorOptions()
 
 

@@ -73,6 +73,8 @@ def print_facts(console: Console, facts: Facts) -> None:
 def _run(folder: RunFolder) -> Facts:
     config, dataset = folder.config(), folder.dataset()
     facts = {"kind": "run", "path": str(folder.path), "pictures": dataset.source}
+    if (init := config.init).source is not None:
+        facts["begun with"] = f"{init.source}, level {init.level}, sha256 {(init.sha256 or '')[:16]}"
     record, damaged = checkpoint.newest_record(folder.checkpoints)
     if damaged:
         facts["damaged"] = "; ".join(damaged)

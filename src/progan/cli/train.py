@@ -27,6 +27,9 @@ def train(
     time: str | None = None,
     until: str | None = None,
     resume: Path | None = None,
+    init: str | None = None,
+    freeze_d: int | None = None,
+    freeze_g: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     dry_run: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     memory_check: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     device: str | None = None,
@@ -56,6 +59,12 @@ def train(
         The same, by the time of day at which it ends: 07:00.
     resume
         Go on with this run; needs no source.
+    init
+        Begin with trained networks: a run, checkpoint, weight file or name on the hub.
+    freeze_d
+        Short for --init.freeze-d (FreezeD).
+    freeze_g
+        Short for --init.freeze-g.
     dry_run
         Prepare and check everything, print the plan, and do not train.
     memory_check
@@ -73,9 +82,11 @@ def train(
         sys.exit(launch(cast(int, devices), sys.argv[1:]))
     tree = given(options)
     short = {"device": device, "on_divergence": on_divergence}
-    if any(value is not None for value in short.values()):
-        run = tree.setdefault("run", {})
-        run.update({name: value for name, value in short.items() if value is not None})
+    begun = {"source": init, "freeze_d": freeze_d, "freeze_g": freeze_g or None}
+    for branch, values in (("run", short), ("init", begun)):
+        if any(value is not None for value in values.values()):
+            into = tree.setdefault(branch, {})
+            into.update({name: value for name, value in values.items() if value is not None})
     if bool(source) == (resume is not None):
         raise ConfigError("give either a source of pictures or --resume RUN")
     if resume is not None and (out is not None or recipe is not None):

@@ -41,6 +41,11 @@ class ScheduleOptions(Branch):
         "unchanged, and blends its activations in; 'none' trains at full size from the start.",
     )
     start_level: int = option(0, "Level that training begins with (0 = base shape).", ge=0)
+    start_alpha: Share = option(
+        1.0,
+        "Below 1: training begins with that level coming in, from this alpha on, as networks that were "
+        "trained below it need (--init).",
+    )
     stabilise_kimg: PerLevelLength = option((600.0,), "Training at each level after its fade.")
     fade_kimg: PerLevelLength = option((600.0,), "Fading each level in; entry 0 is not used.")
     stabilise_epochs: PerLevelLength | None = option(

@@ -12,6 +12,7 @@ from pydantic import model_validator
 
 from progan.config.data import AugmentOptions, DataOptions
 from progan.config.fields import Branch, per_level
+from progan.config.init import InitOptions
 from progan.config.model import DiscriminatorOptions, GeneratorOptions, ModelOptions
 from progan.config.monitor import MonitorOptions
 from progan.config.sizes import format_resolution, parse_resolution, split_resolution
@@ -28,6 +29,7 @@ class Options(Branch):
     loss: LossOptions = LossOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
     run: RunOptions = RunOptions()
+    init: InitOptions = InitOptions()
     monitor: MonitorOptions = MonitorOptions()
 
 
@@ -109,7 +111,7 @@ def _check_idle(config: Config) -> None:
     """Refuse a value that would do nothing, because what it belongs to is off."""
     augment, loss, D = config.augment, config.loss, config.model.discriminator
     schedule, growth = config.schedule, config.schedule.growth
-    fading = "schedule.growth fade"
+    fading, init = "schedule.growth fade", config.init
     rules: list[tuple[str, object, object, bool, str]] = [
         ("augment.probability", augment.probability, None, bool(augment.policy), "an augment.policy"),
         ("augment.target", augment.target, 0.8, augment.adaptive, "augment.adaptive"),
@@ -118,6 +120,11 @@ def _check_idle(config: Config) -> None:
         ("schedule.fade_kimg", schedule.fade_kimg, (600.0,), growth == "fade", fading),
         ("schedule.fade_epochs", schedule.fade_epochs, None, growth == "fade", fading),
         ("schedule.fade_fraction", schedule.fade_fraction, 0.5, growth == "fade", fading),
+        ("init.skip", init.skip, (), init.source is not None, "--init FROM"),
+        ("init.freeze_d", init.freeze_d, 0, init.source is not None, "--init FROM"),
+        ("init.freeze_g", init.freeze_g, False, init.source is not None, "--init FROM"),
+        ("schedule.start_alpha", schedule.start_alpha, 1.0,
+         init.source is not None and schedule.start_level > 0, "--init FROM and schedule.start_level"),
         ("loss.gp_target", loss.gp_target, 1.0, loss.gp_lambda > 0, "loss.gp_lambda above 0"),
         ("loss.gp_sides", loss.gp_sides, "two", loss.gp_lambda > 0, "loss.gp_lambda above 0"),
         ("loss.target_noise_per", loss.target_noise_per, "batch", loss.target_noise > 0, "loss.target_noise"),

@@ -34,6 +34,20 @@ def read_averaged(path: Path) -> tuple[tensor_file.Record, dict[str, Tensor]]:
     """
     record, tensors = tensor_file.read(path, CHECKPOINT_FORMAT)
     averaged = {name[len(PART) :]: value for name, value in tensors.items() if name.startswith(PART)}
+    return {"network": "Generator", "config": averaged_config(path, {"record": record})}, averaged
+
+
+def averaged_config(path: Path, header: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the constructor of a checkpoint's generators.
+
+    Args:
+        path: The checkpoint.
+        header: Its header.
+
+    Raises:
+        CheckpointError: if nothing tells them.
+    """
+    record = header["record"]
     described = record.get("generator")
     if described is None:
         beside = path.absolute().parent.parent / GENERATOR_FILE
@@ -45,5 +59,4 @@ def read_averaged(path: Path) -> tuple[tensor_file.Record, dict[str, Tensor]]:
         described = tensor_file.read_header(beside).get("record", {}).get("config")
     if not isinstance(described, dict):
         raise CheckpointError(f"{path} is damaged: it describes no generator")
-    growth = {name: record.get(name) for name in ("level", "alpha")}
-    return {"network": "Generator", "config": {**described, **growth}}, averaged
+    return {**described, **{name: record.get(name) for name in ("level", "alpha")}}

@@ -36,6 +36,7 @@ from progan.runs import checkpoint
 from progan.runs.reporter import Reporter
 from progan.runs.resolve import hints, resolve, restrict
 from progan.runs.run_folder import Dataset, RunFolder, require_resumable, require_same
+from progan.runs.trained.origin import beginning
 from progan.system.files import is_utf8
 from progan.system.progress import format_about
 from progan.system.signals import StopRequest
@@ -135,6 +136,10 @@ def check(
     if folder.is_foreign():
         raise ConfigError(f"{folder.path} exists and is no run folder; choose another --out")
     require_writable(folder.path)
+    begun = beginning(config, folder, lambda networks: settle(
+        _from_anywhere(load_config(recipe, _over(networks, file, options or {}), file=file)), device
+    ))  # fmt: skip
+    config = begun.config
     if folder.exists():
         require_same(folder, folder.config(), config, unless=DECIDED_BY_PICTURES)
     opened.require(config)
@@ -142,7 +147,7 @@ def check(
     packed = restrict(whole, config)
     if whole.label_size and not packed.label_size:
         reporter.say(f"the labels of {packed.path} are not used (data.labels none)")
-    config = resolve(config, packed)
+    config = begun.filled(resolve(config, packed), _image(packed))
     if folder.exists():
         require_same(folder, folder.config(), config)
         if folder.dataset().fingerprint != packed.fingerprint:
@@ -318,14 +323,7 @@ def _checked(
     ranks: Ranks,
 ) -> Prepared:
     """Check what needs both configuration and pictures."""
-    image = ImageSpec(
-        packed.channels,
-        packed.base_shape,
-        packed.max_level,
-        packed.label_names,
-        packed.label_form,
-        packed.depth,
-    )
+    image = _image(packed)
     part = config.data.part
     pictures = len(packed.indices(part))
     if pictures == 0:
@@ -351,6 +349,27 @@ def _checked(
     _require_checkpoint_fits(folder, spec, packed)
     dataset = Dataset(source, str(packed.path.resolve()), packed.fingerprint)
     return Prepared(spec, packed, folder, dataset, device, reporter, ranks)
+
+
+def _image(packed: PackedSet) -> ImageSpec:
+    return ImageSpec(
+        packed.channels,
+        packed.base_shape,
+        packed.max_level,
+        packed.label_names,
+        packed.label_form,
+        packed.depth,
+    )
+
+
+def _over(networks: Mapping[str, Any], file: str | Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay options over those of other networks, which count unless the file or the options have others."""
+    own = merge({} if file is None else read_document(Path(file)), options).get("model") or {}
+    kept = {
+        name: {key: value for key, value in values.items() if key not in (own.get(name) or {})}
+        for name, values in networks.items()
+    }
+    return merge({"model": kept}, options)
 
 
 def _from_anywhere(config: Config) -> Config:

@@ -14,6 +14,7 @@ from progan.runs.divergence import Rollbacks
 from progan.runs.log_points import LogPoints
 from progan.runs.monitors import Monitors
 from progan.runs.sample_grid import Snapshots
+from progan.runs.trained.origin import begin_with
 from progan.system.signals import StopRequest
 from progan.training.iteration import Iteration
 from progan.training.schedule import Point
@@ -49,11 +50,19 @@ class Trainer:
         self._saver.compare(self.state)
         if record is None:
             self._ranks.first_only(self.folder.require_nothing_trained)
+            self._begin_with_the_source()
             return
         self.iteration.batches.attempt = record.attempt
         # A kill may have come between the checkpoint and its generator.
         self._ranks.first_only(lambda: weights.save(self.state.G_ema, self.folder.generator_file))
         self._reporter.say(f"going on from {record.images_seen:,} images")
+
+    def _begin_with_the_source(self) -> None:
+        """Take the networks that the run is to begin with, if there are any."""
+        if self.spec.config.init.source is not None:
+            for line in begin_with(self.state, self.spec.config):
+                self._reporter.say(line)
+            self._saver.compare(self.state)
 
     def run(self, stop: StopRequest) -> None:
         """Train to the end of the schedule.

@@ -58,9 +58,10 @@ FREE_KEYS = (
     "data.cache",
     "data.in_memory",
     "data.on_device",
+    "init.source",
 )
 """Options that may differ whenever a run goes on, like those of the monitor: they change nothing of it."""
-FIXED_BRANCHES = ("data.", "model.", "run.seed", "schedule.growth")
+FIXED_BRANCHES = ("data.", "model.", "init.", "run.seed", "schedule.growth")
 """Options that may never change within a run."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +37,15 @@ class Optimizer:
     Parameters of the network without a gradient are left alone. `device` is where they are.
     """
 
-    def __init__(self, network: nn.Module, options: OptimizerOptions, *, loss_scaling: bool = False) -> None:
-        self._options = options
+    def __init__(
+        self,
+        network: nn.Module,
+        options: OptimizerOptions,
+        *,
+        loss_scaling: bool = False,
+        frozen: Collection[str] = (),
+    ) -> None:
+        self._options, self._frozen = options, frozenset(frozen)
         levels: dict[int, list[nn.Parameter]] = {}
         for name, parameter in network.named_parameters():
             levels.setdefault(level_of(name), []).append(parameter)
@@ -73,6 +81,8 @@ class Optimizer:
         held, given = [], []
         memory: set[int] = set()
         for name, value in gradients.items():
+            if name in self._frozen:
+                continue
             parameter = self._parameters[name]
             if parameter.grad is not None:
                 held.append(parameter.grad)

@@ -109,7 +109,13 @@ class Schedule:
         self._config = config
         first = max_level if config.schedule.growth == "none" else config.schedule.start_level
         levels = range(first, max_level + 1)
-        self._stages = {level: _stage(config, level, pictures, fades=level > first) for level in levels}
+        self._begun = _progress(config) if first else 1.0
+        fading = self._begun < 1
+        self._stages = {
+            level: _stage(config, level, pictures, fades=level > first or fading) for level in levels
+        }
+        if fading:
+            self._stages[first] = _rest_of(self._stages[first], self._begun)
         kind: Kind = "morph" if config.schedule.growth == "morph" else "fade"
         self.phases, self.total = _phases(self._stages, kind, config.schedule.total_kimg)
         self._entries = _entries(config, self.phases)
@@ -173,6 +179,8 @@ class Schedule:
             return 1.0
         stage = self._stages[phase.level]
         share = min(1.0, max(0, clock - phase.start - stage.delay) / stage.rise)
+        if phase.index == 0:  # it goes on from where another run has left it
+            share = self._begun + (1 - self._begun) * share
         return share if self._config.schedule.alpha == "linear" else share * share * (3 - 2 * share)
 
     def _update(self, images_seen: int) -> int:
@@ -247,6 +255,19 @@ def _stage(config: Config, level: int, pictures: int, *, fades: bool) -> _Length
     return _Lengths(delay, rise, whole - delay - rise)
 
 
+def _progress(config: Config) -> float:
+    """Return how much of the first level's coming in is over at `schedule.start_alpha`."""
+    alpha = config.schedule.start_alpha
+    # The root in [0, 1] of 3 x^2 - 2 x^3 = alpha.
+    return alpha if config.schedule.alpha == "linear" else 0.5 - math.sin(math.asin(1 - 2 * alpha) / 3)
+
+
+def _rest_of(stage: _Lengths, begun: float) -> _Lengths:
+    """Return the lengths of a level of whose coming in a part is over."""
+    rest = _Lengths(0 if begun else stage.delay, round(stage.rise * (1 - begun)), stage.stabilise)
+    return rest if rest.rise else _Lengths(0, 0, stage.stabilise)
+
+
 def _phases(
     stages: dict[int, _Lengths], kind: Kind, total_kimg: float | None
 ) -> tuple[tuple[Phase, ...], int]:
@@ -271,9 +292,10 @@ def _opening(phase: Phase) -> int:
     """Return the first value of the clock that belongs to a phase.
 
     At the very start of a fade or morph alpha would be 0, which is the old level still; so it is open at its
-    start, and a level's own batch size and learning rates apply right after it.
+    start, and a level's own batch size and learning rates apply right after it. There is nothing before the
+    first phase.
     """
-    return phase.start if phase.kind == "stabilise" else phase.start + 1
+    return phase.start if phase.kind == "stabilise" or phase.index == 0 else phase.start + 1
 
 
 def _entries(config: Config, phases: tuple[Phase, ...]) -> list[int]:

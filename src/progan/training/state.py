@@ -14,7 +14,7 @@ from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.models.morph import require_morphable
 from progan.training.adaptive_augment import Augmenter
-from progan.training.optimizer import Optimizer
+from progan.training.optimizer import Optimizer, level_of
 from progan.training.precision import needs_loss_scaling
 from progan.training.spec import ImageSpec
 
@@ -29,6 +29,25 @@ def build_networks(config: Config, image: ImageSpec) -> tuple[Generator, Discrim
     )
 
 
+def frozen(config: Config, network: Generator | Discriminator) -> frozenset[str]:
+    """Return the names of the parameters that are not trained, by `init.freeze_g` and `init.freeze_d`.
+
+    Of G all that it has from the source; of D that of the levels nearest to the image: fromRGB and the blocks
+    of the highest levels of the source (Mo et al. 2020, *Freeze the Discriminator*, section 3: its lower
+    layers, those next to the image). Levels that grow later, and what the source did not have, are trained.
+    """
+    init = config.init
+    if init.level is None:
+        return frozenset()
+    kind = type(network).__name__[0]
+    names = [name for name, _ in network.named_parameters() if f"{kind}.{name}" not in init.new]
+    if kind == "G":
+        return frozenset(name for name in names if init.freeze_g and level_of(name) <= init.level)
+    levels = range(init.level - init.freeze_d + 1, init.level + 1)
+    near = [name for name in names if name.startswith(("from_rgb.", "blocks."))]
+    return frozenset(name for name in near if level_of(name) in levels)
+
+
 def require_growable(config: Config, image: ImageSpec) -> None:
     """Check that each level can grow out of the one below where networks are morphed; nothing is allocated.
 
@@ -39,8 +58,10 @@ def require_growable(config: Config, image: ImageSpec) -> None:
         return
     with torch.device("meta"):
         networks = build_networks(config, image)
+    schedule = config.schedule
+    first = schedule.start_level + (0 if schedule.start_alpha < 1 else 1)
     for network in networks:
-        for level in range(config.schedule.start_level + 1, network.max_level + 1):
+        for level in range(first, network.max_level + 1):
             try:
                 require_morphable(network, level)
             except ValueError as error:
@@ -90,8 +111,8 @@ class TrainState:
             G,
             D,
             G_ema,
-            Optimizer(G, config.optimizer, loss_scaling=scaling),
-            Optimizer(D, config.optimizer, loss_scaling=scaling),
+            Optimizer(G, config.optimizer, loss_scaling=scaling, frozen=frozen(config, G)),
+            Optimizer(D, config.optimizer, loss_scaling=scaling, frozen=frozen(config, D)),
             Augmenter(config.augment, device),
         )
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from progan.config import format_resolution
+from progan.config import Config, format_resolution
 from progan.data.packed import PackedSet
 from progan.errors import ProganError
 from progan.evaluation.results import FILE, Result, read_results
 from progan.models.generator import Generator
+from progan.models.hub import is_hub_name
 from progan.runs import checkpoint
 from progan.runs.run_folder import RunFolder
 from progan.runs.trained.kept_generators import Found
@@ -138,6 +139,7 @@ def _training(facts: CardFacts) -> str:
         ("conditioning", config.model.conditioning or "none"),
         ("augmentation", ", ".join(config.augment.policy) or "none"),
         ("mirrored pictures", "yes" if config.data.mirror else "no"),
+        ("begun with", _begun_with(config)),
         ("seed", config.run.seed),
         ("parameters", f"{sum(value.numel() for value in facts.G.parameters()):,}"),
     ]  # fmt: skip
@@ -147,6 +149,18 @@ def _training(facts: CardFacts) -> str:
         f"{', '.join(f'{name} {version}' for name, version in versions.items()) or 'progan'}; "
         f"`training.yaml` has the whole configuration."
     )
+
+
+def _begun_with(config: Config) -> str:
+    """Return what a run was begun with: a name on the hub, or the name of what lay in a folder."""
+    init = config.init
+    if init.source is None:
+        return "fresh weights"
+    name = init.source if is_hub_name(init.source) else Path(init.source).name
+    frozen = [f"first {init.freeze_d} levels of D"] if init.freeze_d else []
+    frozen += ["what G had"] if init.freeze_g else []
+    told = f"{_plain(name)} (sha256 {(init.sha256 or '')[:16]})"
+    return told + (f", not trained: {', '.join(frozen)}" if frozen else "")
 
 
 def _pictures_of(folder: RunFolder) -> str:

@@ -19,7 +19,7 @@ from progan.generation.sampling import generate
 from progan.generation.video import interpolate
 from progan.interop.export import export
 from progan.models.generator import Generator
-from progan.models.hub import MOST_SAID
+from progan.models.hub import MOST_SAID, is_hub_name
 from progan.models.loading import load
 from progan.models.weights import HUB_FILE
 from progan.runs.trained.kept_generators import Found, Kimg, find_generator
@@ -173,4 +173,8 @@ def _without_paths(config: Config) -> Config:
     monitor = config.monitor.model_copy(
         update={"extractor": None if extractor is None else Path(extractor.name)}
     )
-    return config.model_copy(update={"data": data, "monitor": monitor})
+    source = config.init.source
+    if source is not None and not is_hub_name(source):
+        source = Path(source).name
+    init = config.init.model_copy(update={"source": source})
+    return config.model_copy(update={"data": data, "monitor": monitor, "init": init})
