@@ -11,10 +11,10 @@ from progan.config.data import DataOptions as DataOptions
 from progan.config.data import LabelForm as LabelForm
 from progan.config.data import PictureOptions as PictureOptions
 from progan.config.data import asked_for as asked_for
+from progan.config.fields import Keeping as Keeping
 from progan.config.fields import parse_colour as parse_colour
 from progan.config.fields import per_level as per_level
 from progan.config.init import InitOptions as InitOptions
-from progan.config.keeping import Keeping as Keeping
 from progan.config.model import Activation as Activation
 from progan.config.model import Conditioning as Conditioning
 from progan.config.model import DiscriminatorOptions as DiscriminatorOptions

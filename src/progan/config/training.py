@@ -15,9 +15,9 @@ from progan.config.fields import (
     PerLevelRate,
     Positive,
     Share,
+    as_rule,
     option,
 )
-from progan.config.keeping import as_rule
 
 Adversarial = Literal["wgan", "least_squares", "logistic", "hinge", "relativistic"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
