@@ -8,9 +8,13 @@ may quote files of strangers: whatever is in them, it has no control characters 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import reprlib
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 MAX_CHARACTERS = 4000
 MAX_LINES = 40
@@ -143,3 +147,51 @@ def suggest(word: str, candidates: Iterable[str], parent: Iterable[str] = ()) ->
     """Return '; did you mean ...?' for the nearest candidate, or a full stop if none is near."""
     near = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
     return f"; did you mean {'.'.join([*parent, near[0]])!r}?" if near else "."
+
+
+def shell_word(word: object) -> str:
+    """Return a word as a shell takes it.
+
+    What a terminal does not show as it is, control characters and bytes that are no UTF-8, is written in the
+    form `$'...'` of bash and zsh. A path that begins with `-` would be taken for an option.
+    """
+    text = str(word)
+    if isinstance(word, Path) and text.startswith("-"):
+        text = f"./{text}"
+    if printable(text) == text and "\n" not in text and "\t" not in text:
+        return shlex.quote(text)
+    plain = "".join(chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}"
+                    for byte in os.fsencode(text))  # fmt: skip
+    return f"$'{plain}'"
+
+
+def command(*words: object) -> str:
+    """Return a command of progan.
+
+    Args:
+        words: Behind `progan`, each of them one word for the shell, whatever is in it.
+    """
+    return " ".join(["progan", *map(shell_word, words)])
+
+
+def option_words(options: Mapping[str, Any]) -> list[str] | None:
+    """Return options as words of a command.
+
+    Args:
+        options: Plain values by dotted name, such as `{"schedule.batch_size": [16, 8]}`.
+
+    Returns:
+        The words, such as `--schedule.batch-size 16 8`; None if a value cannot be written so.
+    """
+    words: list[str] = []
+    for name, value in options.items():
+        branch, _, leaf = name.replace("_", "-").rpartition(".")
+        dot = f"{branch}." if branch else ""
+        if isinstance(value, bool):
+            words.append(f"--{dot}{leaf}" if value else f"--{dot}no-{leaf}")
+            continue
+        values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        if not values or not all(isinstance(each, str | int | float) for each in values):
+            return None
+        words += [f"--{dot}{leaf}", *map(str, values)]
+    return words

@@ -294,8 +294,17 @@ def require_same_run(run: Path, undisturbed: Path) -> None:
     # Each log point of the undisturbed run is there, with the same picture of the same latents.
     wanted = {int(line["images_seen"]) for line in read_stats(undisturbed / "stats.jsonl")}
     require(wanted <= set(clocks), f"{clocks}")
+    ours_logged, expected_logged = log_points(run), log_points(undisturbed)
+    for clock in wanted:
+        require(ours_logged[clock] == expected_logged[clock], f"{ours_logged[clock]}")
     for path in (undisturbed / "samples").iterdir():
         require((run / "samples" / path.name).read_bytes() == path.read_bytes(), path.name)
+
+
+def log_points(run: Path) -> dict[int, dict[str, Any]]:
+    """Return the log points of a run by their clocks, without what depends on time."""
+    lines = read_stats(run / "stats.jsonl")
+    return {int(line["images_seen"]): {**line, "images_per_second": 0} for line in lines}
 
 
 def run_all(matrix: Matrix, kills: int, disk: bool) -> None:

@@ -29,13 +29,14 @@ from progan.models.generator import Generator
 from progan.preparation.builtin_sets import synthetic
 from progan.runs import checkpoint, log_points, loop
 from progan.runs.divergence import NEEDED, Alarm
-from progan.runs.logs import Interval, read_stats
+from progan.runs.logs import read_stats
 from progan.runs.reporter import Reporter
 from progan.runs.run_folder import RunFolder
 from progan.runs.sample_grid import SampleGrid
 from progan.system import tensor_file
 from progan.system.background import BackgroundWriter
 from progan.training import iteration, step
+from progan.training.interval import Interval
 from progan.training.optimizer import Optimizer
 from progan.training.schedule import Point
 from threads import no_thread_left
@@ -611,7 +612,7 @@ def test_a_generator_without_its_checkpoints_is_not_replaced(done: Path, tmp_pat
     run = Path(shutil.copytree(done, tmp_path / "run"))
     before = (run / "generator.safetensors").read_bytes()
     shutil.rmtree(run / "checkpoints")
-    with pytest.raises(CheckpointError, match=r"holds no checkpoint any more.*put one back, or begin anew"):
+    with pytest.raises(CheckpointError, match=r"holds no checkpoint any more.*put one back, or begin a new"):
         progan.resume(run)
     assert (run / "generator.safetensors").read_bytes() == before
     (run / "checkpoints").write_text("a file")

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from progan.cli.terminal.chosen import Kimg, choose
 from progan.cli.terminal.console import PlainConsole, busy, format_size, say
-from progan.errors import ConfigError
+from progan.errors import ConfigError, command
 
 
 def export(
@@ -125,4 +125,4 @@ def push(
         return
     with busy(f"writing and sending {name}"):
         address = publish.push(chosen, name, license=license, private=private, onnx=onnx, say=tell)
-    tell(f"{address}\nuse it: progan generate {name} --n 64 --out samples.png")
+    tell(f"{address}\nuse it: {command('generate', name, '--n', 64, '--out', 'samples.png')}")

@@ -32,6 +32,7 @@ def import_file(
         Weight file or config.json that says what a state dict alone is of.
     """
     from progan.config import format_resolution
+    from progan.errors import command
     from progan.interop.import_weights import import_weights
     from progan.models.weights import save
 
@@ -39,5 +40,6 @@ def import_file(
     made = import_weights(file, network, like=like, say=lambda message: say(console, message))
     save(made, out)
     kind, size = type(made).__name__, format_resolution(made.resolution())
-    use = f"\nuse it: progan generate {out} --n 64 --out samples.png" if kind == "Generator" else ""
-    say(console, f"{kind} of {size} images, {made.channels} channels: {out}{use}")
+    use = command("generate", out, "--n", 64, "--out", "samples.png")
+    told = f"\nuse it: {use}" if kind == "Generator" else ""
+    say(console, f"{kind} of {size} images, {made.channels} channels: {out}{told}")

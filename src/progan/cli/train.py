@@ -16,7 +16,7 @@ from progan.cli.terminal.console import say, training_console
 from progan.config import merge
 from progan.config.documents import read_document
 from progan.config.recipes import DEFAULT_RECIPE
-from progan.errors import ConfigError
+from progan.errors import ConfigError, command
 
 
 def train(
@@ -118,9 +118,10 @@ def train(
             print_plan(console, prepared.spec, str(prepared.device), prepared.folder.path, expected)
             return
         folder = carry_out(checked, reporter, memory_check)
+    pictures = command("generate", folder, "--n", 64, "--out", "samples.png")
+    film = command("movie", folder, "--out", "growth.gif")
     say(
         console,
         f"run folder: {folder}; its grids of samples: {folder / 'samples'}\n"
-        f"use it: progan generate {folder} --n 64 --out samples.png\n"
-        f"a film of its training: progan movie {folder}; a page about it: progan report {folder}",
+        f"use it: {pictures}\na film of its training: {film}; a page about it: {command('report', folder)}",
     )

@@ -46,6 +46,10 @@ SPLIT = (
     "a folder, .zip or builtin: set, progan train does it with --data.split 0.8,0.1,0.1"
 )
 """What to do before training about pictures that are not split, or into parts that are too small."""
+FIXED = (
+    "The pictures of a run stay as they are: leave monitor.duality_gap out, or begin a new run with others"
+)
+"""What to do about them when a run goes on."""
 GENTLER = (
     "lower the rate or the number of the copies' updates (monitor.gap_lr and monitor.gap_steps, or --gap-lr "
     "and --gap-steps of progan evaluate)"
@@ -290,13 +294,14 @@ def _faded(G: Generator, at: Conditions) -> Tensor | None:
     return at.alpha if G.growth == "fade" else None
 
 
-def require_parts(config: Config, packed: PackedSet, largest: int) -> None:
+def require_parts(config: Config, packed: PackedSet, largest: int, *, resumed: bool = False) -> None:
     """Refuse a run whose pictures do not allow the duality gap to be measured while it trains, in words.
 
     Args:
         config: Resolved configuration.
         packed: The pictures.
         largest: Images in the largest batch of the run.
+        resumed: The run has begun, so that its pictures stay as they are.
 
     Raises:
         ConfigError: if the run trains on other parts than the training part.
@@ -307,7 +312,7 @@ def require_parts(config: Config, packed: PackedSet, largest: int) -> None:
             f"monitor.duality_gap is measured on pictures that are not trained on, and data.part "
             f"{config.data.part} trains on other parts than train; leave one of the two out"
         )
-    require_sizes(packed, largest, SPLIT)
+    require_sizes(packed, largest, FIXED if resumed else SPLIT)
 
 
 def require_sizes(packed: PackedSet, largest: int, advice: str) -> None:

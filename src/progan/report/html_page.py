@@ -14,7 +14,7 @@ from string import Template
 from PIL import Image
 
 from progan.config import flatten
-from progan.errors import ConfigError, DataError
+from progan.errors import ConfigError, DataError, command
 from progan.generation.picture_form import flat
 from progan.report.curves import draw, library
 from progan.report.run_facts import RunFacts, read_run
@@ -238,11 +238,11 @@ def _ending(run: RunFacts) -> str:
     """Return the commands by which one goes on."""
     place = run.folder.path
     lines = (
-        ("train on", f"progan train --resume {place}"),
-        ("pictures", f"progan generate {place} --n 64 --out samples.png"),
-        ("measure", f"progan evaluate {place}"),
-        ("explore", f"progan explore {place}"),
-        ("film", f"progan movie {place} -o growth.mp4"),
+        ("train on", command("train", "--resume", place)),
+        ("pictures", command("generate", place, "--n", 64, "--out", "samples.png")),
+        ("measure", command("evaluate", place)),
+        ("explore", command("explore", place)),
+        ("film", command("movie", place, "-o", "growth.mp4")),
     )
     rows = "".join(f"<dt>{name}</dt><dd><code>{_text(line)}</code></dd>" for name, line in lines)
     return _section(f"How to go on with {run.name}", f"<dl>{rows}</dl>")

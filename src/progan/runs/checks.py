@@ -26,7 +26,7 @@ from progan.config.documents import read_document
 from progan.data.packed import PackedSet
 from progan.data.showing import require_channels
 from progan.distributed.ranks import ALONE, Ranks
-from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError
+from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError, command
 from progan.evaluation.duality_gap import require_parts
 from progan.performance.forecast import expect
 from progan.performance.plan_time import plan_time
@@ -152,8 +152,9 @@ def check(
         require_same(folder, folder.config(), config)
         if folder.dataset().fingerprint != packed.fingerprint:
             raise CheckpointError(
-                f"the pictures of {source} have changed since {folder.path} was begun; go on with the old "
-                f"ones: progan train --resume {folder.path}; or train on the new ones with another --out"
+                f"the pictures of {source} have changed since {folder.path} was begun; go on with the "
+                f"old ones: {command('train', '--resume', folder.path)}; or train on the new ones with "
+                f"another --out"
             )
     prepared = _checked(config, packed, folder, opened.place, device, reporter, ranks)
     for hint in hints(prepared.spec) if hinted and not folder.exists() else ():
@@ -339,7 +340,7 @@ def _checked(
             f"add pictures or lower --schedule.batch-size"
         )
     if config.monitor.duality_gap:
-        require_parts(config, packed, largest)
+        require_parts(config, packed, largest, resumed=folder.exists())
     require_growable(config, image)
     if config.run.grid_channels is not None:
         require_channels(config.run.grid_channels, image.channels)
@@ -390,10 +391,12 @@ def _require_checkpoint_fits(folder: RunFolder, spec: Spec, packed: PackedSet) -
     if record.fingerprint != packed.fingerprint:
         raise CheckpointError(
             f"{folder.path} was trained on other pictures than {packed.path} now holds; "
-            f"restore that set, or begin a new run with another --out"
+            f"restore that set, or begin a new run in another folder"
         )
     point, total = spec.schedule.at(record.images_seen), spec.schedule.total
-    if record.images_seen >= total + point.batch_size * spec.config.loss.d_steps:
+    # The last iteration may go beyond the end, by less than its batches, which may be of the level before.
+    largest = max(spec.schedule.at(phase.start).batch_size for phase in spec.schedule.phases)
+    if record.images_seen >= total + largest * spec.config.loss.d_steps:
         raise ConfigError(
             f"{folder.path} has seen {record.images_seen:,} images, more than the {total:,} of this "
             f"schedule; give a longer --schedule.total-kimg"

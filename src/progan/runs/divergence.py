@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from progan.errors import DivergenceError, StorageError
+from progan.errors import DivergenceError, StorageError, command, option_words
 from progan.runs.checkpointing import Saver
 from progan.runs.checks import Prepared
 from progan.runs.logs import Stats
@@ -142,18 +142,17 @@ class Rollbacks:
         Raises:
             StorageError: if the last checkpoint could not be written.
         """
-        run = self._run.folder.path
+        run, optimizer = self._run.folder.path, self._run.spec.config.optimizer
+        rates = {"optimizer.g_lr": optimizer.g_lr, "optimizer.d_lr": optimizer.d_lr}
+        halves = {name: [f"{rate / 2:g}" for rate in values] for name, values in rates.items()}
+        lower = command("train", "--resume", run, *(option_words(halves) or ()))
         if not self._saver.has_saved():
-            return (
-                "Nothing had been saved yet: begin again in a new run folder, first of all with lower rates: "
-                "--optimizer.g-lr ... --optimizer.d-lr ..."
-            )
+            return f"Nothing had been saved yet: begin again, first of all with lower learning rates: {lower}"
+        back = command("train", "--resume", run, "--on-divergence", "rollback", "--run.rollback-lr", 0.5)
         return (
             f"Nothing of it was saved: the last checkpoint in {run / 'checkpoints'} is whole. Try lower "
-            f"learning rates from there: progan train --resume {run} --optimizer.g-lr ... "
-            f"--optimizer.d-lr ...; or let it go back by itself and take another way: --on-divergence "
-            f"rollback --run.rollback-lr 0.5; if it diverges at once again, delete the newest file there to "
-            f"go further back"
+            f"learning rates from there: {lower}; or let it go back by itself and take another way: {back}; "
+            f"if it diverges at once again, delete the newest file there to go further back"
         )
 
     def diverged(self, wrong: Sequence[str], point: Point, clock: int) -> DivergenceError:

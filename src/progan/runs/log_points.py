@@ -13,7 +13,7 @@ from progan.errors import DivergenceError
 from progan.runs import checkpoint
 from progan.runs.checks import Prepared
 from progan.runs.divergence import Alarm, Rollbacks
-from progan.runs.logs import Interval, Logs, Stats
+from progan.runs.logs import Logs, Stats
 from progan.runs.monitors import Monitors
 from progan.runs.sample_grid import SampleGrid
 from progan.training.losses import Terms
@@ -43,7 +43,7 @@ class LogPoints:
         self._run, self._state, self._grid = run, state, grid
         self._monitors, self._rollbacks = monitors, rollbacks
         self._logs: Logs | None = None
-        self._interval, self._alarm = Interval(), Alarm()
+        self._alarm = Alarm()
         self._logged_at, self._logged = 0.0, 0
 
     @contextmanager
@@ -56,7 +56,6 @@ class LogPoints:
         seen = self._state.images_seen
         self._logs = self._run.ranks.first_only(lambda: Logs(self._run.folder, seen))
         try:
-            self._interval = Interval()
             self._alarm = Alarm(() if self._logs is None else self._logs.kept)
             self._logged_at, self._logged = time.monotonic(), seen
             yield
@@ -79,7 +78,7 @@ class LogPoints:
         for terms in updates:
             if "G/loss" in terms:
                 clock = begun  # G's batch is that of the iteration's first update
-            self._interval.add(clock, terms)
+            self._state.interval.add(clock, terms)
             if self._state.d_optimizer.device.type in READ_AT_ONCE:
                 self._require_finite(terms, point, clock)
             clock += point.batch_size
@@ -99,17 +98,18 @@ class LogPoints:
 
     def _means(self, before: int) -> dict[str, float]:
         """Return the means of the terms since the last log point, all of which were finite."""
-        means, first = self._interval.means(), self._interval.first_not_finite()
+        means, first = self._state.interval.means(), self._state.interval.first_not_finite()
         at = before if first is None else first
         self._require_finite(means, self._rollbacks.point(at), at)
         return means
 
-    def write(self, point: Point, *, measured: bool, is_over: Callable[[], bool]) -> None:
+    def write(self, point: Point, *, measured: bool, scheduled: bool, is_over: Callable[[], bool]) -> None:
         """Write a log point: means over the updates since the last one, and metrics if they are due.
 
         Args:
             point: What the schedule said of the last iteration.
             measured: Measure, too.
+            scheduled: A run that is not stopped here has this log point, too; else its means go on.
             is_over: Asked now and then whether to give up measuring.
 
         Raises:
@@ -140,7 +140,8 @@ class LogPoints:
         self._heed(stats)
         if measured:
             stats |= self._monitors.measure(state, is_over)
-        self._interval = Interval()
+        if scheduled:
+            state.interval.begin_anew()
         if self._logs is not None:
             self._logs.write(stats)
         self._run.reporter.tick(stats)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 
-from progan.errors import ConfigError, DataError, DivergenceError, Interrupted
+from progan.errors import ConfigError, DataError, DivergenceError, Interrupted, command
 from progan.models import weights
 from progan.performance.forecast import count, expect
 from progan.runs.checkpointing import Saver
@@ -109,9 +109,14 @@ class Trainer:
                 signal_number, overdue = self._ranks.vote(stop.signal_number or 0, self._saver.is_due())
                 ending = done or halt or signal_number > 0
                 # Who sent a signal waits a few seconds for the checkpoint, not for metrics.
-                measured = bool(self._monitors) and schedule.is_measured(before, after) and not signal_number
-                if ending or measured or schedule.is_log(before, after):
-                    self._log_points.write(point, measured=measured, is_over=lambda: self._is_over(stop))
+                meant = bool(self._monitors) and schedule.is_measured(before, after)
+                measured = meant and not signal_number  # who sent a signal waits for no metrics
+                scheduled = done or meant or schedule.is_log(before, after)
+                if ending or scheduled:
+                    self._log_points.write(
+                        point, measured=measured, scheduled=scheduled,
+                        is_over=lambda: self._is_over(stop),
+                    )  # fmt: skip
                 due = schedule.is_checkpoint(before, after) or schedule.phase_ends(before, after)
                 if signal_number:
                     self._save(before)  # it is written while the pictures are drawn
@@ -167,7 +172,7 @@ class Trainer:
             self._saver.writer.wait()
         return (
             f"{error}\nstopped at {seen:,} images, checkpoint written; to go on once that is mended: "
-            f"progan train --resume {self.folder.path}"
+            f"{command('train', '--resume', self.folder.path)}"
         )
 
     def _is_over(self, stop: StopRequest) -> bool:
@@ -184,13 +189,13 @@ class Trainer:
             self._ranks.leave(lambda: bool(stop))
             raise Interrupted(
                 f"stopped at {self.state.images_seen:,} images, checkpoint written; to go on: "
-                f"progan train --resume {self.folder.path}",
+                f"{command('train', '--resume', self.folder.path)}",
                 stopped_by,
             )
         if halt:
             self._reporter.say(
                 f"{point.phase.name} is done (run.stop_after {self._options.stop_after}); the same "
-                f"command, or progan train --resume {self.folder.path}, goes on with the next"
+                f"command, or {command('train', '--resume', self.folder.path)}, goes on with the next"
             )
 
     def _save(self, before: int) -> None:

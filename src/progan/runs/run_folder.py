@@ -21,7 +21,7 @@ from pathlib import Path
 from progan.config import Config, differing_keys, flatten, make_config, to_yaml
 from progan.config.recipes import read_recipe
 from progan.data.packed import read_manifest
-from progan.errors import CheckpointError, ConfigError, DataError
+from progan.errors import CheckpointError, ConfigError, DataError, command, option_words
 from progan.models.averaged import GENERATOR_FILE
 from progan.system.files import (
     file_lock,
@@ -136,7 +136,7 @@ class RunFolder:
         if self.generator_file.exists():
             raise CheckpointError(
                 f"{self.checkpoints} holds no checkpoint any more, and {self.generator_file} is of a "
-                f"training that cannot go on without; put one back, or begin anew with another --out"
+                f"training that cannot go on without; put one back, or begin a new run in another folder"
             )
 
     def begin(self, config: Config, dataset: Dataset) -> None:
@@ -210,8 +210,18 @@ def require_same(folder: RunFolder, old: Config, new: Config, unless: tuple[str,
     if keys:
         raise ConfigError(
             f"{folder.path} belongs to a run of another configuration:\n{_differences(old, new, keys)}\n"
-            f"Choose another --out; or go on with that run as it is: progan train --resume {folder.path}"
+            f"Choose another --out; or go on with that run {_ways_on(folder, new, keys)}"
         )
+
+
+def _ways_on(folder: RunFolder, new: Config, keys: list[str]) -> str:
+    """Return the commands that go on with a run: as it is, and with other options, where they may change."""
+    as_it_is = f"as it is: {command('train', '--resume', folder.path)}"
+    values = flatten(new.model_dump(mode="json"))
+    changes = option_words({key: values.get(key) for key in keys})
+    if changes is None or any(key.startswith(FIXED_BRANCHES) for key in keys):
+        return as_it_is
+    return f"{as_it_is}; or with those options: {command('train', '--resume', folder.path, *changes)}"
 
 
 def require_resumable(folder: RunFolder, old: Config, new: Config) -> None:
@@ -224,8 +234,8 @@ def require_resumable(folder: RunFolder, old: Config, new: Config) -> None:
     if keys:
         raise ConfigError(
             f"{folder.path} cannot go on with these changes:\n{_differences(old, new, keys)}\n"
-            f"Options of data and model, run.seed and schedule.growth are fixed for a run; begin a new one "
-            f"with another --out."
+            f"Options of data and model, run.seed and schedule.growth are fixed for a run. Go on without "
+            f"them, {command('train', '--resume', folder.path)}, or begin a new run with them."
         )
 
 

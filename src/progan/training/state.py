@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.models.morph import require_morphable
 from progan.training.adaptive_augment import Augmenter
+from progan.training.interval import Interval
 from progan.training.optimizer import Optimizer, level_of
 from progan.training.precision import needs_loss_scaling
 from progan.training.spec import ImageSpec
@@ -73,7 +74,8 @@ class TrainState:
     """Everything that training changes.
 
     G_ema is the averaged generator, which lives through growth; the augmenter holds the probability of the
-    augmentations. `images_seen` is the clock: real images shown to D. `phase` is the name of the phase of the
+    augmentations, and `interval` what updates have told since the last log point.
+    `images_seen` is the clock: real images shown to D. `phase` is the name of the phase of the
     last update, empty before the first.
     """
 
@@ -85,6 +87,7 @@ class TrainState:
     augmenter: Augmenter
     images_seen: int = 0
     phase: str = ""
+    interval: Interval = field(default_factory=Interval)
 
     @classmethod
     def create(
@@ -130,6 +133,7 @@ class TrainState:
             "g_optimizer": self.g_optimizer.tensors(),
             "d_optimizer": self.d_optimizer.tensors(),
             "augmenter": self.augmenter.tensors(),
+            "interval": self.interval.tensors(),
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -152,3 +156,4 @@ class TrainState:
         self.g_optimizer.load(parts.get("g_optimizer", {}))
         self.d_optimizer.load(parts.get("d_optimizer", {}))
         self.augmenter.load(parts.get("augmenter", {}))
+        self.interval.load(parts.get("interval", {}), self.d_optimizer.device)

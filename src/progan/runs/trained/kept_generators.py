@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from progan.config import parse_resolution
-from progan.errors import CheckpointError, ConfigError, DataError
+from progan.errors import CheckpointError, ConfigError, DataError, command
 from progan.evaluation.results import FILE, read_results
 from progan.models import weights
 from progan.models.generator import Generator
@@ -195,7 +195,7 @@ def _best(folder: RunFolder, found: list[Kept]) -> Found:
     if chosen is None:
         raise ConfigError(
             f"{folder.path}: {name} (run.best) was measured of none of its {len(found)} kept generators; do "
-            f"so with progan evaluate {folder.path} --all --metrics {name.split('/')[0]}"
+            f"so with {command('evaluate', folder.path, '--all', '--metrics', name.split('/')[0])}"
         )
     told = f"the best by {name} ({chosen[1]:.4g}): the generator after {chosen[0].images_seen:,} images"
     return _found(folder, chosen[0], told)

@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from progan.config import Config, format_resolution
 from progan.data.packed import PackedSet
-from progan.errors import ProganError
+from progan.errors import ProganError, command
 from progan.evaluation.results import FILE, Result, read_results
 from progan.models.generator import Generator
 from progan.models.hub import is_hub_name
@@ -82,11 +82,12 @@ def _pictures(facts: CardFacts) -> str:
 
 def _usage(facts: CardFacts) -> str:
     name, G = facts.name, facts.G
+    use = command("generate", name, "--n", 64, "--out", "samples.png")
     text = f"""## How to use it
 
 ```bash
 pip install progan
-progan generate {name} --n 64 --out samples.png
+{use}
 ```
 
 ```python
