@@ -202,7 +202,8 @@ def unusual_sizes(
             warnings.append(
                 f"the size is {format_resolution(target)}, which {MOST:.0%} of the pictures have, but "
                 f"{large} of {len(sizes)} have at least {format_resolution(larger)}: "
-                f"--resolution {_side(larger)} keeps their detail, and enlarges the smaller ones"
+                f"--min-size {min(larger)} leaves the smaller ones out, --resolution "
+                f"{_side(larger)} enlarges them"
             )
     return warnings
 
