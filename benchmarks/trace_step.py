@@ -70,8 +70,10 @@ class Trace:
         sys.setprofile(None)
         if optimizer is self._before and _modules(self._now) > _modules(self.called):
             stack = [self._place(frame.f_code) for frame in _outwards(sys._getframe(1))]
-            self.frames = [place for place in reversed(stack) if place is not None]
-            self.called = self._now
+            frames = [place for place in reversed(stack) if place is not None]
+            # Not of iterations that are made before training to tell how long it is going to take.
+            if any(name == "Trainer._train" for _, name in frames):
+                self.frames, self.called = frames, self._now
         self._before, self._now = optimizer, set()
         sys.setprofile(self._note)
 
