@@ -158,6 +158,7 @@ ELSEWHERE: dict[str, str] = {
     "run.micro_batch": "test_step.py::test_micro_batches_per_level",
     "run.memory_fraction": "test_run_options.py::test_what_the_device_cannot_do_is_refused",
     "run.timeout_minutes": "test_watchdog.py::test_nobody_moves",
+    "run.log_minutes": "test_reporter.py::test_how_often_a_slow_machine_speaks",
     "run.log_kimg": "test_run_options.py::test_intervals",
     "run.snapshot_kimg": "test_run_options.py::test_intervals",
     "run.checkpoint_kimg": "test_run_options.py::test_intervals",

@@ -31,8 +31,8 @@ STATS: Stats = {
 }  # fmt: skip
 
 
-def quick_spec() -> Spec:
-    config = load_config("quickstart", {"data": {"resolution": "32x32"}})
+def quick_spec(**run: float) -> Spec:
+    config = load_config("quickstart", {"data": {"resolution": "32x32"}, "run": run})
     return make_spec(config, ImageSpec(3, (4, 4), 3), 100)
 
 
@@ -48,8 +48,8 @@ class Teller(LineReporter):
         super().__init__(self.lines.append, lambda: self.time)
 
 
-def begun(teller: Teller) -> Spec:
-    spec = quick_spec()
+def begun(teller: Teller, **run: float) -> Spec:
+    spec = quick_spec(**run)
     teller.begin(spec, 0, lambda: an_image_in(spec, 1.0))
     return spec
 
@@ -73,6 +73,19 @@ def test_a_slow_machine_speaks_after_seconds_and_then_every_minute_and_says_that
     assert len([word for word in words if "images/s" in word]) == 4
     (slow,) = (word for word in words if word.startswith("slower"))
     assert "slower than expected: 1.3 days in all instead of 16 hours; the end is now at " in slow
+
+
+def test_how_often_a_slow_machine_speaks() -> None:
+    """With 0, log points alone."""
+    told = {}
+    for minutes in (0.1, 1.0, 0.0):
+        teller = Teller()
+        spec = begun(teller, log_minutes=minutes)
+        for seen in range(1, 100):
+            teller.time += 2.0
+            teller.advance(spec.schedule.at(seen), seen)
+        told[minutes] = sum("images/s" in line for line in teller.lines)
+    assert told[0.1] > told[1.0] > told[0.0]
 
 
 def test_an_undisturbed_run_of_log_points_says_nothing_in_between() -> None:
