@@ -228,7 +228,11 @@ def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: Gap
     options = replace(options, metrics=tuple(name for name in options.metrics if name != GAP))
     if gap is not None and not options.metrics and asked.neighbours is None:
         return _Opened(options, asked.out or asked.found.file / FILE, device, gap=gap)
-    images = open_images(asked.found.file, size=options.size, seed=seed, label=asked.label, device=device)
+    run = asked.found.run
+    ground = options.ground() if run is None else options.ground(run.config().data.background)
+    images = open_images(
+        asked.found.file, size=options.size, seed=seed, label=asked.label, device=device, background=ground
+    )
     if not isinstance(images, GeneratedImages):
         raise ConfigError(
             f"{asked.found.file} is no generator; `progan compare` measures one set of images against another"
@@ -241,10 +245,10 @@ def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: Gap
         reals = ranks.first_only(
             partial(
                 open_images, asked.data, size=size, part=part, mirror=bool(asked.mirror), seed=seed + 1,
-                device=device,
+                device=device, background=ground,
             )
         )  # fmt: skip
-    near = _open_near(asked, images, part, seed + 1, device)
+    near = _open_near(asked, images, part, seed + 1, device, ground)
     extractor = _extractor(ranks, options, device, all_need_it=near is not None)
     return _Opened(options, asked.out, device, images, reals, (images,), near, extractor, gap)
 
@@ -263,7 +267,10 @@ def _open_both(
     device, seed = ranks.device(options.device), options.seed_of_images
 
     def opened(place: Path, seed: int) -> ImageSet | None:
-        open_it = partial(open_images, place, size=options.size, part=part, seed=seed, device=device)
+        open_it = partial(
+            open_images, place, size=options.size, part=part, seed=seed, device=device,
+            background=options.ground(),
+        )  # fmt: skip
         return open_it() if is_generator(place) else ranks.first_only(open_it)
 
     images, reals = opened(b, seed), opened(a, seed + 1)  # other seeds, so that they share no latents
@@ -275,7 +282,12 @@ def _open_both(
 
 
 def _open_near(
-    asked: _Asked, images: ImageSet, part: str, seed: int, device: torch.device
+    asked: _Asked,
+    images: ImageSet,
+    part: str,
+    seed: int,
+    device: torch.device,
+    ground: tuple[int, int, int],
 ) -> tuple[ImageSet, Path] | None:
     """Open the reals that neighbours are looked for in, if that is asked for."""
     from progan.evaluation.nearest_reals import require_enough
@@ -289,7 +301,7 @@ def _open_near(
         )
     # Not mirrored: a copy of a picture would not be found near its mirror image.
     size = (images.shape[1], images.shape[2])
-    near = open_images(asked.data, size=size, part=part, seed=seed, device=device)
+    near = open_images(asked.data, size=size, part=part, seed=seed, device=device, background=ground)
     # What would hinder the picture is to be known before anything is measured.
     require_enough(images, near)
     return near, asked.neighbours

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from progan.cli.terminal.console import interruptible
-from progan.config import parse_resolution
+from progan.config import parse_colour, parse_resolution
+from progan.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,8 @@ class Measuring:
     """How pixels are scaled for it: 0..255, 0..1, -1..1 or imagenet."""
     download: Flag = False
     """Fetch the Inception network if it is not in the cache."""
+    background: str | None = None
+    """What images with transparency are laid on: white, #rrggbb, ...; default: as trained, or white."""
     device: str = "auto"
     """auto, cpu, cuda, mps, ..."""
     force: Flag = False
@@ -55,6 +58,13 @@ class Measuring:
     def size(self) -> tuple[int, int] | None:
         """(height, width) to measure at, or None."""
         return None if self.resolution is None else parse_resolution(self.resolution)
+
+    def ground(self, trained: str = "white") -> tuple[int, int, int]:
+        """Return the background as a colour; `trained` is that of a run."""
+        try:
+            return parse_colour(self.background or trained)
+        except ValueError as error:
+            raise ConfigError(f"background: {error}") from None
 
     @property
     def seed_of_images(self) -> int:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from progan.config import format_resolution
 from progan.data.pixels import Images
+from progan.data.showing import Colour, laid_on
 from progan.distributed.work_sharing import Deal, Work, alone, in_parts
-from progan.evaluation.image_set import ArrayImages, ImageSet
+from progan.evaluation.image_set import ArrayImages, ImageSet, has_alpha, laid_shape, named
 from progan.generation.label_arguments import Label, label_vector, written_label
 from progan.generation.sampling import batch_size_for, digest, label_vectors, latents, level_of, render, whole
 from progan.models.generator import Generator
@@ -42,6 +43,7 @@ class GeneratedImages(ImageSet):
         about: What is good to know besides, such as where the weights lie; ready for JSON.
         deal: Who makes the samples of `batches` and `kept`, and the paths of `measure_path`; none of them
             depends on it.
+        ground: What images with transparency are laid on; None keeps it.
 
     Samples are made in float32 proper: TF32 would make other pictures on one device than on another.
 
@@ -59,8 +61,9 @@ class GeneratedImages(ImageSet):
         weights: str | None = None,
         about: dict[str, Any] | None = None,
         deal: Deal = alone,
+        ground: Colour | None = None,
     ) -> None:
-        self.G = G
+        self.G, self.ground = G, ground
         self.seed = whole("seed", seed)
         self.level = level_of(G, level)
         self.label = label
@@ -76,7 +79,20 @@ class GeneratedImages(ImageSet):
         }
         about = about or {}
         shape = (G.channels, *G.resolution(self.level))
+        if ground is not None and has_alpha(shape):
+            shape = laid_shape(shape, ground)
+            identity["background"] = named(ground)
+        self._weights = str(identity["weights"])
         super().__init__(str(about.get("path", "the generator")), shape, None, identity, about)
+
+    def on(self, ground: Colour) -> GeneratedImages:
+        """Return the samples as they look on a ground; they still know their generator."""
+        if not has_alpha(self.shape):
+            return self
+        return GeneratedImages(
+            self.G, seed=self.seed, label=self.label, level=self.level, weights=self._weights,
+            about=self.about, deal=self.deal, ground=ground,
+        )  # fmt: skip
 
     @property
     def work(self) -> Work:
@@ -117,7 +133,9 @@ class GeneratedImages(ImageSet):
         z = torch.cat([latents(self.seed, int(i), 1, size) for i in indices])
         rows = [label_vectors(G, self.label, self.seed, int(i), 1) for i in indices]
         labels = torch.cat([row for row in rows if row is not None]) if G.label_size else None
-        return np.ascontiguousarray(render(G, z, labels, level=self.level))
+        made: Images = np.ascontiguousarray(render(G, z, labels, level=self.level))
+        laid = self.ground is not None and made.shape[1] in (2, 4)
+        return laid_on(made, self.ground) if laid and self.ground is not None else made
 
     def batches(self, indices: NDArray[np.int64]) -> Iterator[Images]:
         """Yield the samples of these numbers, in this order, in batches."""

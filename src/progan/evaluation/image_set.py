@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from progan.config import format_resolution
 from progan.data.packed import PackedSet
 from progan.data.pixels import Images, to_8_bit
+from progan.data.showing import Colour, laid_on
 from progan.errors import DataError
 from progan.system.npy_files import map_array
 from progan.system.randomness import random_generator
@@ -83,6 +84,10 @@ class ImageSet(ABC):
     def fingerprint(self) -> str:
         """SHA-256 of the identity, in hexadecimal."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+    def on(self, ground: Colour) -> ImageSet:
+        """Return the images as they look on a ground: the same set if they have no transparency."""
+        return GroundedImages(self, ground) if has_alpha(self.shape) else self
 
     def __repr__(self) -> str:
         count = "any number of" if self.count is None else f"{self.count:,}"
@@ -211,6 +216,39 @@ class PackedImages(ImageSet):
     def read(self, indices: NDArray[np.int64]) -> Images:
         """Return the images at these places: [n, C, H, W]."""
         return to_8_bit(self._packed.read(self._level, self._indices[indices]))
+
+
+class GroundedImages(ImageSet):
+    """Images with transparency, laid on a ground; its identity names the colour."""
+
+    def __init__(self, images: ImageSet, ground: Colour) -> None:
+        self._images, self._ground = images, ground
+        identity = {**images.identity, "background": named(ground)}
+        super().__init__(images.name, laid_shape(images.shape, ground), images.count, identity, images.about)
+
+    def read(self, indices: NDArray[np.int64]) -> Images:
+        """Return the images at these places: [n, 1 or 3, H, W]."""
+        return laid_on(self._images.read(indices), self._ground)
+
+    def batches(self, indices: NDArray[np.int64]) -> Iterator[Images]:
+        """Yield the images at these places, in this order, in batches."""
+        for batch in self._images.batches(indices):
+            yield laid_on(batch, self._ground)
+
+
+def has_alpha(shape: tuple[int, int, int]) -> bool:
+    """Tell whether images of a shape (C, H, W) have transparency."""
+    return shape[0] in (2, 4)
+
+
+def laid_shape(shape: tuple[int, int, int], ground: Colour) -> tuple[int, int, int]:
+    """Return the (C, H, W) of images with transparency once they are laid on a ground."""
+    return (1 if shape[0] == 2 and len(set(ground)) == 1 else 3), shape[1], shape[2]
+
+
+def named(ground: Colour) -> str:
+    """Write a colour as `#rrggbb`."""
+    return "#{:02x}{:02x}{:02x}".format(*ground)
 
 
 class MirroredImages(ImageSet):

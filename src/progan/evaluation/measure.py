@@ -9,11 +9,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
 
+from progan.data.showing import WHITE, Colour
 from progan.distributed.work_sharing import Work
 from progan.errors import ConfigError, DataError
 from progan.evaluation.generated_images import GeneratedImages
@@ -49,6 +50,7 @@ class MeasureOptions(TypedDict, total=False):
     mirror: bool
     device: torch.device | None
     extractor: Extractors | None
+    background: Colour
     out: Path | None
     force: bool
     progress: Progress
@@ -68,6 +70,7 @@ def evaluate(
     mirror: bool = False,
     device: torch.device | None = None,
     extractor: Extractors | None = None,
+    background: Colour = WHITE,
     out: Path | None = None,
     force: bool = False,
     progress: Progress = unheard,
@@ -88,23 +91,29 @@ def evaluate(
         mirror: Flip half of the reals, as training did.
         device: Where to compute; None: the CPU (and a `Generator` where it is).
         extractor: Of metrics on features.
+        background: What images with transparency are laid on; the definitions of the results name it.
         out: File of results: what is in it is not computed again, what is computed is appended at once.
         force: Compute and append again what is in the file.
         progress: Told what is being done and how far it is, at the beginning and after each batch.
 
     Returns:
-        A result for each metric, in order.
+        A result for each metric, in order. Of a metric that is not defined for these sets it has no numbers,
+        but a note that says why; if none is defined, that is an error.
 
     Raises:
         ProganError: of the kind that fits; before anything long where possible.
     """
     seed = whole("seed", seed)
     most = USUAL if n is None else whole("n", n, least=1)
-    images = open_images(generator, size=size, part=part, seed=seed, label=label, device=device, most=most)
+    images = open_images(
+        generator, size=size, part=part, seed=seed, label=label, device=device, most=most,
+        background=background,
+    )  # fmt: skip
     most = max(most, USUAL) if num_reals is None else whole("num_reals", num_reals, least=1)
     # Another seed, so that two generators, or a generator and itself, share no latents.
     opened = None if reals is None else open_images(
-        reals, size=images.shape[1:], part=part, mirror=mirror, seed=seed + 1, device=device, most=most
+        reals, size=images.shape[1:], part=part, mirror=mirror, seed=seed + 1, device=device, most=most,
+        background=background,
     )  # fmt: skip
     n, num_reals = _counts(images, opened, n, num_reals)
     names = [metric for metric in metrics if isinstance(metric, str)]
@@ -139,9 +148,14 @@ def measure(
     wanted = [_Pending.of(metric, images, reals, n, num_reals, seed) for metric in metrics]
     results = {each.metric.name: None if force else find_result(out, each.blank) for each in wanted}
     missing = [each for each in wanted if results[each.metric.name] is None]
-    for each in missing:
-        each.forget()
-        each.check(images, reals)
+    refused = _refused(missing, images, reals)
+    if refused and len(refused) == len(wanted):
+        raise next(iter(refused.values()))
+    for each in wanted:
+        if each.metric.name in refused:
+            note = f"{each.metric.name} is not measured: {refused[each.metric.name]}"
+            results[each.metric.name] = replace(each.blank, notes=(note,))
+    missing = [each for each in missing if each.metric.name not in refused]
     if missing and out is not None:
         require_appendable(out)
     with contextlib.ExitStack() as stack:
@@ -155,6 +169,18 @@ def measure(
                     append_result(out, result)
                 results[result.metric] = result
     return [result for result in results.values() if result is not None]
+
+
+def _refused(missing: Sequence[_Pending], images: ImageSet, reals: ImageSet | None) -> dict[str, DataError]:
+    """Return why some of the metrics are not defined for these sets, by name; the others can be measured."""
+    refused = {}
+    for each in missing:
+        each.forget()
+        try:
+            each.check(images, reals)
+        except DataError as error:
+            refused[each.metric.name] = error
+    return refused
 
 
 @dataclass(frozen=True)
@@ -181,7 +207,7 @@ class _Pending:
             metric=metric.name,
             version=metric.version,
             numbers={},
-            definition=metric.definition(),
+            definition=metric.definition() | _ground(images, reals),
             num_images=n,
             num_reals=count,
             seed=seed,
@@ -309,12 +335,28 @@ def _path_of(images: GeneratedImages) -> tuple[Render, int, Labels]:
             made: torch.Tensor = G(
                 z.to(weight), marks, level=None if images.level == G.level else images.level
             )
-        return made
+        return made if images.ground is None else _laid(made, images.ground)
 
     def labels(start: int, count: int) -> torch.Tensor | None:
         return label_vectors(G, images.label, images.seed, start, count)
 
     return render, G.latent_size, labels
+
+
+def _laid(made: torch.Tensor, ground: Colour) -> torch.Tensor:
+    """Lay images [N, 2 or 4, H, W] in about [-1, 1] on a ground by their alpha, and leave others alone."""
+    if made.shape[1] not in (2, 4):
+        return made
+    alpha = ((made[:, -1:] + 1) / 2).clamp(0, 1)
+    below = made.new_tensor(ground).view(1, 3, 1, 1) / 127.5 - 1
+    below = below[:, :1] if made.shape[1] == 2 and len(set(ground)) == 1 else below
+    return made[:, :-1] * alpha + below * (1 - alpha)
+
+
+def _ground(images: ImageSet, reals: ImageSet | None) -> dict[str, Any]:
+    """Return what images with transparency were laid on, for the definition of a result."""
+    grounds = [each.identity.get("background") for each in (images, reals) if each is not None]
+    return next(({"background": ground} for ground in grounds if ground), {})
 
 
 def _groups(wanted: Sequence[_Pending]) -> list[list[_Pending]]:

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 
 from progan.data.packed import PackedSet
+from progan.data.showing import WHITE, Colour
 from progan.distributed.work_sharing import Deal, alone
 from progan.errors import DataError
 from progan.evaluation.generated_images import GeneratedImages
 from progan.evaluation.image_set import ImageSet, MirroredImages, PackedImages
 from progan.evaluation.measure import compute, count_reals, feed, measure_path
+from progan.metrics.fid_kid_is import FeatureMetric
 from progan.metrics.metric import Metric
 from progan.metrics.path_length import PathLength
 from progan.metrics.registry import ExtractorFile, Extractors, check_names, make_metrics, needs_extractor
@@ -35,6 +37,7 @@ class Monitor:
         mirror: Flip half of the reals, as training does.
         seed: Of samples, flips, the choice of images, and what metrics draw.
         device: Where metrics are computed; None for the CPU.
+        background: What pictures with transparency are laid on.
         extractor: Of metrics on features; a file is loaded at once, and so is found missing before training.
 
     Raises:
@@ -54,6 +57,7 @@ class Monitor:
         seed: int = 0,
         device: torch.device | None = None,
         extractor: Extractors | None = None,
+        background: Colour = WHITE,
     ) -> None:
         check_names(names)
         self._packed, self._names = packed, tuple(names)
@@ -66,6 +70,8 @@ class Monitor:
         self.n = min(n, len(packed.indices(part)))
         self._level: int | None = None
         self._metrics: list[Metric | PathLength] = []
+        self._background = background
+        self.left_out = self._what_is_undefined()
         for metric in self._made():
             if isinstance(metric, Metric) and self.n < metric.minimum:
                 raise DataError(
@@ -94,7 +100,7 @@ class Monitor:
                 raise _GivenUp
 
         try:
-            return self._measure(monitored(G, self._seed, deal), progress)
+            return self._measure(monitored(G, self._seed, deal, self._background), progress)
         except _GivenUp:
             return {}
 
@@ -120,15 +126,32 @@ class Monitor:
     def _enter(self, G: Generator, progress: Progress) -> None:
         """Make metrics for the level of a generator and feed them with its reals."""
         self._level = None  # if it is given up, none is ready
-        self._metrics = [m for m in self._made() if not _refuses(m, (G.channels, *G.resolution()))]
         reals: ImageSet = PackedImages(self._packed, part=self._part, size=G.resolution())
         if self._mirror:
             reals = MirroredImages(reals, self._seed + 1)
+        reals = reals.on(self._background)
+        self._metrics = [m for m in self._made() if _refusal(m, reals.shape) is None]
         for metric in self._metrics:
             if isinstance(metric, Metric):
                 n = count_reals(metric, reals, self.n)
                 feed(reals, n, self._seed, [metric.add_reals], progress, "reals")
         self._level = G.level
+
+    def _what_is_undefined(self) -> dict[str, str]:
+        """Return which metrics are not defined for the pictures at their full size, and why.
+
+        A DataError tells that none is.
+        """
+        shape = PackedImages(self._packed, part=self._part).on(self._background).shape
+        # Those on features take images of any size; what their network thinks of them takes long to ask.
+        found = {
+            metric.name: None if isinstance(metric, FeatureMetric) else _refusal(metric, shape)
+            for metric in self._made()
+        }
+        left_out = {name: reason for name, reason in found.items() if reason is not None}
+        if left_out and len(left_out) == len(found):
+            raise DataError(f"no metric of monitor.metrics can be measured: {'; '.join(left_out.values())}")
+        return left_out
 
     def _made(self) -> list[Metric | PathLength]:
         return make_metrics(
@@ -136,28 +159,29 @@ class Monitor:
         )
 
 
-def monitored(G: Generator, seed: int, deal: Deal = alone) -> GeneratedImages:
+def monitored(G: Generator, seed: int, deal: Deal = alone, background: Colour = WHITE) -> GeneratedImages:
     """Return the images that a `Monitor` measures.
 
     Args:
         G: The generator, at the level and alpha that it is to be measured at.
         seed: Of the monitor.
         deal: Who makes them.
+        background: What they are laid on if they have transparency.
     """
-    return GeneratedImages(G, seed=seed, weights="in training", deal=deal)
+    return GeneratedImages(G, seed=seed, weights="in training", deal=deal, ground=background)
 
 
 class _GivenUp(Exception):  # noqa: N818 - it never leaves this module
     """Ends a measurement at its next batch."""
 
 
-def _refuses(metric: Metric | PathLength, shape: tuple[int, ...]) -> bool:
-    """Tell whether a metric is not defined for images of a shape."""
+def _refusal(metric: Metric | PathLength, shape: tuple[int, ...]) -> str | None:
+    """Return why a metric is not defined for images of a shape; None if it is."""
     if isinstance(metric, PathLength):
-        return False
+        return None
     try:
         metric.add_fakes(np.zeros((2, *shape), np.uint8))
-    except DataError:
-        return True
+    except DataError as error:
+        return f"{metric.name}: {error}"
     metric.forget_fakes()
-    return False
+    return None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from progan.config import format_resolution
 from progan.data.packed import PackedSet
+from progan.data.showing import Colour
 from progan.errors import ConfigError, DataError
 from progan.evaluation.folder_images import PictureImages
 from progan.evaluation.generated_images import GeneratedImages
@@ -38,6 +39,7 @@ def open_images(
     label: Label | None = None,
     device: torch.device | None = None,
     most: int | None = None,
+    background: Colour | None = None,
 ) -> ImageSet:
     """Open a set of images.
 
@@ -53,6 +55,7 @@ def open_images(
         label: Of a generator's samples; None draws one for each.
         device: Where a generator makes its samples; None: where it is, or the CPU.
         most: Take so many images at most from an iterable.
+        background: What images with transparency are laid on; None keeps it.
 
     Raises:
         DataError, CheckpointError, ConfigError: of the kind that fits, saying what is wrong.
@@ -65,8 +68,8 @@ def open_images(
             f"packed set, which has one for each level"
         )
     if mirror:
-        return MirroredImages(images, seed)
-    return images
+        images = MirroredImages(images, seed)
+    return images if background is None else images.on(background)
 
 
 def _open(

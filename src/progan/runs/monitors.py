@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property, partial
 
+from progan.config import parse_colour
 from progan.distributed.ranks import Ranks
 from progan.distributed.work_sharing import Deal, Work, share
 from progan.errors import ProganError
@@ -128,6 +129,8 @@ class MetricsWatch:
         self._config, self._device = config, run.device
         self._extractor = ExtractorFile(options.extractor, options.resize, options.normalise)
 
+        self._background = parse_colour(config.data.background)
+
         def make() -> Monitor:
             return Monitor(
                 run.packed,
@@ -138,9 +141,12 @@ class MetricsWatch:
                 seed=config.run.seed,
                 device=run.device,
                 extractor=self._extractor,
+                background=self._background,
             )
 
         self._monitor = run.ranks.first_only(make)
+        for reason in {} if self._monitor is None else self._monitor.left_out.values():
+            run.reporter.say(f"not measured, as it is not defined for these pictures: {reason}")
 
     def lead(self, state: TrainState, stop: Stop, deal: Deal) -> dict[str, float]:
         """Return the numbers by name; none if it was given up."""
@@ -149,7 +155,7 @@ class MetricsWatch:
 
     def works(self, state: TrainState, _stop: Stop) -> list[Work]:
         """Return what another process than the first can do: make images and follow paths."""
-        images = monitored(state.G_ema, self._config.run.seed)
+        images = monitored(state.G_ema, self._config.run.seed, background=self._background)
         return [images.work, *([] if self._path is None else [path_work(self._path, images)])]
 
     @cached_property
