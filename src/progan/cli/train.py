@@ -58,7 +58,7 @@ def train(
     until
         The same, by the time of day at which it ends: 07:00.
     resume
-        Go on with this run; needs no source.
+        Go on with this run; a source says where its pictures are now, if they were moved.
     init
         Begin with trained networks: a run, checkpoint, weight file or name on the hub.
     freeze_d
@@ -87,8 +87,8 @@ def train(
         if any(value is not None for value in values.values()):
             into = tree.setdefault(branch, {})
             into.update({name: value for name, value in values.items() if value is not None})
-    if bool(source) == (resume is not None):
-        raise ConfigError("give either a source of pictures or --resume RUN")
+    if not source and resume is None:
+        raise ConfigError("give a source of pictures, or --resume RUN")
     if resume is not None and (out is not None or recipe is not None):
         raise ConfigError("--resume goes on with a run as it is: leave out --out and --recipe")
     if sum(each is not None for each in (time, until, resume)) > 1:
@@ -104,7 +104,7 @@ def train(
     checked: Check
     if resume is not None:
         tree = merge({} if config is None else read_document(config), tree)
-        checked = partial(checks.check_resume, resume, tree)
+        checked = partial(checks.check_resume, resume, tree, source=source or None)
     elif time is not None or until is not None:
         seconds = parse_duration(time) if time is not None else seconds_until(str(until), datetime.now())
         checked = partial(checks.check_in_time, str(source), out, recipe, tree, seconds, file=config)

@@ -141,6 +141,7 @@ def check(
     ))  # fmt: skip
     config = begun.config
     if folder.exists():
+        config = folder.as_changed(config)
         require_same(folder, folder.config(), config, unless=DECIDED_BY_PICTURES)
     opened.require(config)
     whole = _prepare(opened, config, reporter, stop, ranks)
@@ -229,6 +230,7 @@ def check_resume(
     reporter: Reporter,
     stop: StopRequest,
     *,
+    source: str | Path | Sequence[str | Path] | None = None,
     ranks: Ranks = ALONE,
 ) -> Prepared:
     """Check that a run can go on, without training.
@@ -236,6 +238,7 @@ def check_resume(
     Args:
         run: The run folder.
         options: Nested options to change from here on.
+        source: Where its pictures are now, if they were moved.
         reporter: Hears what is found.
         stop: Polled while pictures are prepared again.
         ranks: The processes of the run, each of which checks.
@@ -245,30 +248,50 @@ def check_resume(
     """
     folder = RunFolder(run)
     old = folder.config()
-    config = make_config(old.model_dump(mode="json"), options or {})
+    config = _from_anywhere(make_config(old.model_dump(mode="json"), options or {}))
     require_resumable(folder, old, config)
     require_writable(folder.path)
     device = ranks.device(config.run.device)
     config = settle(config, device)
     check_settings(config.run, device)
     dataset = folder.dataset()
+    place = dataset.source
+
+    def again(place: str | Path | Sequence[str | Path]) -> tuple[PackedSet, str]:
+        opened = open_source(place)
+        known = _labels_beside(config, folder, opened.place)
+        return _prepare(opened, known, reporter, stop, ranks), opened.place
+
     try:
-        packed = PackedSet.open(dataset.packed)
+        packed, place = again(source) if source is not None else (PackedSet.open(dataset.packed), place)
     except DataError as gone:
+        if source is not None:
+            raise
         try:
-            packed = _prepare(open_source(dataset.source), config, reporter, stop, ranks)
+            packed, place = again(place)
         except DataError as error:
             raise DataError(
-                f"{folder.path}: its packed set cannot be used ({gone}), nor be made again ({error}); "
-                f"put either back"
+                f"{folder.path}: its packed set cannot be used ({gone}), nor be made again ({error}); say "
+                f"where its pictures are now: progan train PICTURES --resume {folder.path}"
             ) from None
     if packed.fingerprint != dataset.fingerprint:
         raise CheckpointError(
-            f"{folder.path} was trained on other pictures than {packed.path} holds now; restore them at "
-            f"{dataset.source}, or begin a new run"
+            f"{folder.path} was trained on other pictures than {packed.path} holds now; say where those "
+            f"are: progan train PICTURES --resume {folder.path}; or begin a new run"
         )
     packed = restrict(packed, config)
-    return _checked(config, packed, folder, dataset.source, device, reporter, ranks)
+    return _checked(config, packed, folder, place, device, reporter, ranks)
+
+
+def _labels_beside(config: Config, folder: RunFolder, source: str) -> Config:
+    """Find a file of labels that was moved together with the pictures."""
+    labels = Path(config.data.labels)
+    if not labels.is_absolute() or labels.is_file():
+        return config
+    moved = Path(os.path.normpath(Path(source) / os.path.relpath(labels, folder.source_when_begun())))
+    if not moved.is_file():
+        raise DataError(f"its labels, {labels}, are not there; say where they are with --data.labels")
+    return config.model_copy(update={"data": config.data.model_copy(update={"labels": str(moved)})})
 
 
 def require_writable(path: Path) -> None:

@@ -6,6 +6,7 @@ stats.jsonl             one line a log point
 events.out.tfevents.*   the same as TensorBoard events, which name a run by its folder
 samples/                grids of fixed latents, and reals.png
 checkpoints/            the newest few states
+changes.json            options that were changed since, with their first values
 generators/             averaged generators from the beginning on, in 16 bits
 generator.safetensors   the averaged generator of the newest checkpoint
 """
@@ -14,9 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from progan.config import Config, differing_keys, flatten, make_config, to_yaml
 from progan.config.recipes import read_recipe
@@ -90,6 +93,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.generators = self.path / "generators"
         self.generator_file = self.path / GENERATOR_FILE
+        self.changes_file = self.path / "changes.json"
         self.lock_file = self.path / ".lock"
 
     def exists(self) -> bool:
@@ -145,8 +149,44 @@ class RunFolder:
         Raises:
             StorageError: if the folder cannot be written.
         """
-        write_text(self.dataset_file, json.dumps(asdict(dataset), indent=2) + "\n")
+        places = {**asdict(dataset), **self._near(dataset)}
+        write_text(self.dataset_file, json.dumps(places, indent=2) + "\n")
+        if self.exists() and (changed := self._changes(self.config(), config)):
+            write_text(self.changes_file, json.dumps(changed, indent=2) + "\n")
         write_text(self.config_file, to_yaml(config))
+
+    def _near(self, dataset: Dataset) -> dict[str, str]:
+        """Return where the pictures are from here, by which they are found when all is moved together."""
+        near = {}
+        for name in ("source", "packed"):
+            place = Path(getattr(dataset, name))
+            if place.is_absolute():
+                near[f"{name}_from_here"] = os.path.relpath(place, self.path.resolve())
+        return near
+
+    def _changes(self, old: Config, new: Config) -> dict[str, Any]:
+        """Return the values that options had when the run was begun, of those that were changed since."""
+        before = flatten(old.model_dump(mode="json"))
+        return {**{key: before.get(key) for key in _bound_keys(old, new)}, **self.changes()}
+
+    def changes(self) -> dict[str, Any]:
+        """Return the options that `--resume` has changed, with the values that the run was begun with."""
+        try:
+            tree = parse_json(self.changes_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return tree if isinstance(tree, dict) else {}
+
+    def as_changed(self, config: Config) -> Config:
+        """Give options that `--resume` has changed their present values, where the first ones are given."""
+        begun, given = self.changes(), flatten(config.model_dump(mode="json"))
+        present = self.config() if begun else config
+        for key, value in begun.items():
+            branch, _, name = key.partition(".")
+            if given.get(key) == value and "." not in name:
+                kept = {name: getattr(getattr(present, branch), name)}
+                config = config.model_copy(update={branch: getattr(config, branch).model_copy(update=kept)})
+        return config
 
     def config(self) -> Config:
         """Read the configuration.
@@ -169,12 +209,31 @@ class RunFolder:
             CheckpointError: if that file is missing or damaged.
         """
         try:
-            dataset = Dataset(**parse_json(self.dataset_file.read_text(encoding="utf-8")))
-            if not all(isinstance(value, str) for value in asdict(dataset).values()):
-                raise TypeError("expected text")
+            tree = parse_json(self.dataset_file.read_text(encoding="utf-8"))
+            if not isinstance(tree, dict) or not all(isinstance(value, str) for value in tree.values()):
+                raise TypeError("expected texts by name")
+            near = {name: tree.pop(f"{name}_from_here", "") for name in ("source", "packed")}
+            dataset = Dataset(**tree)
+            if not self._is_there(dataset.packed):
+                moved = {name: str(self.path.resolve() / place) for name, place in near.items() if place}
+                there = {name: os.path.normpath(place) for name, place in moved.items()}
+                dataset = replace(
+                    dataset, **{k: place for k, place in there.items() if self._is_there(place)}
+                )
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{self.dataset_file} cannot be read: {error}") from None
         return dataset
+
+    def source_when_begun(self) -> str:
+        """Return where the source was when that was written down last."""
+        return str(parse_json(self.dataset_file.read_text(encoding="utf-8"))["source"])
+
+    @staticmethod
+    def _is_there(place: str) -> bool:
+        try:
+            return Path(place).exists()
+        except (OSError, ValueError):
+            return False
 
     def pictures(self) -> Path:
         """Return the packed set that the run was trained on.
@@ -241,9 +300,10 @@ def require_resumable(folder: RunFolder, old: Config, new: Config) -> None:
 
 def _bound_keys(old: Config, new: Config) -> list[str]:
     """Return the options that differ and decide what is computed."""
-    return [
-        key for key in differing_keys(old, new) if key not in FREE_KEYS and not key.startswith("monitor.")
-    ]
+    free = {*FREE_KEYS}
+    if Path(old.data.labels).is_absolute() and Path(new.data.labels).is_absolute():
+        free.add("data.labels")  # a file that was moved: what it holds is in the fingerprint of the pictures
+    return [key for key in differing_keys(old, new) if key not in free and not key.startswith("monitor.")]
 
 
 def _differences(old: Config, new: Config, keys: list[str]) -> str:
