@@ -322,8 +322,8 @@ def test_names_that_are_nearly_right(
         message = mistake(capsys, "train", packed, argument, mine)
         assert "unknown option 'model.generator.fmap_basis'" in message
         assert "did you mean 'model.generator.fmap_base'?" in message
-    assert "channels: '9' is not allowed" in mistake(
-        capsys, "prepare", packed, tmp_path / "x", "--channels", 9
+    assert "channels: '99' is not allowed" in mistake(
+        capsys, "prepare", packed, tmp_path / "x", "--channels", 99
     )
 
 

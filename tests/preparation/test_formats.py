@@ -14,6 +14,7 @@ from typing import Any
 
 import datasets
 import h5py
+import imageio.v2 as imageio
 import lmdb
 import numpy as np
 import pyarrow
@@ -633,3 +634,53 @@ def test_a_text_file_that_lists_pictures(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("this is no list")
     with pytest.raises(DataError, match="in no form that is read"):
         packed(tmp_path / "notes.txt", tmp_path / "other")
+
+
+def frames_of(count: int) -> Any:
+    """Return frames that differ: a bright square on its way."""
+    values = np.full((count, 32, 48, 3), 40, np.uint8)
+    for i, one in enumerate(values):
+        one[8:24, 2 * i : 2 * i + 12] = (250, 60, 20)
+    return values
+
+
+def write_film(path: Path, values: Any) -> None:
+    codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
+    writer: Any = imageio.get_writer(path, fps=10, codec=codec, macro_block_size=16)
+    with writer:
+        for one in values:
+            writer.append_data(one)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "webm", "mov", "gif"])
+def test_film(tmp_path: Path, ending: str) -> None:
+    values = np.repeat(frames_of(10), 2, 0)  # each frame twice
+    path = tmp_path / f"a.{ending}"
+    if ending == "gif":
+        Image.fromarray(values[0]).save(
+            path, save_all=True, append_images=[Image.fromarray(v) for v in values[2::2]], duration=200
+        )
+    else:
+        write_film(path, values)
+    report = prepare(path, tmp_path / "set", PictureOptions(resolution="32", fit="stretch"), workers=1)
+    made = PackedSet.open(tmp_path / "set")
+    assert made.count == 10
+    stored = made.read(made.max_level, np.arange(10)).astype(int)
+    squares = [np.flatnonzero(one[0, 16] > 150).mean() for one in stored]
+    assert squares == sorted(squares)
+    if ending != "gif":
+        assert any("20 frames were read, 10 of them left out" in note for note in report.notes)
+        few = prepare(path, tmp_path / "few", PictureOptions(resolution="32", fps=2.5), workers=1)
+        assert 4 <= few.used <= 6
+
+
+def test_film_that_is_cut_off(tmp_path: Path) -> None:
+    write_film(tmp_path / "a.webm", pixels((30, 32, 48, 3)))
+    data = (tmp_path / "a.webm").read_bytes()
+    (tmp_path / "a.webm").write_bytes(data[: len(data) // 2])
+    report = prepare(tmp_path / "a.webm", tmp_path / "set", PictureOptions(resolution="32"), workers=1)
+    assert 5 < report.used < 25
+    assert any("the film is cut off" in note for note in report.notes)
+    (tmp_path / "b.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(200))
+    with pytest.raises(DataError, match=r"b\.mp4: cannot be read as a film"):
+        prepare(tmp_path / "b.mp4", tmp_path / "none")

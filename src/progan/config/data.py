@@ -92,6 +92,12 @@ class PictureOptions(Branch):
         "What a label file holds for each picture: one class, several classes (columns of 0 and 1), or a "
         "vector (columns of numbers).",
     )
+    fps: float | None = option(
+        None,
+        "Frames a second that are taken of a film; default: all of a short one, one a second of others.",
+        gt=0,
+        le=1000,
+    )
     limit: int | None = option(None, "Use at most this many pictures.", ge=1)
     split: Split = option(
         "1,0,0", "Shares of train, validation and test, such as 0.8,0.1,0.1, by a hash of the name."
@@ -118,7 +124,7 @@ class PictureOptions(Branch):
 
 
 NEWER = (
-    "crop", "min_size", "upscale", "dedupe", "range", "depth", "background", "max_pixels", "draft",
+    "crop", "min_size", "upscale", "dedupe", "range", "depth", "background", "max_pixels", "draft", "fps",
 )  # fmt: skip
 """Options of pictures that packed sets did not always have: what was made without them had the defaults."""
 

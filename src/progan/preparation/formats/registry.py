@@ -9,6 +9,7 @@ from progan.config import PictureOptions
 from progan.errors import DataError
 from progan.preparation.formats import (
     cifar,
+    film,
     folder,
     hdf5,
     hugging_face,
@@ -31,6 +32,7 @@ FORMATS = (
     hdf5.recognise,
     tfrecords.recognise,
     hugging_face.recognise,
+    film.recognise,
     folder.recognise,
 )
 """Readers by what they recognise, the surest first; a folder is whatever nothing else knows it as."""
