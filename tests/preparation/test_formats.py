@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
 import pickle
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 import datasets
 import h5py
-import imageio.v2 as imageio
+import huggingface_hub
 import lmdb
 import numpy as np
 import pyarrow
@@ -23,13 +22,12 @@ import pytest
 import scipy.io
 import webdataset
 from PIL import Image
-from tensorboard.summary.writer.record_writer import RecordWriter
 
+from foreign_sources import example, hugging_face_set, idx, png, tar, write_film, write_records
 from progan.config import PictureOptions
 from progan.data.packed import PackedSet
 from progan.errors import DataError, DependencyError
 from progan.preparation.formats.registry import open_pictures
-from progan.preparation.formats.tfrecords import _example_type
 from progan.preparation.report import PrepareReport
 from progan.preparation.source import prepare
 from python2_pickles import python2_pickle
@@ -147,23 +145,12 @@ def test_arrays_that_are_cut_off_are_explained(tmp_path: Path) -> None:
 def pngs(count: int = N) -> tuple[Any, list[bytes]]:
     """Return pictures, and them as PNG files."""
     values = pixels((count, 16, 16, 3))
-    files = []
-    for one in values:
-        stream = io.BytesIO()
-        Image.fromarray(one).save(stream, "PNG")
-        files.append(stream.getvalue())
-    return values, files
+    return values, [png(one) for one in values]
 
 
 def write_tar(path: Path, entries: dict[str, bytes]) -> Path:
     how: Any = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}.get(path.suffix, bytes)
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for name, data in entries.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    path.write_bytes(how(stream.getvalue()))
+    path.write_bytes(how(tar(entries)))
     return path
 
 
@@ -322,12 +309,6 @@ def test_cifar_binary(tmp_path: Path) -> None:
         packed(tmp_path / "c", tmp_path / "other")
 
 
-def idx(values: Any) -> bytes:
-    codes = {"|u1": 8, ">i2": 11, ">f4": 13}
-    head = bytes([0, 0, codes[values.dtype.str], values.ndim])
-    return bytes(head + b"".join(side.to_bytes(4, "big") for side in values.shape) + values.tobytes())
-
-
 @pytest.mark.parametrize("packer", [lambda data: data, gzip.compress])
 def test_idx_of_mnist(tmp_path: Path, packer: Any) -> None:
     values, end = pixels((N, 16, 16)), "" if packer(b"x") == b"x" else ".gz"
@@ -413,27 +394,6 @@ def test_what_reads_a_format_is_named_where_it_is_missing(
         packed(tmp_path / "a.h5", tmp_path / "set")
 
 
-def write_records(path: Path, records: list[bytes]) -> Path:
-    """Write frames with TensorBoard's writer of them."""
-    with path.open("wb") as stream:
-        writer = RecordWriter(stream)
-        for record in records:
-            writer.write(record)
-    return path
-
-
-def example(**features: Any) -> bytes:
-    """Return a `tf.train.Example` of features by name, in which `__` stands for a slash."""
-    made = _example_type()()
-    for name, value in features.items():
-        feature = made.features.feature[name.replace("__", "/")]
-        if isinstance(value, bytes):
-            feature.bytes_list.value.append(value)
-        else:
-            feature.int64_list.value.extend(value)
-    return bytes(made.SerializeToString())
-
-
 def test_tfrecords_of_the_original_tool(tmp_path: Path) -> None:
     values = pixels((N, 3, 16, 16))
     folder = tmp_path / "set"
@@ -478,21 +438,10 @@ def test_tfrecords_that_are_damaged(tmp_path: Path) -> None:
         packed(tmp_path / "b.tfrecords", tmp_path / "other")
 
 
-def hugging_face_set(files: list[bytes]) -> Any:
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
-    )
-    rows = {
-        "image": [{"bytes": data, "path": None} for data in files],
-        "label": [i % 2 for i in range(len(files))],
-    }
-    return datasets.Dataset.from_dict(rows, features=features)
-
-
 def test_parquet_of_hugging_face(tmp_path: Path) -> None:
     values, files = pngs()
     (tmp_path / "repo" / "data").mkdir(parents=True)
-    whole = hugging_face_set(files)
+    whole = hugging_face_set(files, ["cat", "dog"])
     for i in (0, 1):
         part = whole.select(range(3 * i, 3 * i + 3))
         part.to_parquet(tmp_path / "repo" / "data" / f"train-{i:05d}-of-00002.parquet", batch_size=2)
@@ -525,7 +474,7 @@ def test_parquet_of_bytes(tmp_path: Path) -> None:
 
 def test_data_set_saved_on_disk(tmp_path: Path) -> None:
     values, files = pngs()
-    whole = hugging_face_set(files)
+    whole = hugging_face_set(files, ["cat", "dog"])
     whole.save_to_disk(tmp_path / "one")
     datasets.DatasetDict({"train": whole, "test": whole.select([0])}).save_to_disk(tmp_path / "two")
     for name in ("one", "two"):
@@ -543,6 +492,8 @@ def test_data_set_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (tmp_path / "local" / "train" / "ab"[i // 3]).mkdir(parents=True, exist_ok=True)
         (tmp_path / "local" / "train" / "ab"[i // 3] / f"{i}.png").write_bytes(data)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     made, _ = packed(f"hf:{tmp_path}/local", tmp_path / "set", "inside")
     check(made, values)
     assert classes(made) == ["a"] * 3 + ["b"] * 3
@@ -642,14 +593,6 @@ def frames_of(count: int) -> Any:
     for i, one in enumerate(values):
         one[8:24, 2 * i : 2 * i + 12] = (250, 60, 20)
     return values
-
-
-def write_film(path: Path, values: Any) -> None:
-    codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
-    writer: Any = imageio.get_writer(path, fps=10, codec=codec, macro_block_size=16)
-    with writer:
-        for one in values:
-            writer.append_data(one)
 
 
 @pytest.mark.parametrize("ending", ["mp4", "webm", "mov", "gif"])
