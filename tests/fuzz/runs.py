@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fuzz.foreign import foreign_readers
 from fuzz.foreign_files import import_readers
 from fuzz.mutations import mutate_tree
 from fuzz.readers import (
@@ -107,5 +108,6 @@ def all_readers(folder: Path) -> dict[str, Reader]:
         import_readers,
         other_readers,
         run_readers,
+        foreign_readers,
     )
     return {reader.name: reader for group in groups for reader in group(folder)}

@@ -91,10 +91,12 @@ class LmdbDatabase:
 def _entries(database: LmdbDatabase) -> list[tuple[str, int, bool]]:
     """Return name, size and whether it is a picture of each value."""
     try:
-        return [
-            (_name(bytes(key)), len(value), is_picture(bytes(value[:HEAD_BYTES])))
-            for key, value in database._begin().cursor()
-        ]
+        entries = []
+        for key, value in database._begin().cursor():
+            # The last byte is touched, too: one behind the end of the file ends this process and no other.
+            good = is_picture(bytes(value[:HEAD_BYTES])) and bytes(value[-1:]) is not None
+            entries.append((_name(bytes(key)), len(value), good))
+        return entries
     except DataError:
         raise
     except Exception as error:
