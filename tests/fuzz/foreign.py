@@ -65,7 +65,7 @@ def foreign_readers(folder: Path) -> list[Reader]:
     seeds = {name: Path(made[name]).read_bytes() for name in FILES if Path(made[name]).is_file()}
     simple = [
         Reader(f"source .{name}", of_seeds([seeds[name]]), as_file(Path(made[name]), opened))
-        for name in ("npy", "npz", "mat", "parquet")
+        for name in ("npy", "npz", "parquet")
     ]
     return [
         *simple,
@@ -149,13 +149,16 @@ def _cifar(folder: Path) -> Reader:
 
 
 def _children(place: Path, made: dict[str, Path | str]) -> Reader:
-    """HDF5 and LMDB, whose libraries may end the process on damaged files."""
+    """HDF5, LMDB and MATLAB, whose libraries may end the process on damaged files."""
     hdf5 = Path(made["hdf5"]).read_bytes()
+    mat = Path(made["mat"]).read_bytes()
     lmdb = (Path(made["lmdb"]) / "data.mdb").read_bytes()
     shutil.rmtree(Path(made["lmdb"]))
 
     def make(rng: Random) -> bytes:
-        return mutate(hdf5, rng, [hdf5[:2000]]) if rng.random() < 0.5 else _mutated_pages(lmdb, rng)
+        if rng.random() < 0.4:
+            return _mutated_pages(lmdb, rng)
+        return mutate(rng.choice((hdf5, mat)), rng, [hdf5[:2000]])
 
     return Reader("databases", make, as_file(place / "database", in_a_child(_opened_here)))
 
@@ -169,10 +172,10 @@ def _mutated_pages(data: bytes, rng: Random) -> bytes:
 
 def _opened_here(path: Path) -> None:
     """Open a database in this process, which is one of its own already."""
-    import progan.preparation.formats.hdf5 as hdf5
+    import progan.preparation.formats.arrays as arrays
     import progan.preparation.formats.lmdb_database as lmdb
 
-    for module in (hdf5, lmdb):
+    for module in (arrays, lmdb):
         module.elsewhere = lambda function, context, _path: function(context)  # type: ignore[attr-defined]
     opened(path)
 

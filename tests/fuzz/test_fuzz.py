@@ -16,7 +16,7 @@ NAMES = (
     "weights", "hub folder", "checkpoint", "packed manifest", "packed arrays", "picture", "targa picture",
     "zip", "label file", "document .yaml", "document .json", "document .toml", "original pickle",
     "torch file", "old torch file", "crafted weights", "flax file", "array", "run dataset",
-    "run folder", "results", "source .npy", "source .npz", "source .mat", "source .parquet", "tfrecords",
+    "run folder", "results", "source .npy", "source .npz", "source .parquet", "tfrecords",
     "tar", "idx", "cifar", "databases", "labels in json", "list of paths",
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from progan.errors import DataError
+from progan.preparation.formats.extras import elsewhere, needed
 from progan.preparation.labels.array_labels import labelling_of
 from progan.preparation.labels.class_lists import LABEL_COLUMNS
 from progan.preparation.pictures import Candidate, Listing, first_few, reason_of
@@ -66,10 +67,13 @@ class ArrayPictures(ABC):
     """
 
     in_archive = False
+    library: tuple[str, str] | None = None
+    """A library that damaged files can crash, and its extra."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows: Rows | None = None
+        self._tried = False
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_rows": None}
@@ -101,9 +105,15 @@ class ArrayPictures(ABC):
     def listing(self) -> Listing:
         """Name the pictures, and bring their labels into order.
 
+        What may end the process that reads it is first tried in another one.
+
         Raises:
             DataError: if the array cannot be read, or labels do not belong to it.
         """
+        if self.library is not None and not self._tried:
+            needed(*self.library, self.path)
+            elsewhere(_try, self, self.path)
+            self._tried = True
         rows = self.rows()
         assert rows.layout is not None
         axis = rows.layout.axes.find("N")
@@ -132,6 +142,14 @@ class ArrayPictures(ABC):
     def read_file(self, name: str) -> bytes | None:  # noqa: ARG002 - there are none
         """Return nothing: beside the pictures of an array are no files."""
         return None
+
+
+def _try(pictures: ArrayPictures) -> bool:
+    """Open an array and read its first picture."""
+    rows = pictures.rows()
+    if min(rows.pixels.shape):
+        np.asarray(rows.pixels[0])
+    return True
 
 
 def array_stream(pixels: NDArray[Any]) -> BinaryIO:

@@ -10,8 +10,8 @@ import numpy as np
 
 from progan.errors import DataError
 from progan.preparation.formats.arrays import ArrayPictures, Layout, Rows, choose_arrays
-from progan.preparation.formats.extras import elsewhere, needed
-from progan.preparation.pictures import Found, Listing
+from progan.preparation.formats.extras import needed
+from progan.preparation.pictures import Found
 from progan.system.spool import MAX_RATIO
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -36,18 +36,11 @@ class Hdf5File(ArrayPictures):
         key: The data set of pictures; nothing if that must be found out.
     """
 
+    library = "h5py", "hdf5"
+
     def __init__(self, path: Path, key: str) -> None:
         super().__init__(path)
         self._key = key
-        self._seen = False
-
-    def listing(self) -> Listing:
-        """Name the pictures; first in another process, as a damaged file can end the one that reads it."""
-        if not self._seen:
-            needed("h5py", "hdf5", self.path)
-            elsewhere(_try, self, self.path)
-            self._seen = True
-        return super().listing()
 
     def load(self) -> Rows:
         """Open the file and choose the data set."""
@@ -98,11 +91,3 @@ class Hdf5File(ArrayPictures):
             raise DataError(
                 f"{self.path}: suspicious: {data.name} has {data.nbytes} bytes in a file of {size}"
             )
-
-
-def _try(file: Hdf5File) -> bool:
-    """Open the file and read its first picture."""
-    rows = file.rows()
-    if rows.pixels.shape[0]:
-        np.asarray(rows.pixels[0])
-    return True

@@ -284,6 +284,10 @@ def _bytes_of(value: Any) -> BinaryIO:
 def _labelling(where: str, labels: list[Any], listing: Listing, names: list[str]) -> Labelling | None:
     """Return the labels of rows, of which some may be missing."""
     pictures = [item.name for item in listing.candidates]
+    if len(labels) != len(pictures):
+        raise DataError(
+            f"{where}: holds {len(labels):,} labels for {len(pictures):,} pictures; each needs one"
+        )
     texts = any(isinstance(label, str) for label in labels)
     if any(isinstance(label, list | dict) for label in labels):
         return None

@@ -28,7 +28,7 @@ def recognise(found: Found) -> IdxFile | None:
         head = found.head
         if head.startswith(b"\x1f\x8b"):
             head = _gunzipped(head)
-        pictures = head[:2] == b"\0\0" and head[2:3] and head[2] in TYPES and head[3] in (3, 4)
+        pictures = len(head) > 3 and head[:2] == b"\0\0" and head[2] in TYPES and head[3] in (3, 4)
         return IdxFile(found.path, found.path, []) if pictures else None
     names = sorted(name for name in found.entries if IMAGES.fullmatch(name))
     # The file and its compressed form are one.

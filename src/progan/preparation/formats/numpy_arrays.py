@@ -97,6 +97,8 @@ class MatFile(ArrayPictures):
         key: The array of pictures; nothing if that must be found out.
     """
 
+    library = "scipy.io", "mat"
+
     def __init__(self, path: Path, key: str) -> None:
         super().__init__(path)
         self._key = key
