@@ -28,6 +28,7 @@ from progan.generation.sampling import generate
 from progan.generation.save_samples import save_samples
 from progan.models.generator import Generator
 from progan.models.weights import save
+from progan.preparation.builtin_sets import synthetic
 
 DICE = np.random.default_rng(0)
 PIXELS = DICE.integers(0, 256, (9, 3, 16, 12), dtype=np.uint8)
@@ -420,3 +421,21 @@ def test_a_folder_of_samples_is_the_generator(tmp_path: Path) -> None:
     with GeneratedImages(G).kept(20, None) as kept:
         for one, other in ((folder, kept), (open_images(save_samples(G, tmp_path / "x.npy", 20)), kept)):
             np.testing.assert_array_equal(one.read(choose(one, 20, 7)), other.read(choose(other, 20, 7)))
+
+
+def test_pictures_are_halved_to_the_size_of_a_lower_level(tmp_path: Path) -> None:
+    """As the levels of a packed set are made; without being asked for, other sizes are refused."""
+    packed = synthetic(tmp_path / "set", count=12, resolution=16)
+    whole = packed.read(2, np.arange(12)).astype(np.uint8)
+    for level, size in ((1, (8, 8)), (0, (4, 4))):
+        halved = open_images(whole, size=size, halve=True)
+        assert halved.shape == (3, *size)
+        made, stored = halved.read(np.arange(12)), packed.read(level, np.arange(12))
+        assert np.abs(made.astype(int) - stored).max() <= 1  # these are made of what is not rounded yet
+        assert np.array_equal(np.concatenate(list(halved.batches(np.arange(12)))), made)
+    assert open_images(whole, size=(8, 8), halve=True).fingerprint != open_images(whole).fingerprint
+    for size in ((8, 16), (5, 5), (32, 32)):
+        with pytest.raises(DataError, match="has images of 16x16"):
+            open_images(whole, size=size, halve=True)
+    with pytest.raises(DataError, match="has images of 16x16"):
+        open_images(whole, size=(8, 8))

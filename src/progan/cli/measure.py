@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from progan.cli.measure_options import GAP, Flag, GapTraining, Measuring
 from progan.cli.terminal.chosen import Kimg, choose, choose_all
-from progan.cli.terminal.console import PlainConsole, interruptible, say
+from progan.cli.terminal.console import PlainConsole, interruptible, say, training_console
 from progan.cli.terminal.results_table import print_results
 from progan.errors import ConfigError, DataError
 
@@ -219,7 +219,9 @@ def _measure_together(ranks: Ranks, opened: Callable[[], _Opened], *, among: boo
 
 def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: GapTraining) -> _Opened:
     """Open what `evaluate` measures."""
+    from progan.config import format_resolution
     from progan.evaluation.generated_images import GeneratedImages
+    from progan.evaluation.halved_images import HalvedImages
     from progan.evaluation.open_images import open_images
     from progan.evaluation.results import FILE
 
@@ -245,9 +247,12 @@ def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: Gap
         reals = ranks.first_only(
             partial(
                 open_images, asked.data, size=size, part=part, mirror=bool(asked.mirror), seed=seed + 1,
-                device=device, background=ground,
+                device=device, background=ground, halve=True,
             )
         )  # fmt: skip
+        if isinstance(reals, HalvedImages):
+            told = f"{format_resolution(size)} by the means of their pixels, as training shows them"
+            say(training_console(), f"{reals.name}: pictures are measured at {told}")
     near = _open_near(asked, images, part, seed + 1, device, ground)
     extractor = _extractor(ranks, options, device, all_need_it=near is not None)
     return _Opened(options, asked.out, device, images, reals, (images,), near, extractor, gap)
@@ -301,7 +306,9 @@ def _open_near(
         )
     # Not mirrored: a copy of a picture would not be found near its mirror image.
     size = (images.shape[1], images.shape[2])
-    near = open_images(asked.data, size=size, part=part, seed=seed, device=device, background=ground)
+    near = open_images(
+        asked.data, size=size, part=part, seed=seed, device=device, halve=True, background=ground
+    )
     # What would hinder the picture is to be known before anything is measured.
     require_enough(images, near)
     return near, asked.neighbours

@@ -16,6 +16,7 @@ from progan.data.showing import Colour
 from progan.errors import ConfigError, DataError
 from progan.evaluation.folder_images import PictureImages
 from progan.evaluation.generated_images import GeneratedImages
+from progan.evaluation.halved_images import HalvedImages, halvings
 from progan.evaluation.image_set import ArrayImages, ImageSet, MirroredImages, PackedImages
 from progan.generation.label_arguments import Label
 from progan.generation.sampling import level_of
@@ -39,6 +40,7 @@ def open_images(
     label: Label | None = None,
     device: torch.device | None = None,
     most: int | None = None,
+    halve: bool = False,
     background: Colour | None = None,
 ) -> ImageSet:
     """Open a set of images.
@@ -55,12 +57,15 @@ def open_images(
         label: Of a generator's samples; None draws one for each.
         device: Where a generator makes its samples; None: where it is, or the CPU.
         most: Take so many images at most from an iterable.
+        halve: Bring pictures of twice the size, four times, ... to `size` by means of 2x2 pixels.
         background: What images with transparency are laid on; None keeps it.
 
     Raises:
         DataError, CheckpointError, ConfigError: of the kind that fits, saying what is wrong.
     """
     images = _open(place, size, part, seed, label, device, most)
+    if halve and size is not None and (times := halvings(images.shape[1:], size)):
+        images = HalvedImages(images, times)
     if size is not None and images.shape[1:] != size:
         raise DataError(
             f"{images.name}: has images of {format_resolution(images.shape[1:])}, not "
