@@ -235,7 +235,7 @@ def read_list(path: Path) -> FileList | None:
         return None
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     found = [_listed(path.parent, line) for line in lines]
-    files = {file: label for file, label in found if file.is_file()}
+    files = {file: label for file, label in found if _is_file(file)}
     if not files or not any(found[0][0] == file for file in files):
         return None
     missing = [(str(file), "no such file") for file, _ in found if file not in files]
@@ -246,10 +246,16 @@ def _listed(folder: Path, line: str) -> tuple[Path, str]:
     """Return the file that a line of a list names, and its class, if it tells one."""
     for text, label in ((line, ""), *(tuple(line.rsplit(sep, 1)) for sep in ("\t", ",", " ") if sep in line)):
         for path in (folder / text.strip(), Path(text.strip())):
-            with suppress(OSError, ValueError):
-                if path.is_file():
-                    return path, label.strip()
+            if _is_file(path):
+                return path, label.strip()
     return folder / line, ""
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether a file is called so; not so of what can be no name of one."""
+    with suppress(OSError, ValueError):
+        return path.is_file()
+    return False
 
 
 def _is_picture_file(path: Path) -> bool:
