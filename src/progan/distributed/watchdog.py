@@ -141,9 +141,11 @@ class Watch:
         """Return the error for a connection that broke, when it is known whose end it was; takes seconds."""
         begun = time.monotonic()
         self.follow(*(rank for rank, seen in enumerate(self._seen) if not seen.there))
-        while self._verdict is None and not self._are_all_heard(begun + SILENT):
-            time.sleep(PERIOD / 2)
+        while self._verdict is None:
             self._verdict = self._failed() or self._silent(SILENT)
+            if self._verdict is None and self._are_all_heard(begun + SILENT):
+                break
+            time.sleep(PERIOD / 2)
         self._taken.set()
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return self._verdict or RankError(
