@@ -158,7 +158,8 @@ def test_a_full_disk_stops_the_run_at_the_next_iteration(
     calls: list[int] = []
 
     def full(path: Path, *arguments: Any) -> None:
-        calls.append(1)
+        if path.parent.name != "generators":  # those that are kept along the run are written in between
+            calls.append(1)
         if len(calls) == 4:
             with saving_errors(path):
                 raise OSError(errno.EDQUOT, "Disk quota exceeded")

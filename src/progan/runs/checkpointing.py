@@ -92,6 +92,7 @@ class Saver:
         self._config, self._folder, self._ranks = run.spec.config, run.folder, run.ranks
         self._fingerprint = run.packed.fingerprint
         self.writer, self.pace = BackgroundWriter(), Pace(60 * self._config.run.checkpoint_minutes)
+        self._kept: list[Callable[[], None]] = []
 
     def save(self, state: TrainState, attempt: int) -> None:
         """Save the state on the first process, once all, which call this, are known to hold the same weights.
@@ -135,18 +136,40 @@ class Saver:
             checkpoint.save(self._folder.checkpoints, record, tensors, keep)
             self.pace.finish(begun)
             tensor_file.write(self._folder.generator_file, weights.FORMAT, description, average)
+            for piece in pieces:
+                piece()
 
+        pieces, self._kept = self._kept, []
         self.writer.submit(write)
 
     def keep(self, state: TrainState) -> None:
-        """Begin to write the averaged generator alone, in 16 bits, on the first process."""
+        """Write the averaged generator alone, in 16 bits, on the first process, when the writer is free.
+
+        Training does not wait for a checkpoint on a slow disk because of it.
+        """
         self._ranks.first_only(lambda: self._keep_here(state))
 
     def _keep_here(self, state: TrainState) -> None:
-        with self.pace.waiting():
-            self.writer.wait()
         clock, G = state.images_seen, state.G_ema.trimmed()
-        self.writer.submit(partial(write_kept, self._folder, clock, G.config(), halved(G)))
+        self._kept.append(partial(write_kept, self._folder, clock, G.config(), halved(G)))
+        if not self.writer.is_busy:
+            self._write_kept()
+
+    def _write_kept(self) -> None:
+        """Begin to write the generators that wait for the writer."""
+        pieces, self._kept = self._kept, []
+        self.writer.submit(lambda: [piece() for piece in pieces])
+
+    def finish(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            StorageError: if something could not be written.
+        """
+        self.writer.wait()
+        if self._kept:
+            self._write_kept()
+            self.writer.wait()
 
     def compare(self, state: TrainState) -> None:
         """Compare the states of all processes, of which the others than the first learn of it later.
@@ -178,6 +201,8 @@ class Saver:
             StorageError: if something could not be written.
         """
         self.writer.check()
+        if self._kept and not self.writer.is_busy:
+            self._write_kept()
         if self.writer.is_busy and self.pace.is_behind():
             with self.pace.waiting():
                 self.writer.wait()

@@ -183,7 +183,7 @@ class Trainer:
     def _finish(self, point: Point, stop: StopRequest, *, halt: bool, stopped_by: int) -> None:
         """Wait until everything is written, and say why training ends."""
         self._monitors.tell_costs()
-        self._saver.writer.wait()
+        self._saver.finish()
         self._ranks.barrier("the end")
         if stopped_by:
             self._ranks.leave(lambda: bool(stop))
