@@ -264,8 +264,8 @@ def test_sources_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_a_resume_of_what_is_no_run(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is no run folder" in mistake(capsys, "train", "--resume", packed)
-    assert "either a source of pictures or --resume" in mistake(capsys, "train")
-    assert "either a source" in mistake(capsys, "train", packed, "--resume", tmp_path)
+    assert "give a source of pictures, or --resume RUN" in mistake(capsys, "train")
+    assert "is no run folder" in mistake(capsys, "train", packed, "--resume", tmp_path)
     assert "leave out --out" in mistake(capsys, "train", "--resume", tmp_path, "--out", tmp_path)
 
 

@@ -140,6 +140,7 @@ ELSEWHERE: dict[str, str] = {
     "data.background": "test_decisions.py::test_transparency_that_is_laid_on_white_is_said",
     "data.max_pixels": "test_large_pictures.py::test_what_is_above_the_limit",
     "data.draft": "test_large_pictures.py::test_a_reduced_photograph_is_nearly_the_same",
+    "data.fps": "test_formats.py::test_film",
     "data.fit": "test_fitting.py::test_result_has_the_target_size",
     "data.labels": "test_run_options.py::test_labels_of_each_form",
     "data.label_form": "test_run_options.py::test_labels_of_each_form",

@@ -272,12 +272,12 @@ def check_resume(
         except DataError as error:
             raise DataError(
                 f"{folder.path}: its packed set cannot be used ({gone}), nor be made again ({error}); say "
-                f"where its pictures are now: progan train PICTURES --resume {folder.path}"
+                f"where its pictures are now: {command('train', 'PICTURES', '--resume', folder.path)}"
             ) from None
     if packed.fingerprint != dataset.fingerprint:
         raise CheckpointError(
             f"{folder.path} was trained on other pictures than {packed.path} holds now; say where those "
-            f"are: progan train PICTURES --resume {folder.path}; or begin a new run"
+            f"are: {command('train', 'PICTURES', '--resume', folder.path)}; or begin a new run"
         )
     packed = restrict(packed, config)
     return _checked(config, packed, folder, place, device, reporter, ranks)
