@@ -20,7 +20,6 @@ from progan.system.progress import Progress, unheard
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 PUBLIC = f"https://cdn.jsdelivr.net/npm/{PACKAGE}@{VERSION}/dist/"
-TARBALL = f"https://registry.npmjs.org/{PACKAGE}/-/{PACKAGE}-{VERSION}.tgz"
 _MOST_BYTES = 200 * 2**20
 
 
@@ -56,7 +55,7 @@ FILES = (SCRIPT, WASM)
 
 
 def copy_runtime(folder: Path, progress: Progress = unheard) -> None:
-    """Put the files of the runtime into a folder: from this user's cache, else from the npm registry.
+    """Put the files of the runtime into a folder: from this user's cache, else by npm or from their address.
 
     Whatever they come from, each is taken only if its hash is the one that is written here.
 
@@ -86,21 +85,30 @@ def cache_folder() -> Path:
 
 
 def _fill(cache: Path) -> None:
-    data = _by_npm() or _by_address()
+    package = _by_npm()
+    found = _unpacked(package) if package is not None else {file.name: _by_address(file) for file in FILES}
+    for file in FILES:
+        content = found.get(file.name, b"")
+        if not file.fits(content):
+            raise DependencyError(
+                f"{file.name} of {PACKAGE} {VERSION} is not the file that it should be (its hash is "
+                f"another); leave --offline out, or try again over another connection"
+            )
+        with atomic_path(cache / file.name) as temporary:
+            temporary.write_bytes(content)
+
+
+def _unpacked(data: bytes) -> dict[str, bytes]:
+    """Return the files of the runtime that a package holds, by name."""
+    contents = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
             for file in FILES:
                 member = archive.extractfile(f"package/dist/{file.name}")
-                content = b"" if member is None else member.read(_MOST_BYTES)
-                if not file.fits(content):
-                    raise DependencyError(
-                        f"{file.name} of {PACKAGE} {VERSION} is not the file that it should be (its hash is "
-                        f"another); leave --offline out, or try again over another connection"
-                    )
-                with atomic_path(cache / file.name) as temporary:
-                    temporary.write_bytes(content)
+                contents[file.name] = b"" if member is None else member.read(_MOST_BYTES)
     except (tarfile.TarError, KeyError, EOFError) as error:
         raise DependencyError(f"{PACKAGE} {VERSION} came damaged ({error}); try again") from None
+    return contents
 
 
 def _by_npm() -> bytes | None:
@@ -114,13 +122,14 @@ def _by_npm() -> bytes | None:
         return found[0].read_bytes() if done.returncode == 0 and found else None
 
 
-def _by_address() -> bytes:
+def _by_address(file: RuntimeFile) -> bytes:
+    """Return a file from where pages load it that have no copy."""
     try:
-        with urllib.request.urlopen(TARBALL, timeout=60) as answer:
+        with urllib.request.urlopen(PUBLIC + file.name, timeout=60) as answer:
             data: bytes = answer.read(_MOST_BYTES)
             return data
     except OSError as error:
         raise DependencyError(
-            f"--offline needs {PACKAGE} {VERSION} once, and it cannot be downloaded from {TARBALL} "
+            f"--offline needs {PACKAGE} {VERSION} once, and it cannot be downloaded from {PUBLIC} "
             f"({error}); leave --offline out, and the page loads it in the visitor's browser"
         ) from None
