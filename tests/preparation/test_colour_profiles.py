@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
+from pngs import write_png
 from progan.config import PictureOptions
 from progan.preparation.decoding import Rules, develop
 from progan.preparation.formats.folder import Folder
 from progan.preparation.picture.colour_profiles import to_srgb
+from progan.preparation.picture.value_range import ValueRange
 from progan.preparation.source import prepare
 
 RED = (230, 40, 20)
 BLUE = (20, 40, 230)
+WIDE = Rules(3, depth=16, ranges={"integer": ValueRange(0, 65535)})
 
 
 def srgb() -> bytes:
@@ -141,3 +147,82 @@ def test_what_was_converted_is_counted(tmp_path: Path) -> None:
         saved(folder, f"{i}.png", Image.new("RGB", (8, 8), RED), icc_profile=swapped() if i else srgb())
     report = prepare(folder, tmp_path / "set", PictureOptions())
     assert report.facts == ("2 converted to sRGB by their colour profiles",)
+
+
+def deep_file(folder: Path, ending: str, pixels: Any, profile: bytes | None) -> str:
+    """Write [H, W, C] uint16 with a profile."""
+    if ending == "png":
+        write_png(folder / "x.png", pixels, profile)
+        return "x.png"
+    data = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    extra = ["unassalpha"] if pixels.shape[2] == 4 else None
+    kind = "minisblack" if pixels.shape[2] == 1 else "rgb"
+    tifffile.imwrite(folder / "x.tif", data, photometric=kind, extrasamples=extra, iccprofile=profile)
+    return "x.tif"
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bits_are_converted_as_eight_are(tmp_path: Path, ending: str, channels: int) -> None:
+    shallow = np.random.default_rng(0).integers(0, 256, (16, 16, channels), dtype=np.uint8)
+    saved(tmp_path, "y.png", Image.fromarray(shallow), icc_profile=swapped())
+    expected = np.asarray(develop(Folder(tmp_path), "y.png", Rules(channels)).pixels)
+    name = deep_file(tmp_path, ending, shallow.astype(np.uint16) * 257, swapped())
+    deep = develop(Folder(tmp_path), name, Rules(channels, depth=16))
+    eight = develop(Folder(tmp_path), name, Rules(channels))
+    assert deep.notes == eight.notes == ("converted",)
+    assert np.abs(np.asarray(deep.pixels) / 257 - expected).max() <= 1.5
+    assert np.abs(np.asarray(eight.pixels).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_sixteen_bits_of_srgb_stay_bit_for_bit(tmp_path: Path, ending: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (16, 16, 3), dtype=np.uint16)
+    name = deep_file(tmp_path, ending, pixels, srgb())
+    found = develop(Folder(tmp_path), name, Rules(3, depth=16))
+    assert found.notes == ()
+    np.testing.assert_array_equal(np.asarray(found.pixels), pixels)
+
+
+def test_a_gamma_of_sixteen_bits_counts(tmp_path: Path) -> None:
+    write_png(tmp_path / "x.png", np.full((8, 8, 3), 55 * 257, np.uint16), gamma=1.0)
+    found = develop(Folder(tmp_path), "x.png", WIDE)
+    assert found.notes == ("gamma",)
+    # sRGB of light 55/255, by the formula of IEC 61966-2-1.
+    assert np.asarray(found.pixels)[0, 0, 0] == round(65535 * (1.055 * (55 / 255) ** (1 / 2.4) - 0.055))
+
+
+def test_a_gray_picture_of_sixteen_bits_goes_by_its_curve(tmp_path: Path) -> None:
+    linear = imagecodecs.cms_profile("gray", gamma=1.0)
+    name = deep_file(tmp_path, "tif", np.full((8, 8, 1), 14135, np.uint16), linear)
+    found = develop(Folder(tmp_path), name, WIDE._replace(channels=1))
+    assert found.notes == ("converted",)
+    expected = 65535 * (1.055 * (14135 / 65535) ** (1 / 2.4) - 0.055)
+    assert float(np.asarray(found.pixels)[0, 0, 0]) == pytest.approx(expected, abs=300)
+
+
+@pytest.mark.parametrize("profile", [b"no profile", srgb()[:200]])
+def test_a_deep_profile_that_cannot_be_read_is_named(tmp_path: Path, profile: bytes) -> None:
+    pixels = np.full((8, 8, 3), 12345, np.uint16)
+    name = deep_file(tmp_path, "tif", pixels, profile)
+    found = develop(Folder(tmp_path), name, WIDE)
+    assert found.notes == ("unreadable",)
+    np.testing.assert_array_equal(np.asarray(found.pixels), pixels)
+
+
+def test_sixteen_bits_are_not_converted_without_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = deep_file(tmp_path, "tif", np.full((8, 8, 3), 12345, np.uint16), swapped())
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    assert develop(Folder(tmp_path), name, Rules(3, depth=16)).notes == ("not_converted",)
+
+
+def test_inks_of_sixteen_bits_become_colours(tmp_path: Path) -> None:
+    inks = np.zeros((8, 8, 4), np.uint16)
+    inks[:4, :, 1:3] = 65535  # magenta and yellow: red
+    inks[4:, :, 3] = 65535  # black
+    tifffile.imwrite(tmp_path / "x.tif", inks, photometric="separated")
+    pixels = np.asarray(develop(Folder(tmp_path), "x.tif", Rules(3, depth=16)).pixels)
+    assert pixels[0, 0].tolist() == [65535, 0, 0]
+    assert pixels[7, 0].tolist() == [0, 0, 0]

@@ -157,3 +157,22 @@ def test_without_the_extra_the_upper_bits_are_read_and_that_is_said(
     assert packed.depth == 8
     assert "4 of 16 bits a colour read with 8 (00.png); all of them: pip install 'progan[deep]'" in text
     np.testing.assert_array_equal(top(packed), pictures >> 8)
+
+
+def test_a_fourth_channel_of_unknown_meaning_is_spoken_of(tmp_path: Path) -> None:
+    bands = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 4), dtype=np.uint8)
+    np.save(tmp_path / "bands.npy", bands)
+    packed, said = prepared(tmp_path / "bands.npy", "arrays")
+    assert packed.channels == 4
+    assert "3 pictures (000000, ...) have 2 or 4 channels, of which the last is taken as transparency" in said
+    folder = tmp_path / "tiffs"
+    folder.mkdir()
+    for i, one in enumerate(bands):
+        tifffile.imwrite(folder / f"{i}.tif", one, photometric="rgb", extrasamples=["unspecified"])
+    packed, said = prepared(folder, "left out")
+    assert packed.channels == 3
+    assert "a channel besides the colours, which is not marked as transparency and is left out" in said
+    np.testing.assert_array_equal(top(packed), bands[..., :3])
+    packed, said = prepared(folder, "asked", channels=4)
+    assert "left out" not in said
+    np.testing.assert_array_equal(top(packed), bands)

@@ -59,9 +59,9 @@ def test_hidden_and_other_files_are_no_pictures(tmp_path: Path) -> None:
 
 
 def test_known_but_unsupported_and_empty_pictures_are_skipped(tmp_path: Path) -> None:
-    (tmp_path / "phone.HEIC").write_bytes(b"x")
+    (tmp_path / "drawing.PSD").write_bytes(b"x")
     (tmp_path / "empty.png").touch()
-    assert "convert" in reasons(tmp_path)["phone.HEIC"]
+    assert "convert" in reasons(tmp_path)["drawing.PSD"]
     assert "empty" in reasons(tmp_path)["empty.png"]
 
 

@@ -23,6 +23,7 @@ from progan.config import (
 )
 from progan.preparation.decoding import MAX_PIXELS, Header, Look, Rules
 from progan.preparation.fitting import cut_away, needs_upscaling
+from progan.preparation.picture.channels import MANY
 from progan.preparation.picture.value_range import (
     MOST,
     NATIVE,
@@ -45,6 +46,8 @@ LARGE_LEVELS = 2
 LARGE_SHARE = 0.05
 
 _OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
+
+_INSTALL = re.compile(r"pip install \S+")
 
 
 class Pixels(BaseModel):
@@ -149,11 +152,37 @@ def _say_channels(made: Pixels, headers: Mapping[str, Header], options: PictureO
             f"{_some(coloured)} colour, so all are stored as {'RGBA' if kept else 'RGB'}: "
             f"--channels {2 if kept else 1} stores gray"
         )
+    _say_bands(made, headers)
     if kept and is_few(len(transparent), len(headers)):
         made.warnings.append(
             f"{_some(transparent)} transparency, so it is stored for all: --channels {made.channels - 1} "
             f"lays it on {options.background}"
         )
+
+
+def _say_bands(made: Pixels, headers: Mapping[str, Header]) -> None:
+    """Say what becomes of channels besides the colours of which the files do not tell the meaning."""
+    taken = [name for name, header in headers.items() if header.band == "alpha" and not header.opaque]
+    if taken and made.channels < MANY:
+        made.warnings.append(
+            f"{_some(taken)} 2 or 4 channels, of which the last is taken as transparency; from five on "
+            f"channels may mean anything and are kept as they are"
+        )
+    dropped = [name for name, header in headers.items() if header.band == "left_out"]
+    if dropped and made.channels < MANY:
+        made.warnings.append(
+            f"{_some(dropped)} a channel besides the colours, which is not marked as transparency and is "
+            f"left out: --channels {made.channels + 1} takes it as transparency"
+        )
+
+
+def needed_extras(skipped: Sequence[tuple[str, str]]) -> list[str]:
+    """Say how many pictures were skipped for want of each extra, with the command that installs it."""
+    found = Counter(match[0] for _, reason in skipped if (match := _INSTALL.search(reason)))
+    return [
+        f"{count} {'picture is' if count == 1 else 'pictures are'} skipped that an extra reads: {command}"
+        for command, count in found.most_common()
+    ]
 
 
 def _say_range(made: Pixels, decided: Decided, extents: Sequence[Extent], total: int) -> None:

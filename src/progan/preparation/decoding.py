@@ -14,8 +14,20 @@ from PIL import Image, ImageFile, ImageOps
 
 from progan.preparation.picture import channels as arrays
 from progan.preparation.picture.channels import WHITE, Background
-from progan.preparation.picture.colour_profiles import to_srgb
-from progan.preparation.picture.deep import DeepFile, DeepImage, open_deep, upright
+from progan.preparation.picture.colour_profiles import deep_to_srgb, to_srgb
+from progan.preparation.picture.deep import Band, DeepFile, DeepImage, open_deep, upright
+from progan.preparation.picture.modes import (
+    has_alpha,
+    has_colour,
+    is_animated,
+    is_coloured_file,
+    is_deep,
+    is_shallow,
+    orientation,
+    refuse_deep_planes,
+    to_8_bit,
+    to_channels,
+)
 from progan.preparation.picture.opening import (
     JPEGS,
     MAX_PIXELS,
@@ -50,16 +62,12 @@ __all__ = [
     "scan",
 ]
 
-ORIENTATION_TAG = 0x0112
 QUARTER_TURNS = frozenset({5, 6, 7, 8})
-BITS_TAG, PLANES_TAG = 258, 284
-SEPARATE_PLANES = 2
 OPAQUE = 255
 
 LAID = "laid"
 REDUCED = "reduced"
 SHALLOW = "shallow"
-DEEP_PROFILE = "deep_profile"
 
 Size = tuple[int, int]
 Pixels = Image.Image | NDArray[np.uint8 | np.uint16]
@@ -78,6 +86,7 @@ class Header(NamedTuple):
         kind: What its values are.
         extent: The smallest and largest of them, if that was looked at.
         frames: Frames or pages.
+        band: What becomes of a channel besides the colours of which the file does not tell the meaning.
     """
 
     width: int
@@ -90,6 +99,7 @@ class Header(NamedTuple):
     kind: Kind = "byte"
     extent: Extent | None = None
     frames: int = 1
+    band: Band = ""
 
     @property
     def transparent(self) -> bool:
@@ -169,7 +179,7 @@ def scan(source: Pictures, name: str, look: Look = Look()) -> Header | str:  # n
             if deep is not None:
                 return _scan_deep(deep, look)
             with opened(stream, name, look.max_pixels) as image:
-                _refuse_deep_planes(image)
+                refuse_deep_planes(image)
                 return _scan_image(image, look)
     except UnusablePictureError as error:
         return str(error)
@@ -177,9 +187,9 @@ def scan(source: Pictures, name: str, look: Look = Look()) -> Header | str:  # n
 
 def _scan_image(image: ImageFile.ImageFile, look: Look) -> Header:
     width, height = image.size
-    if _orientation(image) in QUARTER_TURNS:
+    if orientation(image) in QUARTER_TURNS:
         width, height = height, width
-    alpha, animated, colour = has_alpha(image), _is_animated(image), _is_coloured_file(image)
+    alpha, animated, colour = has_alpha(image), is_animated(image), is_coloured_file(image)
     frames = getattr(image, "n_frames", 1) if animated else 1
     if is_deep(image):
         deep = _scan_deep(DeepImage(image), look)
@@ -207,7 +217,9 @@ def _scan_deep(file: DeepFile, look: Look) -> Header:
     many = file.channels if file.channels >= arrays.MANY else 0
     colour = file.channels - file.alpha >= 3
     animated = file.frames > 1
-    return Header(width, height, colour, file.alpha, animated, opaque, many, file.kind, extent, file.frames)
+    return Header(
+        width, height, colour, file.alpha, animated, opaque, many, file.kind, extent, file.frames, file.band
+    )
 
 
 def _require_finite(extent: Extent) -> Extent:
@@ -224,7 +236,7 @@ def _opaque(pixels: NDArray[Any]) -> float:
 
 
 def _extent_of_image(image: Image.Image) -> Extent:
-    colours = image if image.mode in {"L", "RGB"} else image.convert("RGB" if _has_colour(image) else "L")
+    colours = image if image.mode in {"L", "RGB"} else image.convert("RGB" if has_colour(image) else "L")
     bands = np.asarray(colours.getextrema()).reshape(-1, 2)
     return Extent(float(bands[:, 0].min()), float(bands[:, 1].max()))
 
@@ -274,9 +286,9 @@ def develop(
             require_size((deep.width, deep.height), rules.max_pixels)
             return _developed_deep(deep, rules, deep.orientation)
         with opened(stream, name, rules.max_pixels) as image:
-            _refuse_deep_planes(image)
+            refuse_deep_planes(image)
             if is_deep(image):
-                return _developed_deep(DeepImage(image), rules, _orientation(image))
+                return _developed_deep(DeepImage(image), rules, orientation(image))
             return _developed(image, rules, enough)
     raise AssertionError("`reasons` passes on every exception")
 
@@ -284,7 +296,7 @@ def develop(
 def _developed(image: ImageFile.ImageFile, rules: Rules, enough: Callable[[Size], Size] | None) -> Developed:
     """Decode a picture of 8 bits."""
     notes = [SHALLOW] if is_shallow(image) else []
-    alpha, turned = has_alpha(image), _orientation(image) in QUARTER_TURNS
+    alpha, turned = has_alpha(image), orientation(image) in QUARTER_TURNS
     width, height = image.size
     size = (width, height) if turned else (height, width)
     reduction = 1
@@ -320,7 +332,7 @@ def _reduce(image: ImageFile.ImageFile, size: Size, needed: Size) -> int:
     """
     width, height = image.size
     # What is left over at the right and the bottom is at other edges once a picture is turned.
-    whole = _orientation(image) != 1
+    whole = orientation(image) != 1
     for part in (8, 4, 2):
         if min(size[0] // needed[0], size[1] // needed[1]) < part:
             continue
@@ -351,9 +363,9 @@ def _in_range(image: Image.Image, decided: ValueRange) -> Image.Image:
     return image.point([value for band in bands for value in (range(256) if band == "A" else table)])
 
 
-def _developed_deep(file: DeepFile, rules: Rules, orientation: int) -> Developed:
+def _developed_deep(file: DeepFile, rules: Rules, turned: int) -> Developed:
     """Decode a picture of more bits, or more channels, than Pillow's images have."""
-    pixels = upright(file.read(), orientation)
+    pixels = upright(file.read(), turned)
     size = pixels.shape[0], pixels.shape[1]
     colours = pixels[..., :-1] if file.alpha else pixels
     extent = _require_finite(extent_of(colours))
@@ -364,93 +376,30 @@ def _developed_deep(file: DeepFile, rules: Rules, orientation: int) -> Developed
             f"--range decides otherwise"
         )
     white = 255 if rules.depth == 8 else 65535
-    notes: tuple[str, ...] = ()
-    made = scale(colours, decided, white)
+    made, note = _in_srgb(colours, file, decided, white)
+    notes: tuple[str, ...] = (note,) if note else ()
     if file.alpha:
         cover = scale(pixels[..., -1:], ValueRange(0, _opaque(pixels)), white)
         made = np.concatenate([made, cover], axis=2)
         if rules.channels not in (2, 4) and cover.min() < white:
-            notes = (LAID,)
+            notes += (LAID,)
     made = arrays.to_channels(made, file.alpha, rules.channels, rules.background)
     if rules.depth == 8 and rules.channels < arrays.MANY:
         return Developed(Image.fromarray(made[..., 0] if rules.channels == 1 else made), size, notes)
     return Developed(made, size, notes)
 
 
-def _refuse_deep_planes(image: Image.Image) -> None:
-    """Refuse what Pillow would decode to noise without an error: deep TIFF, one plane a channel."""
-    if image.format != "TIFF" or len(image.getbands()) == 1:
-        return
-    if getattr(image, "tag_v2", {}).get(PLANES_TAG) == SEPARATE_PLANES and _deepest(image) > 8:
-        raise UnusablePictureError(
-            "a TIFF with more than 8 bits in separate colour planes; read by an extra: "
-            "pip install 'progan[deep]'"
-        )
-
-
-def _deepest(image: Image.Image) -> int:
-    """Return the bits of a colour of a TIFF."""
-    bits = getattr(image, "tag_v2", {}).get(BITS_TAG, (1,))
-    return max(bits) if isinstance(bits, tuple) else int(bits)
-
-
-def is_deep(image: Image.Image) -> bool:
-    """Tell whether Pillow's pixels of an image are of 16 or 32 bits, or floats."""
-    return image.mode == "F" or image.mode.startswith("I")
-
-
-def is_shallow(image: ImageFile.ImageFile) -> bool:
-    """Tell whether a file has more bits a colour than Pillow's pixels of it."""
-    if image.format == "TIFF":
-        return _deepest(image) > 8
-    return image.format == "PNG" and bool(image.tile) and str(image.tile[0][3]).endswith(";16B")
-
-
-def _orientation(image: Image.Image) -> int:
-    # Asking a PNG without EXIF for it would decode the whole picture.
-    if image.format == "PNG" and not {"exif", "Raw profile type exif", "xmp"} & set(image.info):
-        return 1
-    if image.format == "TIFF":
-        # Pillow already gives the upright size of a TIFF when opened if its orientation is a quarter turn.
-        return 1
-    value = image.getexif().get(ORIENTATION_TAG, 1)
-    return value if isinstance(value, int) else 1
-
-
-def _is_animated(image: Image.Image) -> bool:
-    # MPO files hold other views of one photograph, which are no frames.
-    return image.format != "MPO" and bool(getattr(image, "is_animated", False))
-
-
-def _has_colour(image: Image.Image) -> bool:
-    return image.mode not in {"1", "L", "LA", "La", "F"} and not image.mode.startswith("I")
-
-
-def _is_coloured_file(image: ImageFile.ImageFile) -> bool:
-    """Tell whether a picture that is not yet decoded has colour."""
-    # Pillow opens 16-bit gray with alpha as RGBA; only how it will be decoded tells.
-    if image.format == "PNG" and image.tile and image.tile[0][3] == "LA;16B":
-        return False
-    return _has_colour(image)
-
-
-def has_alpha(image: Image.Image) -> bool:
-    """Tell whether a picture has an alpha channel, a transparent colour, or a palette with either."""
-    return not is_deep(image) and image.has_transparency_data
-
-
-def to_8_bit(image: Image.Image, alpha: bool) -> Image.Image:
-    """Convert an image of any mode of at most 8 bits to L or RGB, or to LA or RGBA if `alpha`."""
-    if _has_colour(image):
-        return image.convert("RGBA" if alpha else "RGB")
-    return image.convert("LA" if alpha else "L")
-
-
-def to_channels(image: Image.Image, channels: int, background: Background = WHITE) -> Image.Image:
-    """Convert L, LA, RGB or RGBA to the mode with `channels` channels, laying lost alpha on a background."""
-    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
-    if image.mode in {"LA", "RGBA"} and channels in {1, 3}:
-        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-        ground = Image.new("RGBA", rgba.size, (*background, 255))
-        image = Image.alpha_composite(ground, rgba).convert("RGB")
-    return image if image.mode == mode else image.convert(mode)
+def _in_srgb(
+    colours: NDArray[Any], file: DeepFile, decided: ValueRange, white: int
+) -> tuple[NDArray[np.uint8 | np.uint16], str]:
+    """Bring colours to whole numbers of a range and to sRGB, and tell what was done."""
+    known = colours.shape[2] in (1, 3) and (file.profile is not None or file.gamma is not None)
+    if not known and not file.inks:
+        return scale(colours, decided, white), ""
+    wide = scale(colours, decided, 65535).astype(np.uint16)
+    made, note = deep_to_srgb(wide, file.profile, file.gamma, file.inks)
+    if white == 65535:
+        return made, note
+    if made is wide:  # rounded once
+        return scale(colours, decided, white), note
+    return np.rint(made / 257).astype(np.uint8), note

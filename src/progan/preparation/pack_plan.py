@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from progan.config import LabelForm, PictureOptions, level_resolution, parse_resolution, split_resolution
 from progan.data.packed import Labels
 from progan.errors import DataError
-from progan.preparation.decisions import Pixels, decide_pixels, unusual_sizes
+from progan.preparation.decisions import Pixels, decide_pixels, needed_extras, unusual_sizes
 from progan.preparation.decoding import Header, Rules
 from progan.preparation.fitting import Fit, needs_upscaling
 from progan.preparation.labels.folder_labels import apply_limit
@@ -124,6 +124,7 @@ def make_plan(
     shape, max_level = choose_resolution(chosen, options, base_shape)
     cropping = cropping._replace(target=level_resolution(shape, max_level))
     pixels = decide_pixels({name: usable[name] for name in files}, options)
+    pixels.warnings.extend(needed_extras(skipped))
     if not cropping.several:
         pixels.warnings.extend(unusual_sizes(chosen, options, shape, max_level))
     names = [item for name in files for item in cropping.items(name, _size(usable[name]))]

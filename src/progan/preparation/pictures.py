@@ -21,12 +21,14 @@ def _suffixes(text: str) -> frozenset[str]:
     return frozenset(f".{suffix}" for suffix in text.split())
 
 
-PICTURE_SUFFIXES = _suffixes(
-    "apng avif bmp dib gif j2k jfif jp2 jpe jpeg jpf jpg jpx mpo pbm pgm png pnm ppm qoi tga tif tiff webp"
+RAW_SUFFIXES = _suffixes("arw cr2 cr3 crw dng erf kdc mef mos mrw nef nrw orf pef raf raw rw2 srw x3f")
+"""Files of cameras: what the sensor saw, not yet a picture. Only their names tell them."""
+PICTURE_SUFFIXES = RAW_SUFFIXES | _suffixes(
+    "apng avif bmp dib gif heic heif hif j2k jfif jp2 jpe jpeg jpf jpg jpx mpo pbm pgm png pnm ppm qoi tga "
+    "tif tiff webp"
 )
-UNSUPPORTED_SUFFIXES = _suffixes(
-    "ai arw cr2 cr3 dng emf eps exr hdr heic heif ico jxl nef orf pcx psd raf raw svg wmf xcf"
-)
+UNSUPPORTED_SUFFIXES = _suffixes("ai emf eps exr hdr ico jxl pcx psd svg wmf xcf")
+HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 MAX_FILE_BYTES = 1 << 30
 SHOWN = 3
 """How many names a message lists before it only counts."""
@@ -185,12 +187,18 @@ def is_picture(head: bytes) -> bool:
     if head.startswith(b"BM"):
         return head[14:18] in {size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)}
     if head[4:8] == b"ftyp":
-        return head[8:12] in (b"avif", b"avis")
+        return head[8:12] in (b"avif", b"avis") or is_heif(head)
     if head[:4] == b"RIFF":
         return head[8:12] == b"WEBP"
     if head[:2] in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"):
         return head[2:3].isspace() and head[3:4] in b"#0123456789"
     return head.startswith(_SIGNATURES)
+
+
+def is_heif(head: bytes) -> bool:
+    """Tell from the first bytes of a file whether it is HEIC (HEIF with HEVC), as telephones write it."""
+    brands = {head[i : i + 4] for i in range(16, min(len(head), int.from_bytes(head[:4], "big")), 4)}
+    return head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS and not brands & {b"avif", b"avis"}
 
 
 def own_output(name: str, entries: Collection[str]) -> str | None:

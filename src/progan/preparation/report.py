@@ -8,8 +8,8 @@ from pathlib import Path
 from progan.config import LabelForm, format_resolution
 from progan.data.packed import Manifest, PackedSet
 from progan.preparation.decisions import spelled
-from progan.preparation.decoding import DEEP_PROFILE, LAID, REDUCED, SHALLOW
-from progan.preparation.picture.colour_profiles import CONVERTED, GAMMA, UNREADABLE
+from progan.preparation.decoding import LAID, REDUCED, SHALLOW
+from progan.preparation.picture.colour_profiles import CONVERTED, GAMMA, NOT_CONVERTED, UNREADABLE
 from progan.preparation.picture.value_range import FEW
 
 SHOWN_CLASSES = 12
@@ -20,7 +20,8 @@ COUNTED = {
     CONVERTED: "converted to sRGB by their colour profiles",
     GAMMA: "converted to sRGB by the gamma of their PNG files",
     UNREADABLE: "with a colour profile that cannot be used ({example}); their values are taken as sRGB",
-    DEEP_PROFILE: "of 16 bits with a colour profile, which is not converted ({example})",
+    NOT_CONVERTED: "of 16 bits with a colour profile, taken as sRGB ({example}); converted by an extra: "
+    "pip install 'progan[deep]'",
     REDUCED: "JPEG files much larger than wanted, decoded at a reduced size (--no-draft: in full)",
     SHALLOW: "of 16 bits a colour read with 8 ({example}); all of them: pip install 'progan[deep]'",
 }

@@ -1,16 +1,19 @@
 """Pictures that Pillow does not read in full: more than 8 bits a colour, more than 4 channels, camera RAW.
 
 Each kind of file is a small class that knows its size before it is decoded. TIFF files are read by tifffile,
-PNG files of 16 bits a colour by imagecodecs (both: the extra `deep`), RAW files by rawpy (the extra `raw`).
+PNG files of 16 bits a colour by imagecodecs (both: the extra `deep`), HEIC files of 10 and 12 bits by
+pillow-heif (the extra `heic`), RAW files by rawpy (the extra `raw`).
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +21,7 @@ from PIL import Image
 
 from progan.preparation.picture.opening import UnusablePictureError
 from progan.preparation.picture.value_range import Kind
-
-RAW_SUFFIXES = frozenset({".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"})
-"""Files of cameras: what the sensor saw, not yet a picture."""
+from progan.preparation.pictures import HEAD_BYTES, RAW_SUFFIXES, is_heif
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -28,9 +29,14 @@ _PNG_CHANNELS = {2: 3, 4: 2, 6: 4}
 _NPY = b"\x93NUMPY"
 _ALPHA_SAMPLES = (1, 2)
 """Values of the TIFF tag ExtraSamples that mean alpha: premultiplied, and not."""
+_SEPARATED, _INKS = 5, 4
+"""A TIFF of inks, and how many of them are cyan, magenta, yellow and black."""
 _SHALLOW = ("uint8", "bool")
 _BY_PILLOW = (*_SHALLOW, "uint16", "int32", "float32")
 """Types of gray TIFF files that Pillow reads in full."""
+
+Band = Literal["", "alpha", "left_out"]
+"""A channel of unknown meaning is taken as alpha, or left out unless so many channels are asked for."""
 
 
 class DeepFile(ABC):
@@ -43,6 +49,10 @@ class DeepFile(ABC):
         kind: What its values are.
         frames: Frames or pages.
         orientation: As EXIF tells it, 1 to 8.
+        band: What becomes of a channel besides the colours of which the file does not tell the meaning.
+        inks: Whether the pixels that are read are cyan, magenta, yellow and black, and become three channels.
+        profile: The ICC profile of the colours.
+        gamma: What the gAMA chunk of a PNG says, if nothing says that the colours are sRGB.
     """
 
     width: int
@@ -52,10 +62,20 @@ class DeepFile(ABC):
     kind: Kind = "integer"
     frames: int = 1
     orientation: int = 1
+    band: Band = ""
+    inks: bool = False
+    profile: bytes | None = None
+    gamma: float | None = None
 
     @abstractmethod
     def read(self) -> NDArray[np.generic]:
         """Return the pixels [H, W, C], as they are stored."""
+
+    def _take_colours(self, info: Mapping[Any, Any]) -> None:
+        """Take what Pillow knows of the colours of a file."""
+        profile, gamma = info.get("icc_profile"), info.get("gamma")
+        self.profile = profile if isinstance(profile, bytes) and profile else None
+        self.gamma = gamma if isinstance(gamma, float) and "srgb" not in info else None
 
 
 class DeepImage(DeepFile):
@@ -67,6 +87,7 @@ class DeepImage(DeepFile):
         self.channels = 1
         self.kind = "float" if image.mode == "F" else "integer"
         self.frames = getattr(image, "n_frames", 1)
+        self._take_colours(image.info)
 
     def read(self) -> NDArray[np.generic]:
         """Return the pixels [H, W, 1]."""
@@ -84,6 +105,8 @@ class DeepPng(DeepFile):
         self.width, self.height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
         self.channels = _PNG_CHANNELS[data[25]]
         self.alpha = self.channels in (2, 4)
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            self._take_colours(image.info)
 
     def read(self) -> NDArray[np.generic]:
         """Return the pixels [H, W, C] uint16."""
@@ -104,10 +127,17 @@ class DeepTiff(DeepFile):
         extra = tuple(page.extrasamples or ())
         self.alpha = not self._stack and self.channels in (2, 4) and extra[-1:] in ((1,), (2,))
         self._premultiplied = self.alpha and extra[-1] == 1
+        self.inks = not self._stack and page.photometric == _SEPARATED and self.channels == _INKS
+        if self.inks:
+            self.channels, self.alpha = 3, False
+        if not self._stack and not self.alpha and self.channels in (2, 4):
+            self.band = "left_out"
         self.kind = "float" if page.dtype.kind == "f" else "byte" if page.dtype.itemsize == 1 else "integer"
         tag = page.tags.get("Orientation")
         self.orientation = int(tag.value) if tag is not None else 1
         self.dtype = str(page.dtype)
+        profile = page.tags.get("InterColorProfile")
+        self.profile = profile.value if profile is not None and isinstance(profile.value, bytes) else None
         if self._stack:
             self.frames = 1
 
@@ -122,6 +152,25 @@ class DeepTiff(DeepFile):
         planes = self._page.axes.startswith("S") and pixels.ndim == 3
         pixels = pixels.transpose(1, 2, 0) if planes else pixels.reshape(self.height, self.width, -1)
         return _divided_by_alpha(pixels) if self._premultiplied else pixels
+
+
+class DeepHeif(DeepFile):
+    """A HEIC file of 10 or 12 bits a colour; pillow-heif turns it upright."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.width, self.height = file.size
+        self.alpha = bool(file.has_alpha)
+        self.channels = {"L": 1, "I": 1, "LA": 2, "RGB": 3}.get(file.mode.partition(";")[0], 4)
+        self.frames = len(file)
+        self._take_colours(file.info)
+
+    def read(self) -> NDArray[np.generic]:
+        """Return the pixels [H, W, C] uint16, of which 65535 is white."""
+        pixels: NDArray[np.uint16] = np.asarray(self._file)
+        # What is decoded stands in the upper bits; the lower ones repeat them, so that white is white.
+        pixels = pixels | pixels >> np.uint16(self._file.info["bit_depth"])
+        return pixels.reshape(self.height, self.width, -1)
 
 
 class RawPhoto(DeepFile):
@@ -154,6 +203,7 @@ class DeepArray(DeepFile):
         self._pixels = pixels.reshape(*pixels.shape[:2], -1)
         self.height, self.width, self.channels = self._pixels.shape
         self.alpha = self.channels in (2, 4)
+        self.band = "alpha" if self.alpha else ""
         self.kind = "float" if pixels.dtype.kind == "f" else "byte" if pixels.dtype == np.uint8 else "integer"
 
     def read(self) -> NDArray[np.generic]:
@@ -171,16 +221,18 @@ def open_deep(stream: BinaryIO, name: str, stack: int | None = None) -> DeepFile
         stack: Take the pages of a TIFF as channels if there are so many.
 
     Raises:
-        UnusablePictureError: for a RAW file without the extra that reads it.
+        UnusablePictureError: for a RAW or HEIC file without the extra that reads it.
         Exception: of any kind for damaged files.
     """
     if PurePosixPath(name).suffix.lower() in RAW_SUFFIXES:
         return _raw(stream)
-    head = stream.read(26)
+    head = stream.read(HEAD_BYTES)
     stream.seek(0)
+    if is_heif(head):
+        return _heif(stream)
     if head.startswith(_NPY):
         return DeepArray(stream)
-    if head.startswith(_PNG) and len(head) == 26 and head[24] == 16 and head[25] in _PNG_CHANNELS:
+    if head.startswith(_PNG) and len(head) > 25 and head[24] == 16 and head[25] in _PNG_CHANNELS:
         codecs = _module("imagecodecs")
         return None if codecs is None else DeepPng(stream.read(), codecs)
     if head.startswith(_TIFF):
@@ -194,6 +246,15 @@ def _raw(stream: BinaryIO) -> DeepFile:
     return RawPhoto(stream)
 
 
+def _heif(stream: BinaryIO) -> DeepFile | None:
+    heif = _module("pillow_heif")
+    if heif is None:
+        raise UnusablePictureError("a HEIC file; read by an extra: pip install 'progan[heic]'")
+    file = heif.open_heif(stream, convert_hdr_to_8bit=False)
+    stream.seek(0)
+    return DeepHeif(file) if file.info.get("bit_depth", 8) > 8 else None
+
+
 def _tiff(stream: BinaryIO, stack: int | None) -> DeepFile | None:
     tifffile = _module("tifffile")
     if tifffile is None:
@@ -205,7 +266,7 @@ def _tiff(stream: BinaryIO, stack: int | None) -> DeepFile | None:
         stream.seek(0)
         return None
     gray = file.channels == 1 and file.dtype in _BY_PILLOW
-    shallow = file.channels <= 4 and file.dtype in _SHALLOW
+    shallow = file.channels <= 4 and file.dtype in _SHALLOW and not file.band
     stacked = stack is not None and stack == file.channels
     if (gray or shallow) and not (stacked and file.channels > 1 and file._stack):
         stream.seek(0)

@@ -7,7 +7,8 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import cache
 from typing import BinaryIO
 
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -100,12 +101,20 @@ def _formats(name: str) -> list[str]:
     """Return the formats to try; TGA has no signature, so only its suffix tells."""
     Image.init()
     wanted = (*FORMATS, "TGA") if name.lower().endswith(".tga") else FORMATS
-    with suppress(ImportError):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
+    if _heif_is_read():
         wanted = (*wanted, "HEIF")
     return [one for one in wanted if one in Image.OPEN]
+
+
+@cache
+def _heif_is_read() -> bool:
+    """Have Pillow read HEIF files, if the extra is there that can."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def refuse_endless_scans(image: ImageFile.ImageFile) -> None:
