@@ -208,3 +208,23 @@ def test_classes_that_a_limit_empties_are_left_out_and_told(tmp_path: Path) -> N
     gone = 9 - len(report.label_names)
     assert gone > 0
     assert report.notes[0].startswith(f"{gone} of 9 classes have no picture here and were left out (c")
+
+
+def test_classes_that_a_part_of_the_split_lacks_are_named(tmp_path: Path) -> None:
+    # 60 cats are in every part; the one dog is in one, which its name decides.
+    for name in [*(f"cat/{i}.png" for i in range(60)), "dog/0.png"]:
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (len(name) * 9, 0, 0)).save(tmp_path / "p" / name)
+    options = PictureOptions.model_validate({"labels": "folders", "split": "0.6,0.2,0.2"})
+    warnings = prepare(tmp_path / "p", tmp_path / "set", options).warnings
+    lacking = [text for text in warnings if "1 of 2 classes have no picture in the" in text]
+    assert len(lacking) == 2
+    assert all("(dog)" in text for text in lacking)
+    assert not any("has no pictures" in text for text in warnings)
+
+
+def test_a_part_of_the_split_without_pictures_is_named(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "a.png")
+    warnings = prepare(tmp_path / "p", tmp_path / "set", PictureOptions(split="0.6,0.2,0.2")).warnings
+    assert sum("part of the split has no pictures" in text for text in warnings) == 2

@@ -149,7 +149,7 @@ def test_names_that_are_not_unicode_are_prepared_and_continued(tmp_path: Path) -
     folder = fill(tmp_path / os.fsdecode(b"\xfd"), 100)
     prefix = os.fsencode(folder) + b"/"
     (folder / "0000.png").rename(os.fsdecode(prefix + b"\xff.png"))
-    (folder / "0001.png").rename(os.fsdecode(prefix + b"\xfe.heic"))
+    (folder / "0001.png").rename(os.fsdecode(prefix + b"\xfe.psd"))
     seen: list[int] = []
     with pytest.raises(KeyboardInterrupt):
         prepare(
@@ -163,7 +163,7 @@ def test_names_that_are_not_unicode_are_prepared_and_continued(tmp_path: Path) -
     prepare(folder, tmp_path / "set", SMALL, progress=lambda _what, done, _total: seen.append(done))
     assert seen[0] == 64
     assert PackedSet.open(tmp_path / "set").names()[-1] == "\udcff.png"
-    assert set(skipped(tmp_path / "set")) == {r"\udcfe.heic"}
+    assert set(skipped(tmp_path / "set")) == {r"\udcfe.psd"}
 
 
 def header(width: int, height: int, *, colour: bool = True, alpha: bool = False) -> Header:

@@ -24,7 +24,7 @@ from progan.errors import DataError, StorageError
 from progan.preparation.decisions import spelled, what_to_look_at
 from progan.preparation.decoding import Header, Looking, look_at
 from progan.preparation.fitting import ENLARGED, FitTask, Fitted, Last, digest, fit_picture
-from progan.preparation.labels.labelling import drop_empty, label_digest
+from progan.preparation.labels.labelling import drop_empty, label_digest, missing_from_parts
 from progan.preparation.pack_plan import Plan, boxes_data, make_plan, no_pictures
 from progan.preparation.packed_writer import (
     Writer,
@@ -358,10 +358,12 @@ def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet
         labels, label_names, left_out = drop_empty(labels, label_names)
         notes = notes + left_out
     origins = [plan.cropping.origin(name) for name in names]
+    shares = work.asked.options.shares
+    thin = missing_from_parts(labels, label_names, plan.label_form, origins, shares)
     return writer.finish(
         names,
         labels,
-        work.asked.options.shares,
+        shares,
         skipped,
         origins=origins,
         label_kind=plan.label_kind,
@@ -381,7 +383,7 @@ def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet
         notes=tuple(notes),
         asked=asked_for(work.asked.options),
         facts=(*(plan.pixels.facts if plan.pixels else ()), *_say_duplicates(state)),
-        warnings=tuple(plan.pixels.warnings if plan.pixels else ()),
+        warnings=(*(plan.pixels.warnings if plan.pixels else ()), *thin),
         counts=state.counts,
         examples=state.examples,
         ranges=plan.pixels.ranges if plan.pixels else {},

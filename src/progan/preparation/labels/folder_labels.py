@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 from progan.errors import DataError
 from progan.preparation.pictures import encode_name, first_few
 
+PARTS = ("train", "validation", "test")
+"""The parts of a split, by their numbers."""
+
 
 def unit_hash(purpose: str, name: str) -> float:
     """Return a number in [0, 1) that depends on `name` alone, and another one for each `purpose`.

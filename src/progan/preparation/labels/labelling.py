@@ -8,12 +8,18 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from progan.config import PictureOptions
+from progan.config import LabelForm, PictureOptions
 from progan.data.packed import Labels
 from progan.errors import DataError
 from progan.preparation.labels.array_labels import NPY, labels_in_order
 from progan.preparation.labels.class_lists import read_class_list, require_classes
-from progan.preparation.labels.folder_labels import class_order, labels_from_folders, require_two
+from progan.preparation.labels.folder_labels import (
+    PARTS,
+    class_order,
+    labels_from_folders,
+    require_two,
+    split_of,
+)
 from progan.preparation.labels.json_labels import Label, is_json, number_labels, read_json_labels
 from progan.preparation.labels.label_source import LabelFile, label_files, labels_beside
 from progan.preparation.labels.label_tables import read_label_table
@@ -97,6 +103,42 @@ def drop_empty(values: Labels, names: Sequence[str]) -> tuple[Labels, list[str],
     said = f"{len(gone):,} of {len(names):,} classes have no picture here and were left out"
     kept = np.searchsorted(present, values).astype(np.int64)
     return kept, [names[i] for i in present], [f"{said} ({first_few([names[i] for i in gone])})"]
+
+
+def missing_from_parts(
+    values: Labels | None,
+    names: Sequence[str],
+    form: LabelForm,
+    origins: Sequence[str],
+    shares: tuple[float, float, float],
+) -> list[str]:
+    """Say which parts of a split have no pictures at all, or none of some classes.
+
+    Args:
+        values: The labels, as `PackedSet` has them.
+        names: What the classes are called.
+        form: What a label is.
+        origins: The name of the picture behind each.
+        shares: The split.
+    """
+    said = []
+    parts = np.array([split_of(name, shares) for name in origins])
+    for number, (part, share) in enumerate(zip(PARTS, shares, strict=True)):
+        chosen = parts == number
+        if not share:
+            continue
+        if not chosen.any():
+            said.append(f"the {part} part of the split has no pictures: --split gives it a larger share")
+        elif values is not None and form != "vector":
+            own = values[chosen]
+            there = np.isin(np.arange(len(names)), own) if form == "class" else (own > 0).any(0)
+            gone = [name for name, found in zip(names, there, strict=True) if not found]
+            if gone:
+                said.append(
+                    f"{len(gone):,} of {len(names):,} classes have no picture in the {part} part of the "
+                    f"split ({first_few(gone)}): --split gives it a larger share"
+                )
+    return said
 
 
 def _classes(kind: str, labels: dict[str, str]) -> Labelling:
