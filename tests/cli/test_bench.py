@@ -24,7 +24,7 @@ from progan.performance.bench import Report, as_tree, bench, choose_phases, shap
 from progan.performance.breakdown import Parts
 from progan.performance.iteration_cost import Ceiling
 from progan.performance.peak_rates import Sizes, measure_copy, measure_products
-from progan.performance.projection import Stage, nearest, project, stage_of
+from progan.performance.projection import PhaseKind, kind_of, nearest, project
 from progan.performance.variants import VARIANTS, choose_variants
 from progan.training.iteration import Iteration
 from progan.training.losses import Conditions
@@ -54,7 +54,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[object
     return caught.value.code, *capsys.readouterr()
 
 
-def phases_of(lengths: dict[Stage, int]) -> list[Phase]:
+def phases_of(lengths: dict[PhaseKind, int]) -> list[Phase]:
     found, clock = [], 0
     for i, ((level, fading), length) in enumerate(sorted(lengths.items())):
         found.append(Phase(i, level, "fade" if fading else "stabilise", clock, clock + length))
@@ -68,7 +68,7 @@ def phases_of(lengths: dict[Stage, int]) -> list[Phase]:
     data=st.data(),
 )
 def test_what_is_as_far_from_its_floor_everywhere_is_so_as_a_whole(
-    lengths: dict[Stage, int], ratio: float, data: st.DataObject
+    lengths: dict[PhaseKind, int], ratio: float, data: st.DataObject
 ) -> None:
     floors = {stage: data.draw(st.floats(1e-6, 1)) for stage in lengths}
     known = data.draw(st.sets(st.sampled_from(sorted(lengths)), min_size=1))
@@ -76,7 +76,7 @@ def test_what_is_as_far_from_its_floor_everywhere_is_so_as_a_whole(
     assert made is not None
     least = sum(length * floors[stage] for stage, length in lengths.items())
     assert made.seconds == pytest.approx(ratio * least)
-    assert {stage_of(each.phase) for each in made.phases if each.measured} == known
+    assert {kind_of(each.phase) for each in made.phases if each.measured} == known
     assert 0 <= made.measured_share <= 1 + 1e-9
 
 
@@ -92,7 +92,7 @@ def test_a_level_that_was_not_measured_is_like_its_nearest() -> None:
 
 
 @given(stage=STAGES, known=st.dictionaries(STAGES, st.floats(0, 1), min_size=1))
-def test_the_nearest_is_of_the_nearest_level(stage: Stage, known: dict[Stage, float]) -> None:
+def test_the_nearest_is_of_the_nearest_level(stage: PhaseKind, known: dict[PhaseKind, float]) -> None:
     found = nearest(stage, known)
     assert abs(found[0] - stage[0]) == min(abs(level - stage[0]) for level, _ in known)
     if stage in known:
@@ -102,7 +102,7 @@ def test_the_nearest_is_of_the_nearest_level(stage: Stage, known: dict[Stage, fl
 def test_one_phase_of_each_kind_of_each_level() -> None:
     config = configuration()
     schedule = Schedule(config, shapes(config).max_level, 1)
-    assert [stage_of(phase) for phase in choose_phases(schedule, None)] == [(0, False), (1, True), (1, False)]
+    assert [kind_of(phase) for phase in choose_phases(schedule, None)] == [(0, False), (1, True), (1, False)]
     assert [phase.kind for phase in choose_phases(schedule, [1])] == ["fade", "stabilise"]
     with pytest.raises(ConfigError, match=r"level 2 is not in the schedule, whose levels are 0 to 1"):
         choose_phases(schedule, [0, 2])

@@ -11,7 +11,7 @@ import torch
 from progan.config import load_config
 from progan.data.packed import PackedSet
 from progan.performance import forecast
-from progan.performance.projection import PhaseTime, Projection, stage_of
+from progan.performance.projection import PhaseTime, Projection, kind_of
 from progan.system.progress import format_about
 from progan.training.precision import settle
 from progan.training.schedule import Phase
@@ -95,7 +95,7 @@ def test_iterations_are_measured_once_and_levels_beyond_the_budget_counted(
     file = tmp_path / "progan" / forecast.CACHE
     ((key, (stage,)),) = json.loads(file.read_text()).items()
     assert stage[:2] == [0, False]
-    held = [[*stage_of(each.phase), 0.25] for each in made.phases]
+    held = [[*kind_of(each.phase), 0.25] for each in made.phases]
     file.write_text(json.dumps({key: held}))
     again = forecast.expect(spec, blobs, CPU)
     assert again.measured_share == 1

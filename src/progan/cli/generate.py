@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -134,8 +135,8 @@ def generate(
             G, n=n, seed=seed, seeds=None if seeds is None else chosen.parse_seeds(seeds),
             files=latents or (), labels=label or (), repeat=1 if shape is None else shape[1],
         )  # fmt: skip
-        if save_latents is not None and ranks.first:
-            chosen.save_latents(samples, save_latents)
+        if save_latents is not None:
+            ranks.first_only(partial(chosen.save_latents, samples, save_latents))
         with stages() as progress:
             made = save_samples(
                 G, out, samples, level=chosen_level, batch_size=batch_size, trunc=trunc, layout=layout,

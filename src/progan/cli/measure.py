@@ -78,8 +78,8 @@ def evaluate(
     with join() as ranks:
         for found in chosen:
             asked = _Asked(found, data, label, part, mirror, out, neighbours)
-            if every and ranks.first:
-                say(PlainConsole(), f"after {found.images_seen:,} images:")
+            if every:
+                ranks.first_only(partial(say, PlainConsole(), f"after {found.images_seen:,} images:"))
             _measure_together(ranks, partial(_open_generator, ranks, asked, measuring, copies), among=every)
 
 

@@ -13,10 +13,11 @@ import atexit
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -74,6 +75,26 @@ class Ranks:
     def first_only(self, work: Callable[[], T]) -> T | None:
         """Do some work on the first process alone, for which nobody waits; returns None on the others."""
         return work() if self.first else None
+
+    def of_first(self, work: Callable[[], T]) -> T:
+        """Do some work on the first process, and return there and on the others what it returns.
+
+        Args:
+            work: Returns what JSON has; not called on the others, which wait for it.
+        """
+        return self.broadcast(cast(T, self.first_only(work)))
+
+    def first_takes(self, items: Iterable[T], take: Callable[[Iterable[T]], None]) -> None:
+        """Give the first process what all make together; the others take part in the making.
+
+        Args:
+            items: On the first process what is made, on the others nothing to be had by iterating it.
+            take: Told all items on the first process.
+        """
+        if self.first:
+            take(items)
+        else:
+            deque(items, maxlen=0)
 
     def device(self, name: str) -> torch.device:
         """Return the device of a name; of processes on one machine, each has the GPU of its number.

@@ -99,6 +99,27 @@ def share(
     return None
 
 
+def share_parts(ranks: Ranks, work: Work, parts: Sequence[Part]) -> Iterator[NDArray[Any]]:
+    """Do the parts of some work, each on one of the processes in turn; all call this and iterate it.
+
+    Args:
+        ranks: The processes.
+        work: What is to be done.
+        parts: The same on all processes.
+
+    Returns:
+        On the first process what is made of each part, in order; on the others nothing.
+
+    Raises:
+        RankError, ToldElsewhere: if a process is lost or has failed.
+    """
+    if not ranks.first:
+        follow(ranks, [work])
+        return
+    with leading(ranks) as deal:
+        yield from deal(work, parts)
+
+
 class _Wanted(TypedDict):
     """What the first process asks for: a part for each process, of some work."""
 

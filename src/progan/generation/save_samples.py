@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -128,20 +127,21 @@ def save_samples(
     done = 0
     if form == "folder":
         manifest = _manifest(samples, made_by, G.resolution(level), picture_form, trunc, bits)
-        done = ranks.broadcast(_resume(out, samples, manifest, written) if ranks.first else 0)
-    batches: Iterator[NDArray[Any]] = generate_together(
+        done = ranks.of_first(lambda: _resume(out, samples, manifest, written))
+
+    def take(made: Iterable[NDArray[Any]]) -> None:
+        batches = reported(made, progress, "generating", n, done=done)
+        remove_leftovers_of(out / MANIFEST if form == "folder" else out)
+        if form == "folder":
+            write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+            save_folder(batches, out, done, written)
+        else:
+            _save_file(G, out, batches, samples, layout, written, common)
+
+    batches = generate_together(
         ranks, G, samples, start=done, level=level, batch_size=batch_size, make=make, depth=bits
     )
-    if not ranks.first:
-        deque(batches, maxlen=0)
-        return out
-    batches = reported(batches, progress, "generating", n, done=done)
-    remove_leftovers_of(out / MANIFEST if form == "folder" else out)
-    if form == "folder":
-        write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-        save_folder(batches, out, done, written)
-    else:
-        _save_file(G, out, batches, samples, layout, written, common)
+    ranks.first_takes(batches, take)
     return out
 
 

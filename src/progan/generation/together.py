@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from progan.distributed.ranks import Ranks
-from progan.distributed.work_sharing import Part, Work, follow, in_parts, leading
+from progan.distributed.work_sharing import Part, Work, in_parts, share_parts
 from progan.generation.samples import Samples
 from progan.generation.sampling import Make, Stored, batch_size_for, batches_of, level_of, whole
 from progan.models.generator import Generator
@@ -57,14 +57,5 @@ def generate_together(
         return next(batches_of(G, samples.rows, indices, size, level, make, depth)).astype(kind, copy=False)
 
     work = Work("making images", made, (G.channels, *G.resolution(level)), kind)
-    all_made = _all(ranks, work, in_parts(np.arange(start, samples.count), size))
-    return all_made if depth == 8 else (batch.astype(np.uint16) for batch in all_made)
-
-
-def _all(ranks: Ranks, work: Work, parts: Sequence[Part]) -> Iterator[Stored]:
-    """Do all parts: yield what is made on the first process, follow on the others."""
-    if not ranks.first:
-        follow(ranks, [work])
-        return
-    with leading(ranks) as deal:
-        yield from deal(work, parts)
+    made_by_all = share_parts(ranks, work, in_parts(np.arange(start, samples.count), size))
+    return made_by_all if depth == 8 else (batch.astype(np.uint16) for batch in made_by_all)

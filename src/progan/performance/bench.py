@@ -17,7 +17,7 @@ from progan.performance.estimate import WORKSPACE
 from progan.performance.interleaved import Runner, Timed, take_turns
 from progan.performance.iteration_cost import Ceiling, Costs, IterationCost
 from progan.performance.peak_rates import Rates, describe, measure_copy, measure_products
-from progan.performance.projection import Projection, Stage, project, stage_of
+from progan.performance.projection import PhaseKind, Projection, kind_of, project
 from progan.performance.variants import choose_variants
 from progan.preparation.builtin_sets import synthetic
 from progan.system.progress import Progress, unheard
@@ -106,10 +106,10 @@ def choose_phases(schedule: Schedule, levels: Sequence[int] | None) -> list[Phas
                 f"level {level} is not in the schedule, whose levels are {there[0]} to {there[-1]}; ask for "
                 f"another, or raise --resolution (or schedule.total_kimg)"
             )
-    chosen: dict[Stage, Phase] = {}
+    chosen: dict[PhaseKind, Phase] = {}
     for phase in schedule.phases:
         if levels is None or phase.level in levels:
-            chosen.setdefault(stage_of(phase), phase)
+            chosen.setdefault(kind_of(phase), phase)
     return list(chosen.values())
 
 
@@ -131,7 +131,7 @@ def count(
     schedule, costs = _schedule(config, image), Costs(config, image)
     counted = []
     for phase in choose_phases(schedule, levels):
-        level, fading = stage_of(phase)
+        level, fading = kind_of(phase)
         cost, part = costs.iteration(level, fading), None
         if memory is not None:
             part = costs.largest_part(memory / WORKSPACE, level, fading=fading)
@@ -188,7 +188,7 @@ def bench(
         for i, phase in enumerate(phases):
             progress(phase.name, i, len(phases))
             for name, timed in zip(chosen, take_turns(runners, phase, rounds), strict=True):
-                cost = costs[name].iteration(*stage_of(phase))
+                cost = costs[name].iteration(*kind_of(phase))
                 floor = ceilings[name].floor(cost.work)
                 measurements.append(Measurement(name, phase, cost, floor, timed))
     with settings(config.run, device):
@@ -242,16 +242,16 @@ def _costs(configs: Mapping[str, Config], image: ImageSpec) -> dict[str, Costs]:
     return {name: by_type[SMALL_TYPES.get(config.run.precision)] for name, config in configs.items()}
 
 
-def _floors(schedule: Schedule, costs: Costs, ceiling: Ceiling) -> dict[Stage, float]:
-    """Return the least seconds an image of each stage of a schedule."""
-    made = {stage: costs.iteration(*stage) for stage in map(stage_of, schedule.phases)}
-    return {stage: ceiling.floor(cost.work) / cost.images for stage, cost in made.items()}
+def _floors(schedule: Schedule, costs: Costs, ceiling: Ceiling) -> dict[PhaseKind, float]:
+    """Return the least seconds an image of each kind of phase of a schedule."""
+    made = {kind: costs.iteration(*kind) for kind in map(kind_of, schedule.phases)}
+    return {kind: ceiling.floor(cost.work) / cost.images for kind, cost in made.items()}
 
 
 def _least(schedule: Schedule, costs: Costs, ceiling: Ceiling) -> float:
     """Return the least seconds of a whole schedule."""
     floors = _floors(schedule, costs, ceiling)
-    return sum((phase.end - phase.start) * floors[stage_of(phase)] for phase in schedule.phases)
+    return sum((phase.end - phase.start) * floors[kind_of(phase)] for phase in schedule.phases)
 
 
 def _operations(schedule: Schedule, costs: Costs) -> float:
@@ -269,7 +269,7 @@ def _projections(
     found = {}
     for name in costs:
         rates = {
-            stage_of(one.phase): one.seconds / one.cost.images
+            kind_of(one.phase): one.seconds / one.cost.images
             for one in measurements
             if one.variant == name and one.seconds is not None
         }

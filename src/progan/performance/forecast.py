@@ -17,7 +17,7 @@ from progan.data.packed import PackedSet
 from progan.errors import ProganError
 from progan.performance.iteration_cost import Ceiling, Costs
 from progan.performance.peak_rates import describe, seconds
-from progan.performance.projection import PhaseTime, Projection, Stage, nearest, project, stage_of
+from progan.performance.projection import PhaseKind, PhaseTime, Projection, kind_of, nearest, project
 from progan.system.files import cache_folder, parse_json, write_text
 from progan.training.iteration import Iteration
 from progan.training.precision import settings
@@ -30,7 +30,7 @@ USUAL_MACHINE = Ceiling(operations=1e11, bandwidth=2.5e10)
 """Of which only the ratio matters, 4 operations a byte as of a CPU core: it says how levels compare."""
 
 TIMES = 3
-"""Iterations of each stage, of which the first warms up and the fastest of the others counts."""
+"""Iterations of each kind of phase, of which the first warms up and the fastest of the others counts."""
 
 WINDOW = 60.0
 """Seconds of the past that the remaining time is judged by, at least."""
@@ -51,7 +51,7 @@ def expect(spec: Spec, packed: PackedSet, device: torch.device, budget: float = 
         The projection; nothing of it is measured if not even the first level could be tried.
     """
     phases, floors = spec.schedule.phases, relative_costs(spec)
-    measured: dict[Stage, float] = {}
+    measured: dict[PhaseKind, float] = {}
     with suppress(ProganError):  # what hinders an iteration is told by the run, in its own words
         measured = measure(spec, packed, device, floors, budget)
     return project(phases, measured, floors) or _counted(spec, floors)
@@ -62,30 +62,34 @@ def count(spec: Spec) -> Projection:
     return _counted(spec, relative_costs(spec))
 
 
-def _counted(spec: Spec, floors: dict[Stage, float]) -> Projection:
+def _counted(spec: Spec, floors: dict[PhaseKind, float]) -> Projection:
     phases = spec.schedule.phases
-    return Projection(tuple(PhaseTime(p, (p.end - p.start) * floors[stage_of(p)], False) for p in phases))
+    return Projection(tuple(PhaseTime(p, (p.end - p.start) * floors[kind_of(p)], False) for p in phases))
 
 
-def relative_costs(spec: Spec) -> dict[Stage, float]:
-    """Return how the stages of a schedule compare: seconds an image of a usual machine at its best.
+def relative_costs(spec: Spec) -> dict[PhaseKind, float]:
+    """Return how the kinds of phases of a schedule compare: seconds an image of a usual machine at its best.
 
     A fade is counted as the level that it brings in, which differs by a few per cent.
     """
     costs = Costs(spec.config, spec.image)
-    levels = {level: costs.iteration(level, fading=False) for level, _ in map(stage_of, spec.schedule.phases)}
+    levels = {level: costs.iteration(level, fading=False) for level, _ in map(kind_of, spec.schedule.phases)}
     seconds_an_image = {
         level: (each.work.operations / USUAL_MACHINE.operations + each.work.bytes / USUAL_MACHINE.bandwidth)
         / each.images
         for level, each in levels.items()
     }
-    return {stage: seconds_an_image[stage[0]] for stage in map(stage_of, spec.schedule.phases)}
+    return {kind: seconds_an_image[kind[0]] for kind in map(kind_of, spec.schedule.phases)}
 
 
 def measure(
-    spec: Spec, packed: PackedSet, device: torch.device, floors: dict[Stage, float], budget: float = BUDGET
-) -> dict[Stage, float]:
-    """Measure the seconds an image of the stages of a schedule, from the lowest, as far as the budget goes.
+    spec: Spec,
+    packed: PackedSet,
+    device: torch.device,
+    floors: dict[PhaseKind, float],
+    budget: float = BUDGET,
+) -> dict[PhaseKind, float]:
+    """Measure the seconds an image of a schedule's kinds of phases, from the lowest, within the budget.
 
     Nothing is compiled for it. Those of an earlier call with the same networks on the same machine are taken
     from the cache.
@@ -94,7 +98,7 @@ def measure(
         spec: The run.
         packed: Its pictures.
         device: Where to compute.
-        floors: How the stages compare, to expect what the next one takes.
+        floors: How the kinds compare, to expect what the next one takes.
         budget: Seconds to spend, about.
 
     Raises:
@@ -103,14 +107,14 @@ def measure(
     with settings(spec.config.run, device):
         key, known = _key(spec, device), _remembered()
         measured = {(level, fading): time for level, fading, time in known.get(key, ())}
-        stages = dict.fromkeys(stage_of(phase) for phase in spec.schedule.phases)
-        missing = [stage for stage in stages if stage not in measured]
+        kinds = dict.fromkeys(kind_of(phase) for phase in spec.schedule.phases)
+        missing = [kind for kind in kinds if kind not in measured]
         if new := _measure(missing, measured, spec, packed, device, floors, budget):
             measured |= new
-            known[key] = [(*stage, time) for stage, time in measured.items()]
+            known[key] = [(*kind, time) for kind, time in measured.items()]
             with suppress(ProganError):  # a cache that cannot be written is measured again
                 write_text(cache_folder() / CACHE, json.dumps(dict(list(known.items())[-KEPT:])))
-    return {stage: measured[stage] for stage in stages if stage in measured}
+    return {kind: measured[kind] for kind in kinds if kind in measured}
 
 
 CACHE = "iterations.json"
@@ -119,25 +123,25 @@ KEPT = 200
 
 
 def _measure(
-    stages: Iterable[Stage],
-    known: dict[Stage, float],
+    kinds: Iterable[PhaseKind],
+    known: dict[PhaseKind, float],
     spec: Spec,
     packed: PackedSet,
     device: torch.device,
-    floors: dict[Stage, float],
+    floors: dict[PhaseKind, float],
     budget: float,
-) -> dict[Stage, float]:
-    """Time iterations of stages until the next is expected to exceed the budget; always the first."""
-    end, iteration, measured = time.monotonic() + budget, None, dict[Stage, float]()
+) -> dict[PhaseKind, float]:
+    """Time iterations of kinds of phases until the next would exceed the budget; always the first."""
+    end, iteration, measured = time.monotonic() + budget, None, dict[PhaseKind, float]()
     run = spec.config.run.model_copy(update={"compile": "never"})
     own = replace(spec, config=spec.config.model_copy(update={"run": run}))
-    for stage in stages:
-        phase = next(phase for phase in spec.schedule.phases if stage_of(phase) == stage)
+    for kind in kinds:
+        phase = next(phase for phase in spec.schedule.phases if kind_of(phase) == kind)
         point = spec.schedule.at(spec.schedule.entry(phase))
         images = point.batch_size * spec.config.loss.d_steps
         if have := known | measured:
-            like = nearest(stage, have)
-            if time.monotonic() + TIMES * images * have[like] * floors[stage] / floors[like] > end:
+            like = nearest(kind, have)
+            if time.monotonic() + TIMES * images * have[like] * floors[kind] / floors[like] > end:
                 break
         if iteration is None:
             iteration = Iteration(own, packed, device, lambda _: None)
@@ -147,7 +151,7 @@ def _measure(
             times.append(seconds(lambda: iteration(point), device))  # noqa: B023 - called at once
             if count and time.monotonic() > end:
                 break
-        measured[stage] = min(times[1:]) / images
+        measured[kind] = min(times[1:]) / images
     if iteration is not None:
         iteration.batches.rest()
         del iteration
@@ -172,8 +176,8 @@ def _remembered() -> dict[str, list[tuple[int, bool, float]]]:
     try:
         held = parse_json((cache_folder() / CACHE).read_text(encoding="utf-8"))
         return {
-            str(key): [(int(level), bool(fading), float(time)) for level, fading, time in stages]
-            for key, stages in held.items()
+            str(key): [(int(level), bool(fading), float(time)) for level, fading, time in kinds]
+            for key, kinds in held.items()
         }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from progan.errors import ConfigError
-from progan.performance.projection import Stage
+from progan.performance.projection import PhaseKind
 from progan.system.progress import format_about
 
 STABILISE, FADE = (20.0, 16.0, 4.0, 2.0), (6.0, 6.0, 4.0, 4.0)
@@ -47,13 +47,13 @@ class TimePlan:
 
 
 def plan_time(
-    seconds: float, cost: Mapping[Stage, float], names: Mapping[int, str], *, fixed: bool = False
+    seconds: float, cost: Mapping[PhaseKind, float], names: Mapping[int, str], *, fixed: bool = False
 ) -> TimePlan:
     """Choose the last level and the lengths of all phases so that a run takes a given time.
 
     Args:
         seconds: The time.
-        cost: Seconds an image of each stage, of levels 0 to the highest that there may be.
+        cost: Seconds an image of each kind, of levels 0 to the highest that there may be.
         names: What to call the levels: their sizes.
         fixed: Grow to the highest level, whatever few images that leaves.
 
@@ -112,7 +112,7 @@ def _proportions(level: int) -> tuple[list[float], list[float]]:
     return [STABILISE[i] for i in below], [FADE[i] if each else 0.0 for each, i in enumerate(below)]
 
 
-def _unit(seconds: float, cost: Mapping[Stage, float], level: int) -> float:
+def _unit(seconds: float, cost: Mapping[PhaseKind, float], level: int) -> float:
     """Return the kimg of a proportion of 1 in a run to a last level."""
     stabilise, fade = _proportions(level)
     whole = sum(share * cost[each, False] for each, share in enumerate(stabilise))

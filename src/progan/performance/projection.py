@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from progan.training.schedule import Phase
 
-Stage = tuple[int, bool]
+PhaseKind = tuple[int, bool]
 """A level, and whether it comes in."""
 
 
-def stage_of(phase: Phase) -> Stage:
-    """Return the stage that a phase is: phases of one stage compute the same."""
+def kind_of(phase: Phase) -> PhaseKind:
+    """Return the kind of a phase: phases of one kind compute the same."""
     return phase.level, phase.kind != "stabilise"
 
 
@@ -20,7 +20,7 @@ def stage_of(phase: Phase) -> Stage:
 class PhaseTime:
     """How many seconds one phase takes, and whether its own rate was measured.
 
-    Else it is its floor, as many times as the nearest stage that was measured took its own.
+    Else it is its floor, as many times as the nearest phase that was measured took its own.
     """
 
     phase: Phase
@@ -45,14 +45,14 @@ class Projection:
         known = sum(phase.seconds for phase in self.phases if phase.measured)
         return known / self.seconds if self.seconds else 1.0
 
-    def cost(self, stage: Stage) -> float:
-        """Return the seconds that an image takes at a stage, or at the one of the schedule most like it."""
+    def cost(self, kind: PhaseKind) -> float:
+        """Return the seconds an image in phases of a kind, or of that of the schedule most like it."""
         costs = {
-            stage_of(each.phase): each.seconds / _length(each.phase)
+            kind_of(each.phase): each.seconds / _length(each.phase)
             for each in self.phases
             if each.phase.end > each.phase.start
         }
-        return costs[nearest(stage, costs)]
+        return costs[nearest(kind, costs)]
 
     def left(self, images_seen: int) -> float:
         """Return the seconds that are left at a clock."""
@@ -70,14 +70,14 @@ class Projection:
 
 
 def project(
-    phases: Sequence[Phase], measured: Mapping[Stage, float], floors: Mapping[Stage, float]
+    phases: Sequence[Phase], measured: Mapping[PhaseKind, float], floors: Mapping[PhaseKind, float]
 ) -> Projection | None:
     """Work out how long a schedule takes.
 
     Args:
         phases: All phases of the schedule.
-        measured: Seconds an image of the stages that were measured.
-        floors: Seconds an image that a stage takes at least, above 0, for every stage.
+        measured: Seconds an image of the kinds of phases that were measured.
+        floors: Seconds an image that a phase of a kind takes at least, above 0, for every kind.
 
     Returns:
         The projection, or None if nothing was measured.
@@ -86,18 +86,18 @@ def project(
         return None
     times = []
     for phase in phases:
-        stage, images = stage_of(phase), phase.end - phase.start
-        rate = measured.get(stage)
+        kind, images = kind_of(phase), phase.end - phase.start
+        rate = measured.get(kind)
         if rate is None:
-            like = nearest(stage, measured)
-            rate = floors[stage] * measured[like] / floors[like]
-        times.append(PhaseTime(phase, images * rate, stage in measured))
+            like = nearest(kind, measured)
+            rate = floors[kind] * measured[like] / floors[like]
+        times.append(PhaseTime(phase, images * rate, kind in measured))
     return Projection(tuple(times))
 
 
-def nearest(stage: Stage, measured: Mapping[Stage, float]) -> Stage:
-    """Return the measured stage that is most like another: in level, then in kind; the higher of two."""
-    level, fading = stage
+def nearest(kind: PhaseKind, measured: Mapping[PhaseKind, float]) -> PhaseKind:
+    """Return the measured kind that is most like another: in level, then in kind; the higher of two."""
+    level, fading = kind
     return min(measured, key=lambda other: (abs(other[0] - level), other[1] != fading, -other[0]))
 
 

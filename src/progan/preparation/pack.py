@@ -118,7 +118,7 @@ class Request(NamedTuple):
                     raise KeyboardInterrupt
 
 
-class _Work(NamedTuple):
+class _Request(NamedTuple):
     """Pictures, what they are, and what is asked to be made of them."""
 
     pictures: Pictures
@@ -154,7 +154,7 @@ def find_or_pack(
             asked.note(listing.notes)
             return _require_key(PackedSet.open(place), key), False
     place = next((one for one in possible if _can_make(one.parent)), possible[0])
-    return _make(_Work(pictures, listing, asked, key), place)
+    return _make(_Request(pictures, listing, asked, key), place)
 
 
 def _can_make(folder: Path) -> bool:
@@ -186,13 +186,13 @@ def _key(pictures: Pictures, listing: Listing, asked: Request) -> str:
     return hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _make(work: _Work, destination: Path) -> tuple[PackedSet, bool]:
+def _make(request: _Request, destination: Path) -> tuple[PackedSet, bool]:
     """Make the set at `destination`, or go on with it; tell whether it was not made meanwhile by another."""
     check_destination(destination)
-    with partial_folder(destination, work.asked.say, work.asked.stop) as folder:
+    with partial_folder(destination, request.asked.say, request.asked.stop) as folder:
         if not is_packed(destination):
-            return _continue(work, destination, folder), True
-    return _require_key(PackedSet.open(destination), work.key), False
+            return _continue(request, destination, folder), True
+    return _require_key(PackedSet.open(destination), request.key), False
 
 
 def _require_key(packed: PackedSet, key: str) -> PackedSet:
@@ -205,16 +205,16 @@ def _require_key(packed: PackedSet, key: str) -> PackedSet:
     return packed
 
 
-def _continue(work: _Work, destination: Path, folder: Path) -> PackedSet:
+def _continue(request: _Request, destination: Path, folder: Path) -> PackedSet:
     """Go on from what an earlier call left in the partial folder, or start afresh."""
-    plan, state = _resume(folder, work.key)
+    plan, state = _resume(folder, request.key)
     with storage_errors(folder):
         if plan is None:
             clear_partial(folder)
-            plan = _plan(work)
+            plan = _plan(request)
             plan.save(folder)
         check_space(folder, plan.layout, len(plan.names) - state.done)
-    return _pack(work, plan, state, destination)
+    return _pack(request, plan, state, destination)
 
 
 def _resume(folder: Path, key: str) -> tuple[Plan | None, _State]:
@@ -228,28 +228,33 @@ def _resume(folder: Path, key: str) -> tuple[Plan | None, _State]:
         return plan, _State()
 
 
-def _plan(work: _Work) -> Plan:
+def _plan(request: _Request) -> Plan:
     """Read the headers of all candidates and decide."""
-    names = [item.name for item in work.listing.candidates]
+    names = [item.name for item in request.listing.candidates]
     headers: list[Header | str] = []
-    work.asked.tell(0, len(names))
-    task = Looking(work.pictures, what_to_look_at(work.asked.options))
-    with closing(work.asked.run(look_at, task, names, CHUNK)) as chunks:
+    request.asked.tell(0, len(names))
+    task = Looking(request.pictures, what_to_look_at(request.asked.options))
+    with closing(request.asked.run(look_at, task, names, CHUNK)) as chunks:
         for chunk in chunks:
             headers.extend(chunk)
-            work.asked.tell(0, len(names))
+            request.asked.tell(0, len(names))
     return make_plan(
-        work.pictures, work.listing, headers, work.asked.options, work.asked.base_shape, work.key
+        request.pictures,
+        request.listing,
+        headers,
+        request.asked.options,
+        request.asked.base_shape,
+        request.key,
     )
 
 
-def _pack(work: _Work, plan: Plan, state: _State, destination: Path) -> PackedSet:
+def _pack(request: _Request, plan: Plan, state: _State, destination: Path) -> PackedSet:
     """Decode, fit and store what is not yet done, then finish the set."""
     layout, total = plan.layout, len(plan.names)
-    rules = plan.rules(work.asked.options)
-    options = work.asked.options
+    rules = plan.rules(request.asked.options)
+    options = request.asked.options
     task = FitTask(
-        work.pictures, layout.base_shape, layout.max_level, rules, plan.fit, plan.cropping,
+        request.pictures, layout.base_shape, layout.max_level, rules, plan.fit, plan.cropping,
         options.upscale == "always", Last(),
     )  # fmt: skip
     height, width = level_resolution(layout.base_shape, layout.max_level)
@@ -258,20 +263,20 @@ def _pack(work: _Work, plan: Plan, state: _State, destination: Path) -> PackedSe
         keep = state.done - len(state.failed)
         with storage_errors(destination), closing(Writer(destination, layout, keep)) as writer:
             twins = _met(options.dedupe, plan, state, writer)
-            work.asked.tell(state.done, total)
+            request.asked.tell(state.done, total)
             try:
-                with closing(work.asked.run(fit_picture, task, plan.names[state.done :], size)) as chunks:
+                with closing(request.asked.run(fit_picture, task, plan.names[state.done :], size)) as chunks:
                     for results in chunks:
                         names = plan.names[state.done : state.done + len(results)]
                         state = _store(writer, _without_twins(twins, results, names), names, state)
                         if writer.sync_due():
                             _save(writer, state)
-                        work.asked.tell(state.done, total)
+                        request.asked.tell(state.done, total)
             finally:
                 # On a full disk this fails as well, and then what was saved last counts.
                 with suppress(OSError, StorageError):
                     _save(writer, state)
-            return _finish(work, plan, state, writer)
+            return _finish(request, plan, state, writer)
     except (StorageError, OSError) as error:
         raise StorageError(
             f"stopped when {state.done} of {total} pictures are done; "
@@ -344,13 +349,13 @@ def _save(writer: Writer, state: _State) -> None:
     write_text(writer.folder / "progress.json", json.dumps(state.model_dump(mode="json")))
 
 
-def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet:
+def _finish(request: _Request, plan: Plan, state: _State, writer: Writer) -> PackedSet:
     """Write labels, split, names and manifest, and give the set its place."""
     used = [i for i in range(len(plan.names)) if i not in state.failed]
     failed = [(plan.names[i], reason) for i, reason in sorted(state.failed.items())]
     skipped = sorted([*plan.skipped, *failed])
     if not used:
-        raise no_pictures(work.pictures.path, work.listing, skipped)
+        raise no_pictures(request.pictures.path, request.listing, skipped)
     names = [plan.names[i] for i in used]
     labels = None if plan.labels is None else plan.labels[used]
     label_names, notes = plan.label_names, plan.notes
@@ -358,7 +363,7 @@ def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet
         labels, label_names, left_out = drop_empty(labels, label_names)
         notes = notes + left_out
     origins = [plan.cropping.origin(name) for name in names]
-    shares = work.asked.options.shares
+    shares = request.asked.options.shares
     thin = missing_from_parts(labels, label_names, plan.label_form, origins, shares)
     return writer.finish(
         names,
@@ -370,18 +375,18 @@ def _finish(work: _Work, plan: Plan, state: _State, writer: Writer) -> PackedSet
         label_form=plan.label_form,
         label_names=tuple(label_names),
         fit=plan.fit,
-        limit=work.asked.options.limit,
-        source=work.pictures.path.name,
+        limit=request.asked.options.limit,
+        source=request.pictures.path.name,
         key=plan.key,
         found=plan.found,
         skipped_files=len(plan.skipped)
         + len({plan.cropping.origin(name) for name, _ in failed} - set(origins)),
         files=len(set(origins)),
-        ignored=work.listing.ignored.total(),
+        ignored=request.listing.ignored.total(),
         upscaled=state.upscaled,
         animated=len(set(names) & set(plan.animated)),
         notes=tuple(notes),
-        asked=asked_for(work.asked.options),
+        asked=asked_for(request.asked.options),
         facts=(*(plan.pixels.facts if plan.pixels else ()), *_say_duplicates(state)),
         warnings=(*(plan.pixels.warnings if plan.pixels else ()), *thin),
         counts=state.counts,

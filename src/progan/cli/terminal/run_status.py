@@ -49,7 +49,7 @@ def state_of(run: Path) -> dict[str, Any]:
     from progan.config import parse_resolution, split_resolution
     from progan.data.packed import PackedSet
     from progan.performance.forecast import relative_costs
-    from progan.performance.projection import project, stage_of
+    from progan.performance.projection import kind_of, project
     from progan.runs.divergence import Alarm
     from progan.runs.logs import read_stats
     from progan.runs.run_folder import RunFolder
@@ -78,7 +78,7 @@ def state_of(run: Path) -> dict[str, Any]:
     since = time.time() - folder.stats_file.stat().st_mtime if stats else None
     return {
         "run": str(run), "images_seen": seen, "total": total, "done": min(1.0, seen / total),
-        "phase": at.phase.name, "stage": list(stage_of(at.phase)),
+        "phase": at.phase.name, "stage": list(kind_of(at.phase)),
         "resolution": "x".join(map(str, image.resolution(at.level))),
         "images_per_second": stats[-1]["images_per_second"] if stats else None,
         "seconds_left": 0.0 if seen >= total else made.left(seen) if made else None,
