@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import shutil
 import tarfile
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from browser import Opened, find_browser, opened, require_runtime
 from progan.__main__ import main
@@ -24,7 +27,7 @@ from progan.explore import runtime
 from progan.explore.about import about_of
 from progan.explore.directions import Direction, save, sefa
 from progan.explore.serving import address, serve
-from progan.explore.web_page import About, write_page
+from progan.explore.web_page import STATIC, About, write_page
 from progan.generation.samples import of_seeds
 from progan.generation.walks import slerp
 from progan.models import weights
@@ -66,7 +69,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     ways = sefa(G, 2)
     index = write_page(G, tmp_path, ABOUT, directions=ways, progress=lambda what, *_: said.append(what))
     assert index == tmp_path / "index.html"
-    names = {"README.md", "index.html", "latents.bin", "model.js", "page.css", "page.js"}
+    names = {"README.md", "latents.bin", "model.js", "preview.webp", *STATIC}
     assert {path.name for path in tmp_path.iterdir()} == names | {"level-0.onnx", "level-1.onnx"}
     model, about = described(tmp_path)
     assert about["title"] == ABOUT.title
@@ -76,10 +79,20 @@ def test_what_is_written(tmp_path: Path) -> None:
     z = np.fromfile(tmp_path / "latents.bin", "<f4").reshape(-1, 8)
     assert np.array_equal(z[41], of_seeds(G, [41]).rows(0, 1)[0][0].numpy())
     # Without --offline a fixed version is loaded, and only if it has the right hash.
-    for kind in ("script", "wasm"):
-        assert re.match(r"https://[^ ]+@\d+\.\d+\.\d+/dist/", model["runtime"][kind])
-        assert model["runtime"][f"{kind}_integrity"].startswith("sha384-")
-    assert (tmp_path / "README.md").read_text().startswith('---\ntitle: "Cats & <dogs>"\nsdk: static\n')
+    for which, kind in itertools.product(("wasm", "gpu"), ("script", "wasm")):
+        files = model["runtime"][which]
+        assert re.match(r"https://[^ ]+@\d+\.\d+\.\d+/dist/", files[kind])
+        assert files[f"{kind}_integrity"].startswith("sha384-")
+    head = (tmp_path / "README.md").read_text()
+    assert head.startswith('---\ntitle: "Cats & <dogs>"\nsdk: static\n')
+    assert "  cross-origin-embedder-policy: require-corp\n" in head[: head.rindex("---")]
+    # The first seeds, all with the label of the first, are there before anything is computed.
+    rows, labels = of_seeds(G, range(24)).rows(0, 24)
+    assert labels is not None
+    wanted = to_uint8(G(rows, labels[:1].expand(24, -1)))
+    with Image.open(tmp_path / "preview.webp") as sheet:
+        shown = np.asarray(sheet.convert("RGB")).reshape(8, 24, 12, 3)
+    assert np.array_equal(shown.transpose(1, 3, 0, 2), wanted)
     assert set(said) == {"exporting levels"}
 
 
@@ -221,6 +234,52 @@ def test_its_pictures_are_those_of_pytorch(web: Opened) -> None:
 
 
 @pytest.mark.slow
+def test_the_gpu_makes_the_same_pictures(page_folder: Path) -> None:
+    """By WebGPU, which Chromium computes in software here; so the page itself stays with WASM."""
+    with opened(page_folder, ["--enable-unsafe-webgpu"]) as web:
+        web.page.wait_for_selector("body[data-runtime]", timeout=120000)
+        if not web.page.evaluate("async () => !!(await navigator.gpu?.requestAdapter())"):
+            pytest.skip("no WebGPU")
+        pixels = web.page.evaluate(
+            "async ([z, label]) => { const { Engine } = await import('./engine.js');"
+            "const gpu = await new Engine('gpu').open(2);"
+            "const [made] = await gpu.images([z], label, 2); return Array.from(made.data); }",
+            [of_seeds(make(), [3]).rows(0, 1)[0][0].tolist(), [0, 1, 0]],
+        )
+        shown = np.array(pixels).reshape(16, 24, 4)[..., :3]
+        assert np.abs(shown - expected(of_seeds(make(), [3]).rows(0, 1)[0], [0.0, 1.0, 0.0])).max() <= 2
+        assert web.page.get_attribute("body", "data-runtime").startswith("WASM, ")
+        assert web.said == []
+        assert web.elsewhere() == []
+
+
+@pytest.mark.slow
+def test_a_fresh_page_shows_pictures_before_it_computes_any(page_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(page_folder, tmp_path / "page")
+    (tmp_path / "page" / "ort-wasm-simd-threaded.wasm").unlink()
+    with opened(tmp_path / "page") as web:
+        web.page.wait_for_selector("body[data-preview]", timeout=60000)
+        z, drawn = of_seeds(make(), [0]).rows(0, 1)
+        assert drawn is not None
+        wanted = expected(z, drawn[0].tolist())
+        assert np.array_equal(web.picture()[..., :3], wanted)
+        web.page.wait_for_function(
+            "() => document.querySelector('#message').textContent.includes('not work')"
+        )
+        assert "ort-wasm-simd-threaded.wasm cannot be loaded" in web.page.inner_text("#message")
+
+
+@pytest.mark.slow
+def test_a_page_in_a_file_says_what_to_do(page_folder: Path) -> None:
+    with opened(page_folder) as web:
+        web.page.goto((page_folder / "index.html").as_uri())
+        web.page.wait_for_function(
+            "() => getComputedStyle(document.querySelector('#message span')).opacity == 1"
+        )
+        assert "progan explore" in web.page.inner_text("#message")
+
+
+@pytest.mark.slow
 def test_keys_undo_and_the_address(web: Opened) -> None:
     page = web.page
     page.focus("#picture")
@@ -259,8 +318,6 @@ def test_downloads(web: Opened, tmp_path: Path) -> None:
     with web.page.expect_download() as picture:
         web.page.click("#save")
     picture.value.save_as(tmp_path / "x.png")
-    from PIL import Image
-
     with Image.open(tmp_path / "x.png") as image:
         assert image.size == (24 * 22, 16 * 22)
         shown = np.asarray(image.convert("RGB"))[::22, ::22]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,8 @@ class Opened:
 
 
 @contextmanager
-def opened(folder: Path, **context: Any) -> Iterator[Opened]:
-    """Serve a folder and open its page."""
+def opened(folder: Path, flags: Sequence[str] = (), **context: Any) -> Iterator[Opened]:
+    """Serve a folder and open its page, in a browser that is started with some flags."""
     from playwright.sync_api import sync_playwright
 
     program = find_browser()
@@ -111,7 +111,7 @@ def opened(folder: Path, **context: Any) -> Iterator[Opened]:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *flags])
             try:
                 page = browser.new_context(**context).new_page()
                 watched = Opened(page)

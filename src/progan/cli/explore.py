@@ -205,7 +205,7 @@ def explore(
         Write it into this folder and end, for a web host or a static Space; default: explore beside the
         generator, which is then served on 127.0.0.1 until Ctrl-C.
     offline
-        Copy the runtime (14 MB) beside the page, which then loads nothing from elsewhere.
+        Copy the runtime (41 MB) beside the page, which then loads nothing from elsewhere.
     title
         Its head; default: the name of the run.
     port

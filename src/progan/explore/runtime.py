@@ -51,7 +51,16 @@ SCRIPT = RuntimeFile(
 WASM = RuntimeFile(
     "ort-wasm-simd-threaded.wasm", "vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM"
 )
-FILES = (SCRIPT, WASM)
+GPU_SCRIPT = RuntimeFile(
+    "ort.webgpu.bundle.min.mjs", "1ntMeyj+z5diX6vBR5h+zlJBPc4iNvhCxE6nlammh8daBYcLBZkzrwDkuJjhwI+f"
+)
+GPU_WASM = RuntimeFile(
+    "ort-wasm-simd-threaded.asyncify.wasm", "EPVDLTxuO663dkZO/pcKJF6vOyyfq/5z9FY1oksN0UWFX2ABH4wDDZQHeNoUleWR"
+)
+RUNTIMES = {"wasm": (SCRIPT, WASM), "gpu": (GPU_SCRIPT, GPU_WASM)}
+"""Script and program: a small one, and one for WebGPU, which pages load where a picture takes long."""
+
+FILES = tuple(file for pair in RUNTIMES.values() for file in pair)
 
 
 def copy_runtime(folder: Path, progress: Progress = unheard) -> None:

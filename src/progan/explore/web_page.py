@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from progan.config import format_resolution
+from progan.data.pixels import to_image
 from progan.errors import ConfigError
 from progan.explore.directions import Direction
-from progan.explore.runtime import PUBLIC, SCRIPT, WASM, copy_runtime
+from progan.explore.runtime import PUBLIC, RUNTIMES, copy_runtime
 from progan.generation.samples import of_seeds
+from progan.generation.sampling import render
 from progan.interop.export import export
 from progan.models.generator import Generator
 from progan.system.files import atomic_path, write_text
@@ -25,7 +28,13 @@ from progan.version import __version__
 SEEDS = 256
 """Samples whose latents go into the page, so that its seeds are those of `progan generate --seeds`."""
 
-STATIC = ("index.html", "page.css", "page.js")
+STATIC = ("index.html", "page.css", "page.js", "engine.js", "latents.js", "worker.js")
+
+PREVIEWS = 24
+"""Pictures that a page shows before the runtime is there: those of its first seeds."""
+
+_PREVIEW_SIDE, _EXACT_SIDE = 128, 64
+"""Pixels of the larger side of such a picture at most, and up to which it is kept without loss."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +85,19 @@ def write_page(
     for level in range(G.level + 1):
         progress("exporting levels", level, G.level + 1)
         name = f"level-{level}.onnx"
-        export(G, folder / name, "onnx", level=level)
+        export(G, folder / name, "onnx", level=level, folded=True)
         levels.append({"file": name, "size": list(G.resolution(level))})
     z, labels = of_seeds(G, range(SEEDS)).rows(0, SEEDS)
     with atomic_path(folder / "latents.bin") as temporary:
         temporary.write_bytes(z.numpy().astype("<f4").tobytes())
+    preview = _write_preview(G, folder / "preview.webp", z[:PREVIEWS], labels)
     if offline:
         copy_runtime(folder, progress)
     model = {
         "latent": G.latent_size,
         "seeds": SEEDS,
         "levels": levels,
+        "preview": {"count": PREVIEWS, "size": preview},
         "directions": [_slider(way) for way in directions],
         "runtime": _runtime("" if offline else PUBLIC),
         **_labels(G, labels),
@@ -106,12 +117,34 @@ def _slider(way: Direction) -> dict[str, Any]:
     return {"name": way.name, "vector": [round(number, 6) for number in way.vector.tolist()]}
 
 
-def _runtime(place: str) -> dict[str, str]:
+def _write_preview(G: Generator, path: Path, z: torch.Tensor, labels: torch.Tensor | None) -> list[int]:
+    """Write pictures of latents with the first label side by side, and return height and width of each."""
+    marks = None if labels is None else labels[:1].expand(len(z), -1)
+    pictures = [to_image(image) for image in render(G, z, marks)]
+    side = max(pictures[0].size)
+    factor = min(1.0, _PREVIEW_SIDE / side)
+    width, height = (max(1, round(n * factor)) for n in pictures[0].size)
+    mode = "RGBA" if G.channels in (2, 4) else "RGB"
+    sheet = Image.new(mode, (width * len(pictures), height))
+    for i, picture in enumerate(pictures):
+        shown = picture.convert(mode)
+        sheet.paste(
+            shown if factor == 1 else shown.resize((width, height), Image.Resampling.LANCZOS), (i * width, 0)
+        )
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, "WEBP", lossless=side <= _EXACT_SIDE, exact=True, quality=90)
+    return [height, width]
+
+
+def _runtime(place: str) -> dict[str, dict[str, str]]:
     return {
-        "script": f"{place}{SCRIPT.name}",
-        "script_integrity": SCRIPT.integrity,
-        "wasm": f"{place}{WASM.name}",
-        "wasm_integrity": WASM.integrity,
+        name: {
+            "script": f"{place}{script.name}",
+            "script_integrity": script.integrity,
+            "wasm": f"{place}{wasm.name}",
+            "wasm_integrity": wasm.integrity,
+        }
+        for name, (script, wasm) in RUNTIMES.items()
     }
 
 
@@ -140,7 +173,10 @@ def _readme(about: About) -> str:
     title = json.dumps(about.title)
     facts = "\n".join(f"- {name}: {text}" for name, text in about.facts)
     return (
-        f"---\ntitle: {title}\nsdk: static\napp_file: index.html\n---\n\n"
+        f"---\ntitle: {title}\nsdk: static\napp_file: index.html\n"
+        # Only a page that is shut off from others may use threads.
+        "custom_headers:\n  cross-origin-embedder-policy: require-corp\n"
+        "  cross-origin-opener-policy: same-origin\n---\n\n"
         "A page on which the visitor's browser runs a generator; any host of static files serves it.\n"
         f"Made by progan {__version__}.\n\n{facts}\n"
     )

@@ -55,6 +55,7 @@ def export(
     labels: bool | None = None,
     output: Output = "float",
     license: str | None = None,
+    folded: bool = False,
 ) -> Exported:
     """Write a generator as a file of another runtime, and compare its images with PyTorch's.
 
@@ -72,6 +73,8 @@ def export(
         labels: True: there must be labels as an input; False: there must be none. None: as it comes.
         output: `float`: the image as the generator makes it, nominally in [-1, 1]. `uint8`: pixels.
         license: The licence of the weights, which is written into the file.
+        folded: Of ONNX: what depends on no input (weights times their gains) is computed now and not when the
+            file is opened, which is then quicker.
 
     Raises:
         ConfigError: if form, level, labels or output do not fit.
@@ -97,7 +100,7 @@ def export(
         expected = expected_of(*inputs)
         rounding = float((expected - G(*inputs)).abs().max()) if half else None
     with atomic_path(out) as file:
-        FORMATS[form].write(file, Contents(G, output, half, facts, inputs))
+        FORMATS[form].write(file, Contents(G, output, half, facts, inputs, folded))
         difference = _difference(FORMATS[form].open(file), inputs, expected)
         if not difference <= TOLERANCE:  # NaN is not, either
             raise CheckpointError(

@@ -1,44 +1,11 @@
 // The page of a generator: what is shown is a pure function of the state, and the state is in the address.
+import { images, open, quicken, words as runtime } from "./engine.js";
+import { latent, loadLatents, slerp } from "./latents.js";
 import { about, model } from "./model.js";
 
 const $ = (id) => document.getElementById(id);
 const last = model.levels.length - 1;
-const sessions = new Map(); // level -> a promise of an inference session
-let ort, table; // the runtime; latents of the first seeds
-let state, history = [], busy = false, wanted = false, walking = 0, slot = "a", shown = 24;
-
-// --- latents ---------------------------------------------------------------------------------------------
-
-// A standard normal sequence of one number; mulberry32 and Box-Muller.
-function drawn(number) {
-  let a = number >>> 0;
-  const uniform = () => {
-    a = (a + 0x6d2b79f5) | 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-  return Float32Array.from({ length: model.latent }, () =>
-    Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()));
-}
-
-// A name is `12`, the first sample of that seed, or `r345`, drawn here.
-function latent(name) {
-  if (name.startsWith("r")) return drawn(Number(name.slice(1)));
-  const at = Number(name) * model.latent;
-  return table.slice(at, at + model.latent);
-}
-
-function slerp(a, b, t) {
-  const length = (v) => Math.sqrt(v.reduce((sum, x) => sum + x * x, 0));
-  const la = length(a), lb = length(b);
-  let dot = 0;
-  for (let i = 0; i < a.length; i++) dot += (a[i] / la) * (b[i] / lb);
-  const angle = Math.acos(Math.min(1, Math.max(-1, dot))), sine = Math.sin(angle);
-  if (sine < 1e-4) return a.map((x, i) => x + (b[i] - x) * t);
-  const size = la + (lb - la) * t, wa = Math.sin((1 - t) * angle) / sine, wb = Math.sin(t * angle) / sine;
-  return a.map((x, i) => size * (wa * x / la + wb * b[i] / lb));
-}
+let state, history = [], busy = false, wanted = false, walking = 0, slot = "a", shown = model.preview.count;
 
 function moved(z) {
   const out = Float32Array.from(z);
@@ -50,70 +17,6 @@ function moved(z) {
 
 function z() {
   return moved(slerp(latent(state.a), latent(state.b), state.share));
-}
-
-// --- the generator ---------------------------------------------------------------------------------------
-
-// Bytes whose hash is the one that was written down when the page was made.
-async function verified(url, integrity) {
-  const answer = await fetch(url, integrity ? { integrity } : {});
-  if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
-  return answer.arrayBuffer();
-}
-
-async function start() {
-  const [code, wasm, latents] = await Promise.all([
-    verified(model.runtime.script, model.runtime.script_integrity),
-    verified(model.runtime.wasm, model.runtime.wasm_integrity),
-    verified("latents.bin"),
-  ]);
-  ort = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
-  ort.env.wasm.wasmBinary = wasm;
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(2, navigator.hardwareConcurrency || 1) : 1;
-  ort.env.logLevel = "error";
-  table = new Float32Array(latents);
-}
-
-function session(level) {
-  if (!sessions.has(level)) {
-    sessions.set(level, verified(model.levels[level].file).then((bytes) =>
-      ort.InferenceSession.create(new Uint8Array(bytes), { executionProviders: ["wasm"] })));
-  }
-  return sessions.get(level);
-}
-
-// Images of latents (arrays) and one label for all: pixels as ImageData.
-async function images(latents, label, level) {
-  const run = await session(level), n = latents.length;
-  const rows = new Float32Array(n * model.latent);
-  latents.forEach((row, i) => rows.set(row, i * model.latent));
-  const feeds = { z: new ort.Tensor("float32", rows, [n, model.latent]) };
-  if (model.labels) {
-    const own = new Float32Array(n * model.labels);
-    for (let i = 0; i < n; i++) own.set(label, i * model.labels);
-    feeds.labels = new ort.Tensor("float32", own, [n, model.labels]);
-  }
-  const made = await run.run(feeds), out = made[run.outputNames[0]];
-  const [, channels, height, width] = out.dims, area = height * width;
-  const result = [];
-  for (let i = 0; i < n; i++) {
-    const picture = new ImageData(width, height), from = i * channels * area;
-    for (let p = 0; p < area; p++) {
-      for (let c = 0; c < 3; c++) {
-        picture.data[4 * p + c] = pixel(out.data[from + (channels < 3 ? 0 : c) * area + p]);
-      }
-      const hasAlpha = channels === 2 || channels === 4;
-      picture.data[4 * p + 3] = hasAlpha ? pixel(out.data[from + (channels - 1) * area + p]) : 255;
-    }
-    result.push(picture);
-  }
-  return result;
-}
-
-// Half to even, as the pictures that PyTorch makes are rounded.
-function pixel(value) {
-  const x = Math.min(255, Math.max(0, value * 127.5 + 127.5)), low = Math.floor(x), part = x - low;
-  return part > 0.5 || (part === 0.5 && low % 2) ? low + 1 : low;
 }
 
 // --- showing ---------------------------------------------------------------------------------------------
@@ -131,6 +34,7 @@ async function draw() {
   try {
     do {
       wanted = false;
+      await ready;
       const begun = performance.now();
       const [picture] = await images([z()], state.label, state.level);
       put($("picture"), picture);
@@ -148,26 +52,45 @@ async function draw() {
 
 function tell(error) {
   console.error(error);
-  $("message").textContent = location.protocol === "file:"
-    ? "Browsers run no program from a file: open it with progan explore, or put the folder on a web host."
-    : `It does not work here: ${error.message}`;
+  $("message").textContent = `It does not work here: ${error.message}`;
 }
 
 // The pictures of the seeds, a few at a time, so that the large one is not kept waiting.
 let gridRun = 0;
 async function drawGrid() {
   const run = ++gridRun, buttons = [...$("grid").children];
-  for (let i = 0; i < buttons.length; i += 4) {
-    const part = buttons.slice(i, i + 4);
+  await ready;
+  // Where a picture takes long, the large one is not to wait for several.
+  const step = Number(document.body.dataset.milliseconds) > 30 ? 1 : 4;
+  for (let i = 0; i < buttons.length; i += step) {
+    const part = buttons.slice(i, i + step);
     const made = await images(part.map((button) => moved(latent(button.dataset.seed))), state.label, state.level);
     if (run !== gridRun) return;
     part.forEach((button, k) => put(button.querySelector("canvas"), made[k]));
-    await new Promise((go) => setTimeout(go));
   }
   const ends = await images([latent(state.a), latent(state.b)].map(moved), state.label, state.level);
   if (run !== gridRun) return;
   put($("slot-a").querySelector("canvas"), ends[0]);
   put($("slot-b").querySelector("canvas"), ends[1]);
+}
+
+// The pictures of a fresh page, which are there before the runtime is.
+async function preview() {
+  const sheet = new Image();
+  sheet.src = "preview.webp";
+  await sheet.decode();
+  if (document.body.dataset.drawn || written() !== written(fresh())) return;
+  const [height, width] = model.preview.size;
+  const show = (canvas, i) => {
+    canvas.width = width;
+    canvas.height = height;
+    canvas.getContext("2d").drawImage(sheet, i * width, 0, width, height, 0, 0, width, height);
+  };
+  [...$("grid").children].forEach((button, i) => show(button.querySelector("canvas"), i));
+  [$("picture"), $("slot-a").querySelector("canvas")].forEach((canvas) => show(canvas, 0));
+  show($("slot-b").querySelector("canvas"), 1);
+  $("message").textContent = "";
+  document.body.dataset.preview = "yes";
 }
 
 function sync() {
@@ -183,7 +106,17 @@ function sync() {
   $("slot-a").setAttribute("aria-pressed", slot === "a");
   $("slot-b").setAttribute("aria-pressed", slot === "b");
   $("which").textContent = words();
-  window.history.replaceState(null, "", `#${written()}`);
+  tellAddress();
+}
+
+// Browsers take a new address some times a second, and a slider moves oftener.
+let told = 0, telling = 0;
+function tellAddress() {
+  clearTimeout(telling);
+  const write = () => { told = performance.now(); window.history.replaceState(null, "", `#${written()}`); };
+  const rest = told + 100 - performance.now();
+  if (rest <= 0) write();
+  else telling = setTimeout(write, rest);
 }
 
 function pressed(i) {
@@ -212,11 +145,11 @@ function fresh() {
   return { a: "0", b: "1", share: 0, level: last, label, moves: model.directions.map(() => 0) };
 }
 
-function written() {
+function written(of = state) {
   const short = (x) => String(+(+x).toFixed(3));
-  const parts = [`a=${state.a}`, `b=${state.b}`, `t=${short(state.share)}`, `l=${state.level}`];
-  if (model.labels) parts.push(`c=${state.label.map(short).join(",")}`);
-  if (state.moves.some((x) => x)) parts.push(`d=${state.moves.map(short).join(",")}`);
+  const parts = [`a=${of.a}`, `b=${of.b}`, `t=${short(of.share)}`, `l=${of.level}`];
+  if (model.labels) parts.push(`c=${of.label.map(short).join(",")}`);
+  if (of.moves.some((x) => x)) parts.push(`d=${of.moves.map(short).join(",")}`);
   return parts.join("&");
 }
 
@@ -465,4 +398,17 @@ state = read(location.hash.slice(1));
 build();
 wire();
 sync();
-start().then(draw).then(drawGrid).then(() => { document.body.dataset.ready = "yes"; }).catch(tell);
+const ready = Promise.all([loadLatents(), open(state.level)]);
+preview().catch(() => {}); // a picture less, for a moment
+
+async function start() {
+  await ready;
+  await draw();
+  if (!document.body.dataset.preview || written() !== written(fresh())) await drawGrid();
+  $("runtime").textContent = runtime();
+  document.body.dataset.ready = "yes";
+  await quicken([z()], state.label, last);
+  $("runtime").textContent = runtime();
+  document.body.dataset.runtime = runtime();
+}
+start().catch(tell);
