@@ -17,12 +17,8 @@ from torch import Tensor
 from progan.config import Config
 from progan.data.batches import Batch
 from progan.errors import ConfigError
-from progan.training.losses import (
-    Conditions,
-    Stage,
-    Terms,
-    joined,
-)
+from progan.models.conv2d_graph_pass import weight_gradients_asked_for
+from progan.training.losses import Conditions, Stage, Terms, joined
 from progan.training.precision import SMALL_TYPES
 from progan.training.step import EagerGradients, Found, GradientFunction
 
@@ -51,7 +47,7 @@ class CompiledGradients(EagerGradients):
         """Yield the gradients of the whole loss, with zeros where it does not depend on a parameter."""
         prefix = f"{self._trained}."
         weights = {f"{prefix}{name}": parameter.detach() for name, parameter in self._used(at).items()}
-        with torch.no_grad(), _many_graphs():
+        with torch.no_grad(), _many_graphs(), weight_gradients_asked_for():
             gradients, terms = self._compiled(weights, batch, at, n)
         yield {name.removeprefix(prefix): value for name, value in gradients.items()}, terms
 
