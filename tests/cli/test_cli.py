@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -570,6 +571,32 @@ def test_the_memory_check(packed: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "memory check: level" in out
     told = mistake(capsys, "train", packed, "--out", tmp_path / "run", *tree, "--memory-check", "--dry-run")
     assert "leave one out" in told
+
+
+@pytest.mark.parametrize("end", ["--time", "--until"])
+@pytest.mark.parametrize("sources", [1, 2])
+def test_a_time_is_planned_for_any_source(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], end: str, sources: int
+) -> None:
+    tiny = options()
+    tree = words({"model": tiny["model"], "run": {"device": "cpu"}, "data": {"max_resolution": 8}})
+    out, later = tmp_path / "run", datetime.now() + timedelta(hours=12)
+    when = "12h" if end == "--time" else f"{later:%H:%M}"
+    code, text, err = call(capsys, "train", *[folder] * sources, "--out", out, *tree, end, when, "--dry-run")
+    assert (code, err) == (0, "")
+    assert "planned for" in text
+    assert "8x8: " in text
+    assert not out.exists()
+
+
+def test_a_time_is_planned_for_the_rest_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = mistake(capsys, "train", "--resume", run, "--time", "1h", "--dry-run")
+    assert "the schedule ends amid a fade" in told
+    longer = ("--schedule.total-kimg", 0.24)
+    told = mistake(capsys, "train", "--resume", run, "--time", "1h", *longer)
+    assert "--time decides schedule.total_kimg" in told
+    told = mistake(capsys, "train", "--resume", run, "--time", "1h", "--until", "07:00")
+    assert "give one of them" in told
 
 
 def test_config_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from progan.config import load_config, merge
 from progan.errors import ConfigError
-from progan.performance.plan_time import TimePlan, parse_duration, plan_time, seconds_until
+from progan.performance.plan_time import TimePlan, parse_duration, plan_rest, plan_time, seconds_until
+from progan.performance.projection import PhaseTime, Projection
+from progan.training.schedule import Phase, Schedule
 
 NAMES = {level: f"{4 << level}x{4 << level}" for level in range(7)}
 
@@ -82,3 +87,48 @@ def test_until_a_time_of_day() -> None:
     for text in ("7", "25:00", "x:y", "07:00:00"):
         with pytest.raises(ConfigError, match="--until"):
             seconds_until(text, now)
+
+
+def rate(at: Phase) -> float:
+    return 1e-3 * 2.0**at.level * (1.0 if at.kind == "stabilise" else 1.1)
+
+
+def laid(options: dict[str, Any] | None = None) -> Projection:
+    """Return a schedule to 16x16 on a machine that is made up."""
+    config = load_config("quickstart", merge({"schedule": {"total_kimg": None}}, options or {}))
+    phases = Schedule(config, 2, 100).phases
+    return Projection(tuple(PhaseTime(each, (each.end - each.start) * rate(each), True) for each in phases))
+
+
+@given(st.integers(0, 45_000), st.floats(30, 1e5))
+def test_the_rest_of_a_schedule_fills_its_time(seen: int, time: float) -> None:
+    before = laid()
+    try:
+        plan, factor = plan_rest(time, before, seen)
+    except ConfigError:
+        under_way = next(each.phase for each in reversed(before.phases) if each.phase.start <= seen)
+        assert under_way.kind == "fade"
+        assert 0.97 * time <= (under_way.end - seen) * rate(under_way)
+        return
+    after = laid(plan)
+    assert 0.96 * time - 1 < after.left(seen) <= 0.98 * time + 1
+    for old, new in zip(before.phases, after.phases, strict=True):
+        if old.phase.end <= seen or (old.phase.kind == "fade" and old.phase.start < seen):
+            assert math.isinf(factor) or (old.phase.start, old.phase.end) == (new.phase.start, new.phase.end)
+    assert after.phases[-1].phase.end / 1000 == plan["schedule"]["total_kimg"]
+
+
+def test_a_schedule_that_ends_amid_a_fade_has_nothing_to_lengthen() -> None:
+    cut = laid({"schedule": {"total_kimg": 4}})
+    assert cut.phases[-1].phase.kind == "fade"
+    with pytest.raises(ConfigError, match="ends amid a fade"):
+        plan_rest(1000, cut, 3000)
+
+
+def test_a_finished_schedule_gets_more_of_its_last_level() -> None:
+    before = laid()
+    last = before.phases[-1].phase
+    plan, factor = plan_rest(1000, before, last.end)
+    assert math.isinf(factor)
+    assert laid(plan).phases[-1].phase.end == last.end + round(970 / 4e-3)
+    assert laid(plan).phases[:-1] == before.phases[:-1]

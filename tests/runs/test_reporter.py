@@ -185,6 +185,13 @@ def test_a_tiny_run_is_planned_for_a_time_and_goes_on_as_it_was_planned(
     train()
     assert RunFolder(run).config() == config
     assert "goes on as it was planned" in " ".join(teller.lines[-3:])
+    with pytest.raises(ConfigError, match=r"--time decides schedule\.total_kimg"):
+        progan.resume(run, options={"schedule": {"total_kimg": 9}}, time="4s", reporter=teller)
+    progan.resume(run, time="2s", reporter=teller)
+    more = read_stats(RunFolder(run).stats_file)[-1]["images_seen"]
+    assert int(more) - int(shown[-1]["images_seen"]) == pytest.approx(2 * 0.97 / 0.002, abs=16)
+    (said,) = (line for line in teller.lines if "from here on" in line)
+    assert "planned for 2 seconds from here on: the last level goes on" in said
 
 
 def test_a_line_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ def train(
     config
         YAML, JSON or TOML file of options that is laid over the recipe.
     time
-        Plan size and lengths so that training takes this long: 30m, 2h, 1d.
+        Plan size and lengths so that training takes this long: 30m, 2h, 1d; with --resume, what is left.
     until
         The same, by the time of day at which it ends: 07:00.
     resume
@@ -91,8 +91,8 @@ def train(
         raise ConfigError("give a source of pictures, or --resume RUN")
     if resume is not None and (out is not None or recipe is not None):
         raise ConfigError("--resume goes on with a run as it is: leave out --out and --recipe")
-    if sum(each is not None for each in (time, until, resume)) > 1:
-        raise ConfigError("--time, --until and --resume say different things: give one of them")
+    if time is not None and until is not None:
+        raise ConfigError("--time and --until say the same thing: give one of them")
     if dry_run and memory_check:
         raise ConfigError("--memory-check computes a step and --dry-run computes none: leave one out")
     from progan.cli.terminal.training import print_plan, reporting
@@ -102,12 +102,16 @@ def train(
     from progan.runs.run import Check, carry_out, only_check
 
     checked: Check
+    seconds = None if time is None else parse_duration(time)
+    if until is not None:
+        seconds = seconds_until(until, datetime.now())
     if resume is not None:
         tree = merge({} if config is None else read_document(config), tree)
         checked = partial(checks.check_resume, resume, tree, source=source or None)
-    elif time is not None or until is not None:
-        seconds = parse_duration(time) if time is not None else seconds_until(str(until), datetime.now())
-        checked = partial(checks.check_in_time, str(source), out, recipe, tree, seconds, file=config)
+        if seconds is not None:
+            checked = partial(checks.check_rest_in_time, resume, tree, seconds, source=source or None)
+    elif seconds is not None:
+        checked = partial(checks.check_in_time, source, out, recipe, tree, seconds, file=config)
     else:
         checked = partial(checks.check, source, out, recipe or DEFAULT_RECIPE, tree, file=config)
     console = training_console()

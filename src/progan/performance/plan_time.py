@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from progan.errors import ConfigError
-from progan.performance.projection import PhaseKind
+from progan.performance.projection import PhaseKind, Projection, kind_of
 from progan.system.progress import format_about
+from progan.training.schedule import Phase
 
 STABILISE, FADE = (20.0, 16.0, 4.0, 2.0), (6.0, 6.0, 4.0, 4.0)
 """Images of the last level, the one before, ...: the proportions of the recipe quickstart."""
@@ -76,6 +78,67 @@ def plan_time(
     stabilise, fade = _proportions(level)
     scaled = [tuple(max(0.001, round(units[level] * x, 3)) for x in lengths) for lengths in (stabilise, fade)]
     return TimePlan(level, scaled[0], (0.0, *scaled[1][1:]), reason)
+
+
+def plan_rest(seconds: float, expected: Projection, images_seen: int) -> tuple[dict[str, Any], float]:
+    """Lengthen or shorten what is left of a schedule so that it takes a given time.
+
+    What was trained keeps its length, and so does a fade under way, whose alpha would jump else. All that
+    comes after is stretched alike; a schedule that is at its end gets more of its last level.
+
+    Args:
+        seconds: The time.
+        expected: How long the schedule takes: phases of stabilising and of fading in, from level 0 on.
+        images_seen: Where training stands.
+
+    Returns:
+        The schedule as options of a configuration, and how many times as long as it was its rest is (infinity
+        if nothing was left).
+
+    Raises:
+        ConfigError: if the time does not hold what cannot be shortened, or there is nothing to lengthen.
+    """
+    left, free = seconds * (1 - RESERVE), dict[int, float]()
+    phases = [each.phase for each in expected.phases]
+    for each in expected.phases:
+        start, end = each.phase.start, each.phase.end
+        rest = each.seconds * (end - max(start, images_seen)) / max(1, end - start)
+        if end > images_seen and (each.phase.kind == "stabilise" or start >= images_seen):
+            free[each.phase.index] = rest
+        elif end > images_seen:
+            left -= rest
+    if not (free or phases[-1].kind == "stabilise"):
+        raise ConfigError(
+            "the schedule ends amid a fade, and --time has no phase to lengthen: give a longer "
+            "--schedule.total-kimg first"
+        )
+    if left <= 0:
+        raise ConfigError(
+            f"{format_about(seconds)} do not hold the fade that is under way: give more time, or leave "
+            f"--time out"
+        )
+    factor = left / sum(free.values()) if free else math.inf
+    images = {phase.index: float(phase.end - phase.start) for phase in phases}
+    if not free:  # the last iteration may have gone beyond the end
+        images[phases[-1].index] += images_seen - phases[-1].end + left / expected.cost(kind_of(phases[-1]))
+    for phase in (phase for phase in phases if phase.index in free):
+        done = max(0, images_seen - phase.start)
+        images[phase.index] = max(1.0, done + factor * (images[phase.index] - done))
+    return _lengths(phases, images), factor
+
+
+def _lengths(phases: Sequence[Phase], images: Mapping[int, float]) -> dict[str, Any]:
+    """Return lengths of phases, by their index, as options of a configuration."""
+    stabilise, fade = list[float](), list[float]()
+    for phase in phases:
+        kimg = round(images[phase.index] / 1000, 3)
+        if phase.level == len(fade):
+            fade.append(0.0 if phase.kind == "stabilise" else kimg)
+        if phase.kind == "stabilise":
+            stabilise.append(kimg)
+    lengths = {"stabilise_kimg": stabilise, "fade_kimg": fade}
+    unset = {"stabilise_epochs": None, "fade_epochs": None}
+    return {"schedule": {**lengths, **unset, "total_kimg": round(sum(stabilise) + sum(fade), 3)}}
 
 
 def parse_duration(text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ from progan.distributed.ranks import ALONE, Ranks
 from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError, command
 from progan.evaluation.duality_gap import require_parts
 from progan.performance.forecast import expect
-from progan.performance.plan_time import plan_time
+from progan.performance.plan_time import plan_rest, plan_time
 from progan.preparation.pack import Request
 from progan.preparation.source import Source, open_source
 from progan.runs import checkpoint
@@ -281,6 +282,50 @@ def check_resume(
         )
     packed = restrict(packed, config)
     return _checked(config, packed, folder, place, device, reporter, ranks)
+
+
+def check_rest_in_time(
+    run: str | Path,
+    options: Mapping[str, Any] | None,
+    seconds: float,
+    reporter: Reporter,
+    stop: StopRequest,
+    *,
+    source: str | Path | Sequence[str | Path] | None = None,
+    ranks: Ranks = ALONE,
+) -> Prepared:
+    """Check that a run can go on, with lengths of what is left that are planned for a time.
+
+    Args:
+        run, options, reporter, stop, source: As `check_resume` takes them.
+        seconds: How long the rest is to take.
+        ranks: There must be one.
+
+    Raises:
+        ProganError: of the kind that fits.
+    """
+    if ranks.size > 1:
+        raise ConfigError("--time plans for one process; with several give the lengths in schedule")
+    if lengths := LENGTHS & set((options or {}).get("schedule") or {}):
+        raise ConfigError(f"--time decides schedule.{min(lengths)}: leave one of them out")
+    now = check_resume(run, options, reporter, stop, source=source, ranks=ranks)
+    schedule = now.spec.config.schedule
+    if schedule.growth != "fade" or schedule.start_level or schedule.fade_delay or schedule.stage_kimg:
+        raise ConfigError(
+            "--time plans runs that fade from level 0 on, by lengths of stabilising and fading: give a "
+            "longer or shorter --schedule.total-kimg instead"
+        )
+    record, _ = checkpoint.newest_record(now.folder.checkpoints)
+    expected = expect(now.spec, now.packed, now.device, min(20.0, max(2.0, seconds / 100)))
+    plan, factor = plan_rest(seconds, expected, 0 if record is None else record.images_seen)
+    what = (
+        f"what is left is {factor:.2g} times as long" if math.isfinite(factor) else "the last level goes on"
+    )
+    reporter.say(
+        f"planned for {format_about(seconds)} from here on: {what}; "
+        f"{plan['schedule']['total_kimg']:,g} kimg in all"
+    )
+    return check_resume(run, merge(options or {}, plan), reporter, stop, source=source, ranks=ranks)
 
 
 def _labels_beside(config: Config, folder: RunFolder, source: str) -> Config:

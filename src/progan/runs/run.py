@@ -14,7 +14,7 @@ from progan.config import flatten
 from progan.config.recipes import DEFAULT_RECIPE
 from progan.distributed.ranks import Ranks, join
 from progan.performance.plan_time import parse_duration
-from progan.runs.checks import Prepared, check, check_in_time, check_resume, try_largest
+from progan.runs.checks import Prepared, check, check_in_time, check_rest_in_time, check_resume, try_largest
 from progan.runs.loop import Trainer
 from progan.runs.reporter import LineReporter, Reporter
 from progan.system.signals import StopRequest, stop_on_signals
@@ -67,6 +67,7 @@ def resume(
     run: str | Path,
     *,
     options: Mapping[str, Any] | None = None,
+    time: str | None = None,
     reporter: Reporter | None = None,
     memory_check: bool = False,
 ) -> Path:
@@ -75,6 +76,7 @@ def resume(
     Args:
         run: The run folder.
         options: Nested options to change from here on; those of data, model and the seed cannot change.
+        time: How long the rest is to take, such as "2h": it plans the lengths of what is left.
         reporter: Who watches; default: lines on stderr; `progan.Reporter()` says nothing.
         memory_check: First try one update at the largest level.
 
@@ -84,7 +86,10 @@ def resume(
     Raises:
         ProganError: of the kind that fits; everything that can be checked is checked before the first step.
     """
-    return carry_out(partial(check_resume, run, options), reporter or LineReporter(), memory_check)
+    checked: Check = partial(check_resume, run, options)
+    if time is not None:
+        checked = partial(check_rest_in_time, run, options, parse_duration(time))
+    return carry_out(checked, reporter or LineReporter(), memory_check)
 
 
 class Check(Protocol):
