@@ -18,8 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from progan import Generator, import_weights, load, save
+from progan.interop.import_weights import Which
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 PLACES = 40
+TOLERANCE = 2e-6
+"""Of images and scores of size 4, in float64."""
 
 
 def numbers(seed: int, *shape: int) -> NDArray[np.float64]:
@@ -68,3 +73,19 @@ def latents(size: int, n: int = 8) -> Tensor:
 def images(channels: int, height: int, width: int, n: int = 8) -> Tensor:
     """Return the images that the scores were made of: [n, channels, height, width]."""
     return torch.from_numpy(numbers(902, n, channels, height, width))
+
+
+def read(path: Path, name: Which | None = None, like: Path | None = None) -> tuple[Any, list[str]]:
+    """Return a network in float64, after it was saved and loaded as ours, and what was said of its file."""
+    said: list[str] = []
+    made = import_weights(path, name, like=like, say=said.append)
+    if isinstance(made, Generator):
+        save(made, path.with_suffix(".safetensors"))
+        made = load(path.with_suffix(".safetensors"))
+    return made.double(), said
+
+
+def agrees(ours: Tensor, theirs: NDArray[Any]) -> None:
+    """Compare what ours makes with the values that a golden file has."""
+    print(f"largest difference {np.abs(spread(ours.detach().numpy()) - theirs).max():.1e}")
+    np.testing.assert_allclose(spread(ours.detach().numpy()), theirs, rtol=0, atol=TOLERANCE)

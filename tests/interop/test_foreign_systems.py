@@ -15,13 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from foreign import golden, images, latents, numbers, spread, state_dict
-from progan import Discriminator, Generator, import_weights, load, save
+from foreign import agrees, golden, images, latents, numbers, read, state_dict
+from progan import Discriminator, Generator, import_weights
 from progan.errors import CheckpointError
-from progan.interop.import_weights import Which
-
-TOLERANCE = 2e-6
-"""Of images and scores of size 4, in float64."""
 
 
 @pytest.fixture(name="base_config")
@@ -38,21 +34,6 @@ def class_of_gan_zoo(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any
         return made
 
     return make
-
-
-def read(path: Path, name: Which | None = None) -> tuple[Any, list[str]]:
-    """Return a network in float64, after it was saved and loaded as ours, and what was said of its file."""
-    said: list[str] = []
-    made = import_weights(path, name, say=said.append)
-    if isinstance(made, Generator):
-        save(made, path.with_suffix(".safetensors"))
-        made = load(path.with_suffix(".safetensors"))
-    return made.double(), said
-
-
-def agrees(ours: Tensor, theirs: np.ndarray[Any, Any]) -> None:
-    print(f"largest difference {np.abs(spread(ours.detach().numpy()) - theirs).max():.1e}")
-    np.testing.assert_allclose(spread(ours.detach().numpy()), theirs, rtol=0, atol=TOLERANCE)
 
 
 def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

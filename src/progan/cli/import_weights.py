@@ -22,14 +22,16 @@ def import_file(
     Parameters
     ----------
     file
-        Pickle of the original code (TensorFlow or Theano), or what torch.save wrote of pytorch_GAN_zoo,
-        pro_gan_pytorch, rosinality's progressive-gan-pytorch, genforce, MMagic or progan.
+        Pickle of the original code (TensorFlow or Theano); what torch.save wrote of pytorch_GAN_zoo,
+        pro_gan_pytorch, rosinality's progressive-gan-pytorch, genforce, MMagic or progan; a checkpoint of
+        progan-flax; an HDF5 file of matt-roz's or a folder of varabei's code (TensorFlow 2).
     out
         The weight file.
     network
         Which of several networks to take; default: Gs, the averaged generator, or else G.
     like
-        Weight file or config.json that says what a state dict alone is of.
+        Weight file or config.json that says what a state dict alone is of; for a folder of varabei's, the
+        JSON file of its training.
     """
     from progan.config import format_resolution
     from progan.errors import command

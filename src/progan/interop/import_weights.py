@@ -28,11 +28,13 @@ def import_weights(
     Args:
         path: A file of another system, told by its contents: pickles of the original code (TensorFlow or
             Theano), and what `torch.save` wrote of pytorch_GAN_zoo, pro_gan_pytorch, rosinality's
-            progressive-gan-pytorch, genforce and MMagic. Or a dict with `config` (the arguments of
+            progressive-gan-pytorch, genforce and MMagic; checkpoints of progan-flax, Keras' HDF5 files of
+            matt-roz's code, and folders of varabei's. Or a dict with `config` (the arguments of
             `progan.Generator` or `Discriminator`) and `state_dict`, or a state dict of one of them alone.
         network: Which of several to take; None for Gs, the averaged generator, or else G. Of one network, it
             is only checked.
-        like: What a state dict of progan alone is: a weight file, or a `config.json` of `save_pretrained`.
+        like: What a state dict of progan alone is: a weight file, or a `config.json` of `save_pretrained`; or
+            the JSON file of a training of varabei's.
         say: Told what the file is, and what is not in it and was assumed.
 
     Returns:

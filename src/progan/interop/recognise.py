@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from progan.errors import ConfigError, listed, shown
+from progan.interop.keras_files import MAGIC as KERAS_MAGIC
+from progan.interop.keras_files import KerasFile, read_keras
 from progan.interop.systems import (
     flax,
     gan_zoo,
     genforce,
+    matt_roz,
     mmagic,
     original,
     own,
@@ -17,6 +20,7 @@ from progan.interop.systems import (
     rosinality,
     tensorflow,
     theano,
+    varabei,
 )
 from progan.interop.systems.layers import Foreign
 from progan.interop.torch_files import MAGIC, read_legacy_torch, read_torch
@@ -25,16 +29,15 @@ from progan.system.safe_pickle import Instance, Machine, Refused
 
 SLACK = 2**16
 """Bytes that the numbers of a file may have beyond its own: those that a pickle writes one by one."""
-SYSTEMS = (flax, gan_zoo, pro_gan_pytorch, genforce, mmagic, rosinality)
+SYSTEMS = (flax, gan_zoo, pro_gan_pytorch, genforce, mmagic, rosinality, matt_roz)
 KNOWN = (
     "the original code's (TensorFlow, Theano), pytorch_GAN_zoo's, pro_gan_pytorch's, rosinality's, "
-    "genforce's, MMagic's, progan-flax's and progan's own are read"
+    "genforce's, MMagic's, progan-flax's, matt-roz's, varabei's and progan's own are read"
 )
 STARTS = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
     b"GIF8": "a GIF picture",
-    b"\x89HDF": "an HDF5 file (as Keras writes)",
     b"\x1f\x8b": "a gzip archive: unpack it first",
     b"BZh": "a bzip2 archive: unpack it first",
     b"\xfd7zXZ": "an xz archive: unpack it first",
@@ -52,16 +55,18 @@ def recognise(path: Path, like: Path | None = None) -> Foreign:
     """Return what a file of others is; nothing that it names is imported or run.
 
     Args:
-        path: The file.
-        like: What a bare state dict of progan's own is of.
+        path: The file; of varabei's code, a folder.
+        like: What a bare state dict of progan's own is of, or the configuration of varabei's training.
 
     Raises:
         Refused: saying what it is instead of weights, or what in it is not read.
         ConfigError: if `like` is needed and missing, or given and not needed.
         OSError: if it cannot be opened.
     """
+    if path.is_dir():
+        return varabei.Checkpoint(path, like)
     budget = path.stat().st_size + SLACK
-    found = _contents(path)
+    found = _contents(path, budget)
     if own.matches(found):
         return own.Checkpoint(found, budget, path, like)
     if like is not None:
@@ -75,7 +80,7 @@ def recognise(path: Path, like: Path | None = None) -> Foreign:
     raise Refused(f"it holds {_named(found)}, and no network of a known system ({KNOWN})")
 
 
-def _contents(path: Path) -> Any:
+def _contents(path: Path, budget: int) -> Any:
     """Read what is in a file, if it is of a form that is read."""
     with path.open("rb") as stream:
         start = stream.read(512)
@@ -86,6 +91,8 @@ def _contents(path: Path) -> Any:
     if start[:1] == b"\x80":
         classes = frozenset({tensorflow.CLASS, theano.CLASS})
         return Machine(path.read_bytes(), NUMPY, names=NAMES, instances=classes).run()
+    if start.startswith(KERAS_MAGIC):
+        return read_keras(path, budget)
     if flax.starts(start):
         return flax.read(path)
     raise Refused(f"it is {_form(start)}")
@@ -116,6 +123,8 @@ def _named(found: object) -> str:
     """Say what an object is; never its contents whole, which may be endless."""
     if isinstance(found, dict):
         return f"a dict with the entries {listed(list(found))}" if found else "an empty dict"
+    if isinstance(found, KerasFile):
+        return f"weights of Keras ({listed(list(found.weights)) or 'none as Keras 2 has them'})"
     if isinstance(found, list | tuple):
         kinds = [_named(one) for one in found[:3] if not isinstance(one, list | tuple | dict)]
         return f"a {type(found).__name__} of {len(found):,}" + (f" ({', '.join(kinds)})" if kinds else "")

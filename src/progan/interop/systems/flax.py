@@ -14,10 +14,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from progan.errors import DependencyError
-from progan.interop.systems.layers import Foreign, Layer, Network, State, assemble, equalized
+from progan.interop.systems.layers import (
+    Foreign,
+    Layer,
+    Network,
+    State,
+    assemble,
+    channel_major,
+    equalized,
+)
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.system.safe_pickle import Refused
@@ -139,9 +146,9 @@ def _generator(state: State) -> Network:
     shapes = state.shapes("{0}x{0}_to_rgb/kernel", [4 << i for i in range(levels)])
     channels, widths = shapes[0][3], [shape[2] for shape in shapes]
     first = _conv(state, "4x4_block_0", 16 * widths[0], None, 1, LEAKY)
-    bias = None if first.bias is None else _channel_major(first.bias)
+    bias = None if first.bias is None else channel_major(first.bias)
     layers = {
-        "dense": Layer(_channel_major(first.weight.flatten(1)), bias, first.factor),
+        "dense": Layer(channel_major(first.weight.flatten(1)), bias, first.factor),
         "conv": _conv(state, "4x4_block_1", widths[0], widths[0], 3, LEAKY),
     }
     for i, width in enumerate(widths):
@@ -166,11 +173,6 @@ def _generator(state: State) -> Network:
         "output_activation": "tanh",
     }
     return assemble(Generator, config, layers)
-
-
-def _channel_major(units: Tensor) -> Tensor:
-    """Bring units from the order row, column, channel into channel, row, column: [16 * channels, ...]."""
-    return units.reshape(16, len(units) // 16, *units.shape[1:]).transpose(0, 1).flatten(0, 1)
 
 
 def _discriminator(state: State) -> Network:

@@ -195,6 +195,11 @@ def dense_of_transposed(weight: Tensor) -> Tensor:
     return weight.permute(1, 2, 3, 0).flatten(0, 2)
 
 
+def channel_major(units: Tensor) -> Tensor:
+    """Bring units from the order row, column, channel into channel, row, column: [16 * channels, ...]."""
+    return units.reshape(16, len(units) // 16, *units.shape[1:]).transpose(0, 1).flatten(0, 1)
+
+
 def require_filters(widths: Sequence[int], what: str) -> tuple[int, ...]:
     """Return the filters of the levels, which must be positive."""
     if not widths or min(widths) < 1:
@@ -210,7 +215,8 @@ def assemble(
     Args:
         kind: Which.
         config: The arguments of its constructor.
-        layers: By the names of our layers. The bias of `dense` is that of the first dense layer of G.
+        layers: By the names of our layers. The bias of `dense` is that of the first dense layer of G; with
+            `bias` False in `config`, biases are not looked at.
 
     Raises:
         Refused: if layers are missing, too many, or of other shapes.
@@ -228,7 +234,7 @@ def assemble(
     for name, layer in layers.items():
         scale = ours[name].scale or 1.0
         tensors[f"{name}.weight"] = _times(layer.weight, layer.factor / scale)
-        if layer.bias is not None:
+        if layer.bias is not None and config.get("bias", True):
             tensors["dense_bias" if name == "dense" else f"{name}.bias"] = _times(
                 layer.bias, layer.bias_factor
             )
