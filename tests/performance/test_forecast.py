@@ -102,6 +102,21 @@ def test_iterations_are_measured_once_and_levels_beyond_the_budget_counted(
     assert again.seconds == pytest.approx(0.25 * spec.schedule.total), "what is remembered is not measured"
 
 
+def test_what_is_remembered_of_phases_that_a_schedule_lacks(
+    blobs: PackedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks that a run begins with were measured in phases that it has not, and not in its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    spec = tiny_spec(blobs)
+    forecast.expect(spec, blobs, CPU, budget=0)
+    schedule = spec.config.schedule.model_copy(update={"start_level": blobs.max_level})
+    config = spec.config.model_copy(update={"schedule": schedule})
+    made = forecast.expect(make_spec(config, spec.image, blobs.count), blobs, CPU, budget=0)
+    assert [(kind_of(each.phase), each.measured) for each in made.phases] == [
+        ((blobs.max_level, False), True)
+    ]
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 3}', '{"a": [[1]]}', "[" * 100_000])
 def test_a_damaged_cache_is_as_good_as_none(
     text: str, tmp_path: Path, blobs: PackedSet, monkeypatch: pytest.MonkeyPatch

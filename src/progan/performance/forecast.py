@@ -139,7 +139,8 @@ def _measure(
         phase = next(phase for phase in spec.schedule.phases if kind_of(phase) == kind)
         point = spec.schedule.at(spec.schedule.entry(phase))
         images = point.batch_size * spec.config.loss.d_steps
-        if have := known | measured:
+        have = {done: time for done, time in (known | measured).items() if done in floors}
+        if have:
             like = nearest(kind, have)
             if time.monotonic() + TIMES * images * have[like] * floors[kind] / floors[like] > end:
                 break
