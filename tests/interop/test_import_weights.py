@@ -317,9 +317,9 @@ def test_files_of_another_kind(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(CheckpointError, match="x is not imported: it is"):
         import_weights(tmp_path / "x")
-    for missing in (tmp_path / "nothing", tmp_path):
-        with pytest.raises(CheckpointError, match="cannot be read"):
-            import_weights(missing)
+    for path, said in ((tmp_path / "nothing", "cannot be read"), (tmp_path, "it is a folder, and holds no")):
+        with pytest.raises(CheckpointError, match=said):
+            import_weights(path)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

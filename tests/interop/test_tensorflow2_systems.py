@@ -198,5 +198,6 @@ def test_what_is_wrong_with_a_folder(tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit, match="2"):
         main(["import", str(tmp_path)])
     assert "it is a folder, and holds no network of a known system" in capsys.readouterr().err
-    main(["import", str(folder), "--out", str(tmp_path / "w.safetensors")])
+    with pytest.raises(SystemExit, match="0"):
+        main(["import", str(folder), "--out", str(tmp_path / "w.safetensors")])
     assert "Generator of 8x8 images, 3 channels" in capsys.readouterr().out
