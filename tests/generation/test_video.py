@@ -19,9 +19,10 @@ from PIL import Image
 from progan.config import LabelForm
 from progan.data.showing import on_white
 from progan.errors import ConfigError, DependencyError, StorageError
+from progan.generation import video
 from progan.generation.film import palette_of
 from progan.generation.samples import of_seeds
-from progan.generation.sampling import latents
+from progan.generation.sampling import latents, render
 from progan.generation.video import interpolate
 from progan.generation.walks import slerp, through, walk
 from progan.models.generator import Generator
@@ -176,43 +177,30 @@ def test_a_failure_of_ffmpeg_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_each_cell_keeps_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     G = make(labels=3)
-    seen: list[torch.Tensor] = []
-    forward = G.forward
-
-    def watched(z: torch.Tensor, labels: torch.Tensor, **options: Any) -> torch.Tensor:
-        seen.append(labels)
-        return forward(z, labels, **options)
-
-    monkeypatch.setattr(G, "forward", watched)
+    seen = watch(monkeypatch)
     interpolate(G, tmp_path / "x.gif", seconds=1, fps=5, grid=(2, 2), seed=1)
-    for labels in seen:
+    for _, labels in seen:
         frames = labels.view(-1, 4, 3)
         assert (frames == frames[:1]).all()
-    assert len({int(i) for i in seen[-1][:4].argmax(dim=1)}) > 1
+    assert len({int(i) for i in seen[-1][1][:4].argmax(dim=1)}) > 1
     seen.clear()
     interpolate(G, tmp_path / "x.gif", seconds=1, fps=5, grid=(2, 2), label=2)
-    assert all((labels.argmax(dim=1) == 2).all() for labels in seen)
+    assert all((labels.argmax(dim=1) == 2).all() for _, labels in seen)
 
 
 def test_each_cell_keeps_its_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     G = make(labels=2, form="vector")
     G.label_examples.copy_(torch.arange(128.0).view(64, 2))
-    seen: list[torch.Tensor] = []
-    forward = G.forward
-
-    def watched(z: torch.Tensor, labels: torch.Tensor, **options: Any) -> torch.Tensor:
-        seen.append(labels.view(-1, 4, 2))
-        return forward(z, labels, **options)
-
-    monkeypatch.setattr(G, "forward", watched)
+    seen = watch(monkeypatch)
     interpolate(G, tmp_path / "x.gif", seconds=1, fps=5, grid=(2, 2), seed=1)
-    cells = {tuple(row) for row in seen[0][0].tolist()}
+    first = seen[0][1].view(-1, 4, 2)[0]
+    cells = {tuple(row) for row in first.tolist()}
     assert len(cells) > 1
     assert cells <= {tuple(row) for row in G.label_examples.tolist()}
-    assert all((frames == seen[0][0]).all() for frames in seen)
+    assert all((labels.view(-1, 4, 2) == first).all() for _, labels in seen)
     seen.clear()
     interpolate(G, tmp_path / "x.gif", seconds=1, fps=5, grid=(2, 2), label="0.5,-1")
-    assert all((frames == torch.tensor([0.5, -1])).all() for frames in seen)
+    assert all((labels == torch.tensor([0.5, -1])).all() for _, labels in seen)
 
 
 def test_alpha_is_laid_over_white() -> None:
@@ -302,7 +290,7 @@ def test_other_forms(tmp_path: Path, ending: str) -> None:
 
 def test_a_way_through_seeds_shows_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     G = make(labels=3)
-    seen = watch(G, monkeypatch)
+    seen = watch(monkeypatch)
     points = of_seeds(G, [5, 6, 7, 8])
     z, labels = points.rows(0, 4)
     assert labels is not None
@@ -323,7 +311,7 @@ def test_a_way_through_seeds_shows_their_pictures(tmp_path: Path, monkeypatch: p
 
 def test_one_picture_goes_around_several_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     G = make(labels=3)
-    seen = watch(G, monkeypatch)
+    seen = watch(monkeypatch)
     interpolate(G, tmp_path / "x.webp", seconds=0.9, fps=10, labels=[0, 2, 1])
     labels = torch.cat([part[1] for part in seen])
     torch.testing.assert_close(labels[::3], torch.eye(3)[[0, 2, 1]])
@@ -331,16 +319,15 @@ def test_one_picture_goes_around_several_classes(tmp_path: Path, monkeypatch: py
     torch.testing.assert_close(labels[1], torch.tensor([2 / 3, 0, 1 / 3]))
 
 
-def watch(G: Generator, monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return a list that gets latents and labels of all calls."""
+def watch(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return a list that gets latents and labels of all pictures that a film asks for."""
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    forward = G.forward
 
-    def watched(z: torch.Tensor, labels: torch.Tensor, **options: Any) -> torch.Tensor:
+    def watched(G: Generator, z: torch.Tensor, labels: torch.Tensor, **options: Any) -> Any:
         seen.append((z, labels))
-        return forward(z, labels, **options)
+        return render(G, z, labels, **options)
 
-    monkeypatch.setattr(G, "forward", watched)
+    monkeypatch.setattr(video, "render", watched)
     return seen
 
 

@@ -104,7 +104,7 @@ def generate(
     background
         What a grid lays transparency on: checker, white, #rrggbb, ...
     batch_size
-        Pictures computed at once.
+        Pictures computed at once; another number may round otherwise (1 of 255).
     device
         auto, cpu, cuda, mps, ...
     """

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from progan.distributed.ranks import Ranks
-from progan.distributed.work_sharing import Part, Work, in_parts, share_parts
+from progan.distributed.work_sharing import Part, Work, share_parts
 from progan.generation.samples import Samples
-from progan.generation.sampling import Make, Stored, batch_size_for, batches_of, level_of, whole
+from progan.generation.sampling import Make, Stored, batch_size_for, batches_of, in_batches, level_of, whole
 from progan.models.generator import Generator
 
 
@@ -57,5 +57,6 @@ def generate_together(
         return next(batches_of(G, samples.rows, indices, size, level, make, depth)).astype(kind, copy=False)
 
     work = Work("making images", made, (G.channels, *G.resolution(level)), kind)
-    made_by_all = share_parts(ranks, work, in_parts(np.arange(start, samples.count), size))
+    parts = [np.arange(part.start, part.stop) for part in in_batches(range(start, samples.count), size)]
+    made_by_all = share_parts(ranks, work, parts)
     return made_by_all if depth == 8 else (batch.astype(np.uint16) for batch in made_by_all)
