@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import subprocess
+import threading
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from rich.table import Table
 
 from progan.__main__ import main
+from progan.cli.exit import ended_in_words
 from progan.cli.terminal.console import PlainConsole, say
 from progan.data.packed import PackedSet
 from progan.errors import printable
@@ -134,3 +136,23 @@ def test_a_console_shows_what_would_act_and_keeps_its_own_colours() -> None:
     assert r"a\x07b\x1b[1mc" in shown
     assert r"x\ry\x9b5m\u202e" in shown
     assert "\x1b[31mcoloured\x1b[0m" in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(OSError(27, "File too large"), "File too large"), (MemoryError(), "MemoryError")]
+)
+def test_what_ends_a_thread_is_told_in_a_line(
+    error: Exception, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    before = threading.excepthook
+    with ended_in_words(["train"]):
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    assert threading.excepthook is before
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("what is done beside the work failed: ")
+    assert told in line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
@@ -30,7 +31,7 @@ def ended_in_words(words: Sequence[str] | None) -> Iterator[None]:
             leave at once.
     """
     prints = [*(sys.argv[1:] if words is None else words), "--help"][0] in PRINTING
-    with patient_output() as output:
+    with patient_output() as output, _threads_in_words():
         try:
             with _explained(), told_once():
                 yield
@@ -40,6 +41,21 @@ def ended_in_words(words: Sequence[str] | None) -> Iterator[None]:
             if words is None:
                 leave_others(end.code)
             raise
+
+
+@contextmanager
+def _threads_in_words() -> Iterator[None]:
+    """Tell in a line what ends a thread, such as TensorBoard's when the disk is full; the work goes on."""
+
+    def tell(failed: threading.ExceptHookArgs) -> None:
+        what = str(failed.exc_value or "") or failed.exc_type.__name__
+        _print(f"what is done beside the work failed: {what}", "yellow")
+
+    before, threading.excepthook = threading.excepthook, tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _tell_unshown(output: PatientStream, prints: bool) -> None:
