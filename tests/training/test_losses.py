@@ -13,19 +13,17 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from torch import Tensor
 
-from progan.config import Adversarial
+from progan.config import Adversarial, make_config
 from progan.models.autograd import with_squares
-from progan.training.losses import (
-    discriminator_loss,
-    drift,
-    generator_loss,
-    gradient_penalty,
-    label_loss,
-    undecided,
-)
+from progan.training.terms.adversarial import AdversarialLoss, adversarial_loss
+from progan.training.terms.penalties import Drift, Seen, Verdict, gradient_penalty, label_loss
 
 Array = NDArray[np.float64]
 scores = npst.arrays(np.float64, 6, elements=st.floats(-30, 30))
+
+
+def shipped(kind: str) -> AdversarialLoss:
+    return adversarial_loss(make_config({"loss": {"adversarial": kind}}))
 
 
 def log_sigmoid(x: Array) -> Array:
@@ -63,37 +61,37 @@ def generator_formula(kind: str, real: Array, fake: Array) -> Array:
 @given(real=scores, fake=scores)
 def test_adversarial_losses(kind: Adversarial, real: Array, fake: Array) -> None:
     r, f = torch.from_numpy(real), torch.from_numpy(fake)
-    ours = discriminator_loss(kind, r, f).numpy()
+    ours = shipped(kind).discriminator(r, f).numpy()
     np.testing.assert_allclose(ours, discriminator_formula(kind, real, fake), rtol=1e-9, atol=1e-9)
-    ours = generator_loss(kind, f, r).numpy()
+    ours = shipped(kind).generator(f, r).numpy()
     np.testing.assert_allclose(ours, generator_formula(kind, real, fake), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", get_args(Adversarial))
 def test_d_and_g_pull_in_opposite_directions(kind: Adversarial) -> None:
     real, fake = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in ([0.3, -0.2], [0.1, 0.4]))
-    to_real, to_fake = torch.autograd.grad(discriminator_loss(kind, real, fake).sum(), (real, fake))
+    to_real, to_fake = torch.autograd.grad(shipped(kind).discriminator(real, fake).sum(), (real, fake))
     assert bool((to_real < 0).all()), "D wants higher scores for reals"
     assert bool((to_fake > 0).all()), "and lower ones for fakes"
-    (to_fake,) = torch.autograd.grad(generator_loss(kind, fake, real.detach()).sum(), fake)
+    (to_fake,) = torch.autograd.grad(shipped(kind).generator(fake, real.detach()).sum(), fake)
     assert bool((to_fake < 0).all()), "G wants higher scores for fakes"
 
 
 def test_partners_are_needed() -> None:
     with pytest.raises(ValueError, match="real scores"):
-        generator_loss("relativistic", torch.zeros(2))
+        shipped("relativistic").generator(torch.zeros(2), None)
 
 
 def test_noise_moves_the_targets() -> None:
     real, fake = torch.tensor([1.5, 0.5]), torch.tensor([-0.25, 0.75])
     noise = torch.tensor([[0.5, -0.25], [-0.5, 0.75]])
-    assert torch.equal(discriminator_loss("least_squares", real, fake, noise), torch.zeros(2))
+    assert torch.equal(shipped("least_squares").noisy_discriminator(real, fake, noise), torch.zeros(2))
 
 
 def test_what_counts_as_positive_lies_between_the_targets() -> None:
-    assert undecided("least_squares") == 0.5
-    assert undecided("logistic") == undecided("hinge") == 0
-    assert undecided("wgan") is undecided("relativistic") is None
+    assert shipped("least_squares").facts.middle == 0.5
+    assert shipped("logistic").facts.middle == shipped("hinge").facts.middle == 0
+    assert shipped("wgan").facts.middle is shipped("relativistic").facts.middle is None
 
 
 @pytest.mark.parametrize("one_sided", [False, True])
@@ -140,7 +138,23 @@ def test_penalties_reach_the_weights() -> None:
 
 
 def test_drift() -> None:
-    assert drift(torch.tensor([-3.0, 2.0])).tolist() == [9.0, 4.0]
+    judged = Verdict(torch.tensor([-3.0, 2.0]), torch.zeros(2, 0))
+    nothing = torch.zeros(2, 0)
+    seen = Seen(
+        nothing,
+        judged,
+        nothing,
+        judged,
+        None,
+        nothing,
+        "class",
+        nothing,
+        lambda *_: judged,
+        lambda *_: nothing,
+    )
+    penalty = Drift(make_config({}).loss)
+    assert penalty.weight == 0.001
+    assert penalty.discriminator(seen).tolist() == [9.0, 4.0]
 
 
 def test_label_losses() -> None:

@@ -166,7 +166,9 @@ def test_lazy_penalties(blobs: PackedSet) -> None:
 def test_a_lazy_penalty_is_as_many_times_as_strong() -> None:
     terms = {"adversarial": torch.zeros(1), "gp": torch.ones(1), "r1": torch.ones(1), "drift": torch.ones(1)}
     loss = {"gp_lambda": 5.0, "r1_gamma": 3.0, "drift": 0.25, "penalty_interval": 4}
-    assert float(losses.total(terms, make_config({"loss": loss}))) == 4 * (5 + 1.5) + 0.25
+    assert (
+        float(losses.total(terms, losses.Objective.of(make_config({"loss": loss})))) == 4 * (5 + 1.5) + 0.25
+    )
 
 
 @pytest.mark.parametrize("loss", ["wgan", "least_squares", "logistic", "hinge", "relativistic"])

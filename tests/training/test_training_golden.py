@@ -18,18 +18,20 @@ from progan.interop.systems.tensorflow import translate
 from progan.models.autograd import with_squares
 from progan.training.losses import (
     Conditions,
+    Objective,
     discriminator_stages,
     discriminator_terms,
     generator_terms,
-    gradient_penalty,
     total,
 )
 from progan.training.optimizer import Optimizer, update_average
 from progan.training.schedule import Schedule
 from progan.training.step import Step
+from progan.training.terms.penalties import gradient_penalty
 
 CASES = [("A", 0.0), ("A", 0.35), ("C", 0.0), ("C", 0.35)]
 CONFIG = make_config({})
+OBJECTIVE = Objective.of(CONFIG)
 
 
 def tensor(config: str, key: str) -> Tensor:
@@ -60,15 +62,15 @@ def test_loss_terms(config: str, lod: float) -> None:
     at = Conditions(*at_lod(lod, top, torch.float64))
     d_batch, g_batch = batches(config)
     expected, key = golden(f"losses_{config}"), f"lod={lod:g}/f64"
-    terms = discriminator_terms(G, D, d_batch, at, CONFIG)
+    terms = discriminator_terms(G, D, d_batch, at, OBJECTIVE)
     close(terms["real_score"], expected[f"D.real_scores/{key}"])
     close(terms["fake_score"], expected[f"D.fake_scores/{key}"])
     close(terms["gp"], (expected[f"D.mixed_norms/{key}"] - 1) ** 2)
     close(terms["drift"], expected[f"D.epsilon_penalty/{key}"])
-    close(total(terms, CONFIG).mean(), expected[f"D.loss_mean/{key}"])
-    g_terms = generator_terms(G, D, g_batch, at, CONFIG)
+    close(total(terms, OBJECTIVE).mean(), expected[f"D.loss_mean/{key}"])
+    g_terms = generator_terms(G, D, g_batch, at, OBJECTIVE)
     close(g_terms["adversarial"], -expected[f"G.fake_scores/{key}"])
-    close(total(g_terms, CONFIG).mean(), expected[f"G.loss_mean/{key}"])
+    close(total(g_terms, OBJECTIVE).mean(), expected[f"G.loss_mean/{key}"])
     if config == "C":
         close(terms["label_real"], expected[f"D.label_penalty_reals/{key}"])
         close(terms["label_fake"], expected[f"D.label_penalty_fakes/{key}"])
@@ -80,10 +82,10 @@ def test_every_gradient(config: str, lod: float) -> None:
     G, D, top = networks(config, torch.float64)
     at = Conditions(*at_lod(lod, top, torch.float64))
     d_batch, g_batch = batches(config)
-    for stage in discriminator_stages(G, D, d_batch, at, CONFIG):
-        torch.autograd.backward(total(stage(), CONFIG).mean())
+    for stage in discriminator_stages(G, D, d_batch, at, OBJECTIVE):
+        torch.autograd.backward(total(stage(), OBJECTIVE).mean())
     compare_gradients(config, "D", D, top, lod)
-    torch.autograd.backward(total(generator_terms(G, D, g_batch, at, CONFIG), CONFIG).mean())
+    torch.autograd.backward(total(generator_terms(G, D, g_batch, at, OBJECTIVE), OBJECTIVE).mean())
     compare_gradients(config, "G", G, top, lod)
 
 

@@ -11,7 +11,9 @@ from progan.config.data import DataOptions as DataOptions
 from progan.config.data import LabelForm as LabelForm
 from progan.config.data import PictureOptions as PictureOptions
 from progan.config.data import asked_for as asked_for
+from progan.config.fields import Branch as Branch
 from progan.config.fields import Keeping as Keeping
+from progan.config.fields import option as option
 from progan.config.fields import parse_colour as parse_colour
 from progan.config.fields import per_level as per_level
 from progan.config.init import InitOptions as InitOptions
@@ -25,6 +27,11 @@ from progan.config.model import NetworkOptions as NetworkOptions
 from progan.config.model import PixelNormForm as PixelNormForm
 from progan.config.model import Scaling as Scaling
 from progan.config.monitor import MonitorOptions as MonitorOptions
+from progan.config.parts.extended import extended as extended
+from progan.config.parts.part import Part as Part
+from progan.config.parts.part import Parts as Parts
+from progan.config.parts.part import made as made
+from progan.config.parts.plugin_files import read_plugins as read_plugins
 from progan.config.problems import explain as explain
 from progan.config.reading import DECIDED_BY_PICTURES as DECIDED_BY_PICTURES
 from progan.config.reading import differing_keys as differing_keys
@@ -42,10 +49,14 @@ from progan.config.sizes import grown_from as grown_from
 from progan.config.sizes import level_resolution as level_resolution
 from progan.config.sizes import parse_resolution as parse_resolution
 from progan.config.sizes import split_resolution as split_resolution
+from progan.config.training import LOSSES as LOSSES
 from progan.config.training import Adversarial as Adversarial
 from progan.config.training import Loss as Loss
+from progan.config.training import LossFacts as LossFacts
 from progan.config.training import LossOptions as LossOptions
+from progan.config.training import LossPart as LossPart
 from progan.config.training import OptimizerOptions as OptimizerOptions
+from progan.config.training import PenaltyOptions as PenaltyOptions
 from progan.config.training import Precision as Precision
 from progan.config.training import RunOptions as RunOptions
 from progan.config.training import ScheduleOptions as ScheduleOptions

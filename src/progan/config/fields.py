@@ -131,6 +131,13 @@ def _crop_text(given: Any) -> str:
     return text
 
 
+def _unknown(name: str) -> str:
+    raise ValueError(f"no part of your own is called {name!r}; give the file that defines it: --plugin FILE")
+
+
+OwnName = Annotated[str, AfterValidator(_unknown)]
+"""The name of a part of one's own, where progan ships none: a tree that knows parts has their names."""
+
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -34,6 +34,9 @@ OTHER_NAMES = {
 }
 """What others call a value, in lower case with underscores -> what it is called here."""
 
+PLACES = ("loss.adversarial",)
+"""Options that choose parts, of which there may be some of one's own."""
+
 MAX_PROBLEMS = 30
 """Problems that are explained at once."""
 
@@ -69,8 +72,10 @@ def _line(problem: dict[str, Any], model: type[BaseModel]) -> str:
     if name in branch.model_fields:
         index = f"[{rest[0]}]" if rest and rest[0] else ""
         schema = option_schema(branch, name)
+        own = ", or one that --plugin FILE defines" if where in PLACES else ""
         return (
-            f"{where}{index}: {given} is not allowed; expected {in_words(schema)}{_nearest(problem, schema)}"
+            f"{where}{index}: {given} is not allowed; expected {in_words(schema)}{own}"
+            f"{_nearest(problem, schema)}"
         )
     wanted = "expected a mapping of options" if problem["type"] in NOT_A_BRANCH else problem["msg"]
     return f"{where or 'a configuration'}: {wanted} (given: {given})"

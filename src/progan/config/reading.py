@@ -15,9 +15,11 @@ from pydantic import ValidationError
 
 from progan.config.data import NEWER
 from progan.config.documents import read_document
+from progan.config.parts.extended import extended
+from progan.config.parts.part import Parts
 from progan.config.problems import explain
 from progan.config.recipes import DEFAULT_RECIPE, read_recipe
-from progan.config.tree import Config
+from progan.config.tree import Config, Options
 from progan.errors import ConfigError
 
 DECIDED_BY_PICTURES = (
@@ -76,13 +78,17 @@ def merge(*trees: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def make_config(*trees: Mapping[str, Any]) -> Config:
+def make_config(*trees: Mapping[str, Any], parts: Parts = Parts()) -> Config:  # noqa: B008 - frozen
     """Merge nested mappings (later ones win) and check the result.
 
     A tree that names another adversarial loss than the ones before it brings that loss's own penalties: those
     of the ones before are dropped. So are the lengths of another way of growing, and an option that a later
     tree gives another one instead of, such as `schedule.stage_kimg` of a recipe where `schedule.fade_kimg` is
     given.
+
+    Args:
+        trees: The mappings.
+        parts: Parts of one's own whose names and options are allowed.
 
     Raises:
         ConfigError: naming every wrong key with its nearest right name, and every wrong value.
@@ -91,9 +97,10 @@ def make_config(*trees: Mapping[str, Any]) -> Config:
     for tree in trees:
         whole = merge(_without_what_is_replaced(whole, tree), tree)
     try:
-        return Config.model_validate(whole)
+        config: Config = extended(Config, parts).model_validate(whole)
     except ValidationError as error:
-        raise ConfigError(explain(error)) from None
+        raise ConfigError(explain(error, extended(Options, parts))) from None
+    return config
 
 
 def _without_what_is_replaced(tree: dict[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,6 +127,7 @@ def load_config(
     options: Mapping[str, Any] | None = None,
     *,
     file: str | Path | None = None,
+    parts: Parts = Parts(),  # noqa: B008 - frozen
 ) -> Config:
     """Return the configuration of a recipe, with a file and then `options` laid over it.
 
@@ -127,11 +135,13 @@ def load_config(
         recipe: Name of a shipped recipe, or path of a configuration file that stands alone.
         options: Nested mapping, for example `{"schedule": {"batch_size": [16, 8]}}`.
         file: Configuration file (.yaml, .json or .toml) that is laid over the recipe.
+        parts: Parts of one's own whose names and options are allowed.
 
     Raises:
         ConfigError: if a recipe or file cannot be read, or an option is unknown or wrong.
     """
-    return make_config(read_recipe(recipe), {} if file is None else read_document(file), options or {})
+    laid = {} if file is None else read_document(file)
+    return make_config(read_recipe(recipe), laid, options or {}, parts=parts)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -10,6 +12,7 @@ from progan.config.fields import (
     Branch,
     Count,
     NonNegative,
+    OwnName,
     PerLevelCount,
     PerLevelLength,
     PerLevelRate,
@@ -18,18 +21,45 @@ from progan.config.fields import (
     as_rule,
     option,
 )
+from progan.config.parts.part import Part, Parts
 
 Adversarial = Literal["wgan", "least_squares", "logistic", "hinge", "relativistic"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 
-PENALTIES: dict[str, dict[str, float]] = {
-    "wgan": {"gp_lambda": 10.0, "drift": 0.001},
-    "least_squares": {},
-    "logistic": {"r1_gamma": 10.0},
-    "hinge": {"gp_lambda": 10.0},
-    "relativistic": {"r1_gamma": 1.0, "r2_gamma": 1.0},
+
+@dataclass(frozen=True)
+class LossFacts:
+    """What the rest of a configuration has to know of an adversarial loss.
+
+    Attributes:
+        usual: What goes with it if nothing is said, among gp_lambda, r1_gamma, r2_gamma, drift and
+            target_noise; the others are 0.
+        middle: The score above which D takes an image for real; None if scores have no such zero.
+        paired: Whether G's loss needs the scores of real images, too, as partners of the fakes.
+    """
+
+    usual: Mapping[str, float] = field(default_factory=dict)
+    middle: float | None = None
+    paired: bool = False
+
+
+LOSSES: dict[str, LossFacts] = {
+    "wgan": LossFacts({"gp_lambda": 10.0, "drift": 0.001}),
+    "least_squares": LossFacts({"target_noise": 0.3}, middle=0.5),
+    "logistic": LossFacts({"r1_gamma": 10.0}, middle=0.0),
+    "hinge": LossFacts({"gp_lambda": 10.0}, middle=0.0),
+    "relativistic": LossFacts({"r1_gamma": 1.0, "r2_gamma": 1.0}, paired=True),
 }
-"""What regularises D with each adversarial loss if nothing is said; everything else is off."""
+"""The adversarial losses that ship with progan."""
+DECIDED = ("gp_lambda", "r1_gamma", "r2_gamma", "drift", "target_noise")
+"""Options that the adversarial loss decides if nothing is said."""
+
+
+class LossPart(Part):
+    """What a configuration knows of an adversarial loss of one's own."""
+
+    place = "loss.adversarial"
+    facts: ClassVar[LossFacts] = LossFacts()
 
 
 class ScheduleOptions(Branch):
@@ -94,6 +124,8 @@ class ScheduleOptions(Branch):
 class LossOptions(Branch):
     """The adversarial loss, the penalties of D's gradients, and the weight of the labels."""
 
+    parts: ClassVar[Parts] = Parts()
+
     adversarial: Adversarial = option(
         "wgan",
         "'wgan' (section 2), 'least_squares' with noisy targets, 'logistic' (non-saturating), 'hinge', or "
@@ -112,6 +144,7 @@ class LossOptions(Branch):
     r2_gamma: NonNegative | None = option(
         None, "Weight of |grad D(fake)|^2 / 2; default: 1 with relativistic."
     )
+    penalties: tuple[OwnName, ...] = option((), "Penalties of your own, which --plugin defines, by name.")
     penalty_interval: int = option(
         1, "Compute the penalties at every k-th update of D only, k times as strong.", ge=1
     )
@@ -135,6 +168,11 @@ class Loss(LossOptions):
     drift: NonNegative
     target_noise: NonNegative
 
+    @property
+    def facts(self) -> LossFacts:
+        """What is to be known of the adversarial loss."""
+        return loss_facts(self.adversarial, self.parts)
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, given: Any) -> Any:
@@ -142,30 +180,45 @@ class Loss(LossOptions):
             given = given.model_dump()
         if not isinstance(given, dict):
             return given
-        kind = given.get("adversarial", "wgan")
-        usual: dict[str, float] = {"gp_lambda": 0.0, "r1_gamma": 0.0, "r2_gamma": 0.0, "drift": 0.0}
-        usual |= {"target_noise": 0.3 if kind == "least_squares" else 0.0}
-        usual |= PENALTIES.get(str(kind), {})
+        usual = dict.fromkeys(DECIDED, 0.0) | dict(
+            loss_facts(given.get("adversarial", "wgan"), cls.parts).usual
+        )
         return {**given, **{name: value for name, value in usual.items() if given.get(name) is None}}
 
     @model_validator(mode="after")
     def _check(self) -> Loss:
-        if self.drift and self.adversarial != "wgan":
+        own = self.adversarial in self.parts.of("loss.adversarial")
+        if self.drift and not own and "drift" not in self.facts.usual:
             raise ValueError(
                 f"loss.drift {self.drift:g} belongs to the wgan loss, whose scores have no bounds; "
                 f"leave it out with loss.adversarial {self.adversarial}"
             )
-        if self.target_noise and self.adversarial != "least_squares":
+        if self.target_noise and not own and "target_noise" not in self.facts.usual:
             raise ValueError(
                 f"loss.target_noise {self.target_noise:g} belongs to the least_squares loss; leave it out "
                 f"with loss.adversarial {self.adversarial}"
             )
-        if self.penalty_interval > 1 and not self.gp_lambda + self.r1_gamma + self.r2_gamma:
+        computed = self.gp_lambda + self.r1_gamma + self.r2_gamma or self.penalties
+        if self.penalty_interval > 1 and not computed:
             raise ValueError(
                 f"loss.penalty_interval {self.penalty_interval} needs a penalty: set loss.gp_lambda, "
                 f"loss.r1_gamma or loss.r2_gamma"
             )
         return self
+
+
+class PenaltyOptions(Branch):
+    """The options that every penalty of one's own has."""
+
+    weight: NonNegative = option(1.0, "Weight in the loss.")
+
+
+def loss_facts(name: object, parts: Parts) -> LossFacts:
+    """Return what is to be known of an adversarial loss, shipped or of one's own; nothing of unknown ones."""
+    own = parts.of("loss.adversarial").get(str(name))
+    if own is not None and issubclass(own, LossPart):
+        return own.facts
+    return LOSSES.get(str(name), LossFacts())
 
 
 class OptimizerOptions(Branch):

@@ -8,6 +8,8 @@ Values "per level" are lists: entry i belongs to level i, and the last entry to 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import model_validator
 
 from progan.config.data import AugmentOptions, DataOptions
@@ -15,12 +17,19 @@ from progan.config.fields import Branch, per_level
 from progan.config.init import InitOptions
 from progan.config.model import DiscriminatorOptions, GeneratorOptions, ModelOptions
 from progan.config.monitor import MonitorOptions
+from progan.config.parts.part import Parts
 from progan.config.sizes import format_resolution, parse_resolution, split_resolution
 from progan.config.training import Loss, LossOptions, OptimizerOptions, RunOptions, ScheduleOptions
 
 
 class Options(Branch):
-    """The tree without the rules that span branches: what a recipe or a command line may set in part."""
+    """The tree without the rules that span branches: what a recipe or a command line may set in part.
+
+    Attributes:
+        parts: Parts of one's own whose names and options the tree knows; `extended` makes such a tree.
+    """
+
+    parts: ClassVar[Parts] = Parts()
 
     data: DataOptions = DataOptions()
     augment: AugmentOptions = AugmentOptions()
@@ -85,7 +94,7 @@ def _check_levels(config: Config) -> None:
 
 def _check_augmentation(config: Config) -> None:
     """Adaptive augmentation reads whether D takes reals for real, so its scores must say so one by one."""
-    if config.augment.adaptive and config.loss.adversarial in ("wgan", "relativistic"):
+    if config.augment.adaptive and config.loss.facts.middle is None:
         raise ValueError(
             f"augment.adaptive needs scores whose sign means real or fake; those of loss.adversarial "
             f"{config.loss.adversarial} have no fixed zero: use logistic, hinge or least_squares, or leave "

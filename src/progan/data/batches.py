@@ -279,7 +279,7 @@ class Batches:
         The partners of a relativistic loss are the reals of that iteration's first D update.
         """
         reals, mine = None, self._mine(n)
-        if self._loss.adversarial == "relativistic":
+        if self._loss.facts.paired:
             chosen = self.chosen(clock, n)
             reals = self._reals(_Shown(clock, n, level, self.attempt), alpha, go_on=False)
         else:

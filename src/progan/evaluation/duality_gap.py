@@ -32,7 +32,7 @@ from progan.models.generator import Generator
 from progan.system.progress import Progress, unheard
 from progan.system.randomness import random_generator
 from progan.training.augment import DRAWS
-from progan.training.losses import Conditions, discriminator_terms
+from progan.training.losses import Conditions, Objective, discriminator_terms
 from progan.training.optimizer import Optimizer
 from progan.training.precision import SMALL_TYPES, needs_loss_scaling
 from progan.training.state import TrainState
@@ -230,6 +230,7 @@ class DualityGap:
     def _value(self, networks: Networks, at: Conditions) -> float:
         """Return M(G, D) on the test part."""
         config, batches = self._batches(networks[0], "test", "value", 0)
+        objective = Objective.of(config)
         n, count = per_level(config.schedule.batch_size, at.level), self.count(at.level)
         D, largest = networks[1], self._parts.largest(at.level, n)
         faded = _faded(networks[0], at)
@@ -239,7 +240,7 @@ class DualityGap:
             batch = batches.discriminator(clock, n, at.level, faded)
             for positions in micro_batches(n, D.stddev_group, largest, contiguous=D.stddev_contiguous):
                 with autocast(SMALL_TYPES.get(config.run.precision), self._device):
-                    terms = discriminator_terms(*networks, batch.take(positions), at, config)
+                    terms = discriminator_terms(*networks, batch.take(positions), at, objective)
                 losses.append(terms["adversarial"])
         return -float(torch.cat(losses).cpu().double().mean())
 

@@ -11,6 +11,7 @@ import torch
 from progan.data.batches import Batch
 from progan.performance.peak_rates import seconds
 from progan.training.iteration import Iteration
+from progan.training.losses import Objective
 from progan.training.optimizer import update_average
 from progan.training.schedule import Point
 from progan.training.step import Trained, used_parameters
@@ -88,8 +89,8 @@ class _Timer:
 
     def take(self) -> _Times:
         """Measure each part once."""
-        loss, state = self._loss, self._iteration.state
-        penalties = loss.gp_lambda + loss.r1_gamma + loss.r2_gamma > 0
+        state = self._iteration.state
+        penalties = any(penalty.slope for penalty in Objective.of(self._iteration.spec.config).penalties)
         load = self._seconds(self._load)
         d_plain = self._update("D", penalize=False)
         return _Times(

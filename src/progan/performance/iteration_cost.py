@@ -17,7 +17,7 @@ from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.performance.op_counter import Counter, OpCounts
 from progan.training.augment import DRAWS
-from progan.training.losses import Conditions
+from progan.training.losses import Conditions, Objective
 from progan.training.optimizer import Optimizer, is_used, level_of
 from progan.training.precision import SMALL_TYPES
 from progan.training.spec import ImageSpec
@@ -145,8 +145,7 @@ class Costs:
 
     def discriminator(self, level: int, *, fading: bool, penalize: bool = True) -> Counted:
         """Count one update of D, with or without its penalties, and without its optimizer."""
-        loss = self._config.loss
-        penalties = loss.gp_lambda + loss.r1_gamma + loss.r2_gamma > 0
+        penalties = any(penalty.slope for penalty in Objective.of(self._config).penalties)
         return self._scaled("D", level, fading, penalize and penalties)
 
     def generator(self, level: int, *, fading: bool) -> Counted:
@@ -226,7 +225,7 @@ class Costs:
         return GeneratorBatch(
             latents=latents,
             labels=labels,
-            reals=images if self._config.loss.adversarial == "relativistic" else None,
+            reals=images if self._config.loss.facts.paired else None,
             augment_real=draws,
             augment_fake=draws,
         )

@@ -23,8 +23,8 @@ from progan.models.autograd import autocast
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.training.losses import (
-    TERM_NAMES,
     Conditions,
+    Objective,
     Stage,
     Terms,
     discriminator_stages,
@@ -53,7 +53,7 @@ STAGES: dict[Trained, Callable[..., list[Stage]]] = {"D": discriminator_stages, 
 """The loss of each network, in the stages in which it is computed."""
 
 
-class _Objective(nn.Module):
+class _Loss(nn.Module):
     """The loss of a batch as a module, so that its weights can be replaced by others."""
 
     def __init__(self, networks: Networks, trained: Trained, config: Config) -> None:
@@ -61,20 +61,20 @@ class _Objective(nn.Module):
         self.G, self.D = networks
         device = next(self.D.parameters()).device
         # Where there are shapes alone, operations are counted that have no casts of their own.
-        self._config, self._device = config, torch.device("cpu") if device.type == "meta" else device
+        self.of, self._device = Objective.of(config), torch.device("cpu") if device.type == "meta" else device
         self._type = SMALL_TYPES.get(config.run.precision)
         self._stages_of: Callable[..., list[Stage]] = STAGES[trained]
 
     def stages(self, batch: Batch, at: Conditions) -> list[Stage]:
         """Return the stages of the loss; each computes with the weights that are there when it is called."""
         with autocast(self._type, self._device):
-            return self._stages_of(self.G, self.D, batch, at, self._config)
+            return self._stages_of(self.G, self.D, batch, at, self.of)
 
     def forward(self, stage: Stage) -> tuple[Tensor, Terms]:
         """Return the sum of the losses of a stage, and its terms with the `loss`, per sample."""
         with autocast(self._type, self._device):
             terms = stage()
-            losses = total(terms, self._config)
+            losses = total(terms, self.of)
         return losses.sum(), {**terms, "loss": losses}
 
 
@@ -82,7 +82,7 @@ class EagerGradients:
     """Finds the gradients of one of the networks G and D (`trained`) operation by operation."""
 
     def __init__(self, networks: Networks, trained: Trained, config: Config) -> None:
-        self._objective = _Objective(networks, trained, config)
+        self._objective = _Loss(networks, trained, config)
         self._trained: Trained = trained
 
     def __call__(self, batch: Batch, at: Conditions, n: int) -> Iterator[Found]:
@@ -106,6 +106,11 @@ class EagerGradients:
             terms = {name: value.detach() for name, value in terms.items()}
             del losses, loss  # nothing of the stage is kept: what it had in memory is for the next
             yield {name: one for name, one in zip(used, found, strict=True) if one is not None}, terms
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """Every term there can be, and the loss, in an order that all processes have."""
+        return self._objective.of.term_names
 
     def _used(self, at: Conditions) -> dict[str, nn.Parameter]:
         network: Generator | Discriminator = getattr(self._objective, self._trained)
@@ -206,7 +211,9 @@ class Step:
         if self._ranks.size == 1:
             return means
         fading = at.alpha is not None and G.growth == "fade"
-        return self._ranks.all_reduce(self.optimizer.gradients(at.level, fading=fading), means, TERM_NAMES)
+        return self._ranks.all_reduce(
+            self.optimizer.gradients(at.level, fading=fading), means, self.eager.term_names
+        )
 
     @contextmanager
     def _not_begun_again(self) -> Iterator[None]:
