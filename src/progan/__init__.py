@@ -12,6 +12,14 @@ from progan.version import __version__
 
 _HOMES = {
     "Config": "progan.config",
+    "PartOptions": "progan.config",
+    "option": "progan.config",
+    "LossFacts": "progan.config",
+    "AdversarialLoss": "progan.training.terms.adversarial",
+    "Penalty": "progan.training.terms.penalties",
+    "PenaltyOptions": "progan.config",
+    "Seen": "progan.training.terms.penalties",
+    "Verdict": "progan.training.terms.penalties",
     "load_config": "progan.config",
     "recipe_names": "progan.config.recipes",
     "PackedSet": "progan.data.packed",
@@ -33,12 +41,19 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdversarialLoss",
     "Config",
     "Discriminator",
     "Generator",
+    "LossFacts",
     "PackedSet",
+    "PartOptions",
+    "Penalty",
+    "PenaltyOptions",
     "ProganError",
     "Reporter",
+    "Seen",
+    "Verdict",
     "__version__",
     "export",
     "find_generator",
@@ -47,6 +62,7 @@ __all__ = [
     "interpolate",
     "load",
     "load_config",
+    "option",
     "prepare",
     "push",
     "recipe_names",
@@ -56,7 +72,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from progan.config import Config, load_config
+    from progan.config import Config, LossFacts, PartOptions, PenaltyOptions, load_config, option
     from progan.config.recipes import recipe_names
     from progan.data.packed import PackedSet
     from progan.errors import ProganError
@@ -73,6 +89,8 @@ if TYPE_CHECKING:
     from progan.runs.run import resume, train
     from progan.runs.trained.kept_generators import find_generator
     from progan.runs.trained.publish import push
+    from progan.training.terms.adversarial import AdversarialLoss
+    from progan.training.terms.penalties import Penalty, Seen, Verdict
 
 
 def __getattr__(name: str) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 
-from progan.cli.app import app
+from progan.cli.app import make_app
 from progan.cli.exit import ended_in_words
+from progan.cli.plugins import plugin_parts
 from progan.system.malloc import keep_freed_memory
 
 
@@ -20,6 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     # A broken connection is told in words; PyTorch would add a page of addresses.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with ended_in_words(arguments):
+        app = make_app(plugin_parts(sys.argv[1:] if arguments is None else arguments))
         app(arguments, print_error=False, exit_on_error=False)
 
 

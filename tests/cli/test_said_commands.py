@@ -19,10 +19,9 @@ import torch
 
 import progan
 from progan.__main__ import main
-from progan.cli.app import app
 from progan.data.packed import PackedSet
 from progan.runs.loop import Trainer
-from said_commands import said_commands, shell_words
+from said_commands import app, said_commands, shell_words
 from tiny import options, words
 
 SOURCE = Path(progan.__file__).parent

@@ -188,6 +188,7 @@ ELSEWHERE: dict[str, str] = {
     "monitor.extractor": "test_run_options.py::test_a_missing_extractor_is_found_missing_before_training",
     "monitor.resize": "test_run_options.py::test_what_cannot_be_measured_does_not_end_the_training",
     "monitor.normalise": "test_run_options.py::test_what_cannot_be_measured_does_not_end_the_training",
+    "loss.penalties": "test_own_parts.py::test_on_the_command_line",
     "run.on_divergence": "test_reliability.py::test_going_back_takes_another_way",
     "run.max_rollbacks": "test_reliability.py::test_it_goes_back_so_often_and_no_more",
     "run.rollback_lr": "test_reliability.py::test_going_back_takes_another_way",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 
-from progan.cli.app import app
+from progan.cli.app import make_app
+from progan.config import Parts
 
 _WORD = r"(?:[^\s;,'\"`$()]|'[^']*'|\"[^\"]*\"|\$'(?:[^'\\]|\\.)*')+"
+app = make_app(Parts())
 _NAMES = "|".join(name for name in app if not name.startswith("-"))
 _COMMAND = re.compile(rf"\bprogan (?:{_NAMES})(?: {_WORD})*")
 

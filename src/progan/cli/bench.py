@@ -9,8 +9,9 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from progan.cli.config import Tree, given
+from progan.cli.plugins import Plugins
 from progan.cli.terminal.console import PlainConsole, say, stages
-from progan.config import load_config, merge
+from progan.config import load_config, merge, read_plugins
 from progan.errors import ConfigError
 from progan.system.files import write_text
 
@@ -31,6 +32,7 @@ def bench(
     count_only: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     memory: Positive | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    plugin: Plugins = (),
     options: Tree = None,
 ) -> None:
     """Measure iterations of training on synthetic pictures, beside what they must cost at least.
@@ -69,7 +71,7 @@ def bench(
 
     short = {"data": {"resolution": resolution}, "run": {"device": device}}
     asked = {branch: values for branch, values in short.items() if None not in values.values()}
-    made = load_config(recipe, merge(given(options), asked), file=config)
+    made = load_config(recipe, merge(given(options), asked), file=config, parts=read_plugins(plugin))
     if count_only and ceiling is None:
         raise ConfigError("--count-only measures nothing, so it needs --ceiling TFLOP/s GB/s")
     if memory is not None and not count_only:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
+from progan.cli.plugins import Plugins, knowing
 from progan.cli.terminal.console import PlainConsole, say
 from progan.config import (
     AugmentOptions,
@@ -21,19 +22,19 @@ from progan.config import (
     MonitorOptions,
     OptimizerOptions,
     Options,
+    Parts,
     RunOptions,
     ScheduleOptions,
     file_schema,
     flatten,
     load_config,
     make_config,
+    read_plugins,
     to_recipe,
 )
 from progan.config.documents import read_document
 from progan.config.recipes import DEFAULT_RECIPE, read_recipe, recipe_about, recipe_head, recipe_names
 from progan.errors import ConfigError
-
-config_app = App(name="config", help="Show, check and describe configurations.")
 
 
 def _group(title: str, place: int) -> Parameter:
@@ -56,7 +57,7 @@ class _Init(InitOptions):
     new: Annotated[tuple[str, ...], Parameter(show=False)] = ()
 
 
-class _Branches(Options):
+class Branches(Options):
     """The options of the configuration, each branch under a title of its own."""
 
     data: Annotated[DataOptions, _group("Pictures", 2)] = DataOptions()
@@ -70,7 +71,7 @@ class _Branches(Options):
     monitor: Annotated[MonitorOptions, _group("Monitoring", 11)] = MonitorOptions()
 
 
-Tree = Annotated[_Branches | None, Parameter(name="*", show_default=False)]
+Tree = Annotated[Branches | None, Parameter(name="*", show_default=False)]
 
 
 def given(options: Options | None) -> dict[str, Any]:
@@ -100,12 +101,12 @@ def recipes(name: str | None = None) -> None:
             say(console, textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    "))
 
 
-@config_app.command
 def show(
     *,
     recipe: str = DEFAULT_RECIPE,
     config: Path | None = None,
     format: Literal["yaml", "json"] = "yaml",
+    plugin: Plugins = (),
     options: Tree = None,
 ) -> None:
     """Print the configuration that recipe, file and options make together; it can be used as a file.
@@ -119,12 +120,11 @@ def show(
     format
         How to print it.
     """
-    made = load_config(recipe, given(options), file=config)
+    made = load_config(recipe, given(options), file=config, parts=read_plugins(plugin))
     say(PlainConsole(), to_recipe(made, format).rstrip())
 
 
-@config_app.command
-def validate(file: Path, *, recipe: str = DEFAULT_RECIPE) -> None:
+def validate(file: Path, *, recipe: str = DEFAULT_RECIPE, plugin: Plugins = ()) -> None:
     """Check a configuration file; says everything that is wrong with it.
 
     Parameters
@@ -136,7 +136,7 @@ def validate(file: Path, *, recipe: str = DEFAULT_RECIPE) -> None:
     """
     tree, beneath = read_document(file), read_recipe(recipe)
     try:
-        make_config(beneath, tree)
+        make_config(beneath, tree, parts=read_plugins(plugin))
     except ConfigError as error:
         raise ConfigError(f"{file} over the recipe {recipe}:\n{error}") from None
     say(
@@ -145,7 +145,15 @@ def validate(file: Path, *, recipe: str = DEFAULT_RECIPE) -> None:
     )
 
 
-@config_app.command
-def schema() -> None:
+def schema(*, plugin: Plugins = ()) -> None:
     """Print the JSON schema of configuration files, for editors."""
-    say(PlainConsole(), json.dumps(file_schema(), indent=2))
+    say(PlainConsole(), json.dumps(file_schema(read_plugins(plugin)), indent=2))
+
+
+def config_app(parts: Parts) -> App:
+    """Return the commands about configurations, whose options know parts of one's own."""
+    app = App(name="config", help="Show, check and describe configurations.")
+    app.command(knowing(show, Tree, Branches, parts))
+    app.command(validate)
+    app.command(schema)
+    return app

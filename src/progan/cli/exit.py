@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,9 @@ from typing import NoReturn
 
 from cyclopts import CycloptsError
 
+from progan.cli.plugins import plugin_parts
 from progan.cli.terminal.console import PlainConsole
-from progan.config import Options, PictureOptions, explain
+from progan.config import Options, PictureOptions, explain, extended
 from progan.distributed.leaving import leave_others, told_once
 from progan.errors import ConfigError, ProganError, StorageError
 from progan.system.safe_stdout import PatientStream, patient_output
@@ -33,7 +35,7 @@ def ended_in_words(words: Sequence[str] | None) -> Iterator[None]:
     prints = [*(sys.argv[1:] if words is None else words), "--help"][0] in PRINTING
     with patient_output() as output, _threads_in_words():
         try:
-            with _explained(), told_once():
+            with _explained(sys.argv[1:] if words is None else words), told_once():
                 yield
         except SystemExit as end:
             if not end.code:
@@ -75,8 +77,8 @@ def _tell_unshown(output: PatientStream, prints: bool) -> None:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Turn what went wrong into a message and an exit code."""
+def _explained(words: Sequence[str]) -> Iterator[None]:
+    """Turn what went wrong with the words of a command into a message and an exit code."""
     from pydantic import ValidationError
 
     try:
@@ -84,7 +86,7 @@ def _explained() -> Iterator[None]:
     except ProganError as error:
         _fail(str(error), error.exit_code)
     except CycloptsError as error:
-        _fail(_explain_command(error), ConfigError.exit_code)
+        _fail(_explain_command(error, words), ConfigError.exit_code)
     except ValidationError as error:
         _fail(explain(error), ConfigError.exit_code)
     except OSError as error:
@@ -96,14 +98,17 @@ def _explained() -> Iterator[None]:
         _interrupted()
 
 
-def _explain_command(error: CycloptsError) -> str:
+def _explain_command(error: CycloptsError, words: Sequence[str]) -> str:
     """Return the message of a command line that cannot be read."""
     from pydantic import ValidationError
 
     cause = error.__cause__
     if not isinstance(cause, ValidationError):
-        return str(error)
-    return explain(cause, PictureOptions if PictureOptions.__name__ in cause.title else Options)
+        # Parts of one's own have options beneath a branch: --loss.mine.weight.
+        own = re.search(r"^Unknown option: --[a-z]+\.[\w-]+\.", str(error))
+        return f"{error} (Options of a part of your own need --plugin FILE.)" if own else str(error)
+    pictures = PictureOptions.__name__ in cause.title
+    return explain(cause, PictureOptions if pictures else extended(Options, plugin_parts(words)))
 
 
 def _fail(message: str, code: int) -> NoReturn:

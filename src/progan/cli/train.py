@@ -12,8 +12,9 @@ from typing import Annotated, Literal, cast
 from cyclopts import Parameter
 
 from progan.cli.config import Tree, given
+from progan.cli.plugins import Plugins
 from progan.cli.terminal.console import say, training_console
-from progan.config import merge
+from progan.config import merge, read_plugins
 from progan.config.documents import read_document
 from progan.config.recipes import DEFAULT_RECIPE
 from progan.errors import ConfigError, command
@@ -35,6 +36,7 @@ def train(
     device: str | None = None,
     devices: int | None = None,
     on_divergence: Literal["stop", "rollback"] | None = None,
+    plugin: Plugins = (),
     options: Tree = None,
 ) -> None:
     """Train a generator from pictures. The same command again goes on where it stopped.
@@ -102,18 +104,20 @@ def train(
     from progan.runs.run import Check, carry_out, only_check
 
     checked: Check
+    parts = read_plugins(plugin)
     seconds = None if time is None else parse_duration(time)
     if until is not None:
         seconds = seconds_until(until, datetime.now())
     if resume is not None:
         tree = merge({} if config is None else read_document(config), tree)
-        checked = partial(checks.check_resume, resume, tree, source=source or None)
+        there = source or None
+        checked = partial(checks.check_resume, resume, tree, source=there, parts=parts)
         if seconds is not None:
-            checked = partial(checks.check_rest_in_time, resume, tree, seconds, source=source or None)
+            checked = partial(checks.check_rest_in_time, resume, tree, seconds, source=there, parts=parts)
     elif seconds is not None:
-        checked = partial(checks.check_in_time, source, out, recipe, tree, seconds, file=config)
+        checked = partial(checks.check_in_time, source, out, recipe, tree, seconds, file=config, parts=parts)
     else:
-        checked = partial(checks.check, source, out, recipe or DEFAULT_RECIPE, tree, file=config)
+        checked = partial(checks.check, source, out, recipe or DEFAULT_RECIPE, tree, file=config, parts=parts)
     console = training_console()
     with reporting(console) as reporter:
         if dry_run:

@@ -29,6 +29,7 @@ from progan.config.model import Scaling as Scaling
 from progan.config.monitor import MonitorOptions as MonitorOptions
 from progan.config.parts.extended import extended as extended
 from progan.config.parts.part import Part as Part
+from progan.config.parts.part import PartOptions as PartOptions
 from progan.config.parts.part import Parts as Parts
 from progan.config.parts.part import made as made
 from progan.config.parts.plugin_files import read_plugins as read_plugins

@@ -7,17 +7,19 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from progan.config.parts.extended import extended
+from progan.config.parts.part import Parts
 from progan.config.tree import Options
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def file_schema() -> dict[str, Any]:
+def file_schema(parts: Parts = Parts()) -> dict[str, Any]:  # noqa: B008 - frozen
     """Return the JSON schema (draft 2020-12) of configuration files, for editors and validators.
 
     It knows every option's name, type and limits. Rules that span options are left to `make_config`.
     """
-    schema = Options.model_json_schema(mode="validation")
+    schema: dict[str, Any] = extended(Options, parts).model_json_schema(mode="validation")
     branches = schema["$defs"].values()
     for branch in (schema, *branches):
         for option in branch["properties"].values():

@@ -21,7 +21,7 @@ from progan.config.fields import (
     as_rule,
     option,
 )
-from progan.config.parts.part import Part, Parts
+from progan.config.parts.part import Part, PartOptions, Parts
 
 Adversarial = Literal["wgan", "least_squares", "logistic", "hinge", "relativistic"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
@@ -207,7 +207,7 @@ class Loss(LossOptions):
         return self
 
 
-class PenaltyOptions(Branch):
+class PenaltyOptions(PartOptions):
     """The options that every penalty of one's own has."""
 
     weight: NonNegative = option(1.0, "Weight in the loss.")

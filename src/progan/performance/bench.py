@@ -167,7 +167,7 @@ def bench(
         ConfigError: if a variant or level is unknown, or something is not possible on this device.
     """
     if config.data.labels not in ("none", "folders"):
-        config = make_config(merge(config.model_dump(mode="json"), NO_LABELS_OF_FILES))
+        config = make_config(merge(config.model_dump(mode="json"), NO_LABELS_OF_FILES), parts=config.parts)
     config = settle(config, device)
     chosen, image = choose_variants(variants, config, device), shapes(config)
     schedule = _schedule(config, image)

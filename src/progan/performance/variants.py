@@ -52,7 +52,7 @@ class Variant:
         When compiling is left to the run, nothing is compiled here: a run decides after its first iterations.
         """
         run = {"compile": "never"} if config.run.compile == "auto" else {}
-        return make_config(config.model_dump(mode="json"), {"run": {**run, **self.run}})
+        return make_config(config.model_dump(mode="json"), {"run": {**run, **self.run}}, parts=config.parts)
 
 
 _EAGER = {"compile": "never", "cuda_graphs": False}

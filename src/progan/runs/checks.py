@@ -17,6 +17,7 @@ import torch
 from progan.config import (
     DECIDED_BY_PICTURES,
     Config,
+    Parts,
     format_resolution,
     load_config,
     make_config,
@@ -42,10 +43,12 @@ from progan.system.files import is_utf8
 from progan.system.progress import format_about
 from progan.system.signals import StopRequest
 from progan.training.iteration import Iteration
+from progan.training.losses import Objective
 from progan.training.precision import check_settings, settle
 from progan.training.schedule import Schedule
 from progan.training.spec import ImageSpec, Spec, make_spec
 from progan.training.state import require_growable
+from progan.training.terms.early_check import require_sound
 
 
 def try_largest(spec: Spec, packed: PackedSet, device: torch.device, ranks: Ranks = ALONE) -> str:
@@ -113,6 +116,7 @@ def check(
     file: str | Path | None = None,
     ranks: Ranks = ALONE,
     hinted: bool = True,
+    parts: Parts = Parts(),  # noqa: B008 - frozen
 ) -> Prepared:
     """Check everything about a run and prepare its pictures, without training.
 
@@ -123,11 +127,12 @@ def check(
         stop: Polled while pictures are prepared.
         ranks: The processes of the run, each of which checks.
         hinted: Say what may be a better choice.
+        parts: Parts of one's own that the configuration may choose.
 
     Raises:
         ProganError: of the kind that fits.
     """
-    config = _from_anywhere(load_config(recipe, options, file=file))
+    config = _from_anywhere(load_config(recipe, options, file=file, parts=parts))
     device = ranks.device(config.run.device)
     config = settle(config, device)
     check_settings(config.run, device)
@@ -137,9 +142,12 @@ def check(
     if folder.is_foreign():
         raise ConfigError(f"{folder.path} exists and is no run folder; choose another --out")
     require_writable(folder.path)
-    begun = beginning(config, folder, lambda networks: settle(
-        _from_anywhere(load_config(recipe, _over(networks, file, options or {}), file=file)), device
-    ))  # fmt: skip
+
+    def load(networks: Mapping[str, Any]) -> Config:
+        over = _over(networks, file, options or {})
+        return settle(_from_anywhere(load_config(recipe, over, file=file, parts=parts)), device)
+
+    begun = beginning(config, folder, load)
     config = begun.config
     if folder.exists():
         config = folder.as_changed(config)
@@ -182,6 +190,7 @@ def check_in_time(
     *,
     file: str | Path | None = None,
     ranks: Ranks = ALONE,
+    parts: Parts = Parts(),  # noqa: B008 - frozen
 ) -> Prepared:
     """Check a run whose last level and lengths are planned for a time; one that was begun goes on as it is.
 
@@ -191,6 +200,7 @@ def check_in_time(
         seconds: How long training is to take.
         stop: Polled while pictures are prepared.
         ranks: There must be one.
+        parts: Parts of one's own that the configuration may choose.
 
     Raises:
         ProganError: of the kind that fits.
@@ -205,9 +215,15 @@ def check_in_time(
     folder = RunFolder(out or Path("runs") / f"{open_source(source).name}-{stem}")
     if folder.exists():
         reporter.say(f"{folder.path} goes on as it was planned")
-        return check_resume(folder.path, merge(laid, given), reporter, stop, ranks=ranks)
+        return check_resume(folder.path, merge(laid, given), reporter, stop, ranks=ranks, parts=parts)
     base, rest = IN_TIME if recipe is None else {}, merge(laid, given)
-    own: dict[str, Any] = {"reporter": reporter, "stop": stop, "ranks": ranks, "hinted": False}
+    own: dict[str, Any] = {
+        "reporter": reporter,
+        "stop": stop,
+        "ranks": ranks,
+        "hinted": False,
+        "parts": parts,
+    }
     planned = partial(check, source, folder.path, recipe or "quickstart", **own)
     tried = planned(options=merge(base, rest))
     schedule, image = tried.spec.config.schedule, tried.spec.image
@@ -233,6 +249,7 @@ def check_resume(
     *,
     source: str | Path | Sequence[str | Path] | None = None,
     ranks: Ranks = ALONE,
+    parts: Parts = Parts(),  # noqa: B008 - frozen
 ) -> Prepared:
     """Check that a run can go on, without training.
 
@@ -243,13 +260,15 @@ def check_resume(
         reporter: Hears what is found.
         stop: Polled while pictures are prepared again.
         ranks: The processes of the run, each of which checks.
+        parts: Parts of one's own; those that the run uses are among them.
 
     Raises:
         ProganError: of the kind that fits.
     """
     folder = RunFolder(run)
     old = folder.config()
-    config = _from_anywhere(make_config(old.model_dump(mode="json"), options or {}))
+    tree = old.model_dump(mode="json")
+    config = _from_anywhere(make_config(tree, options or {}, parts=old.parts + parts))
     require_resumable(folder, old, config)
     require_writable(folder.path)
     device = ranks.device(config.run.device)
@@ -293,6 +312,7 @@ def check_rest_in_time(
     *,
     source: str | Path | Sequence[str | Path] | None = None,
     ranks: Ranks = ALONE,
+    parts: Parts = Parts(),  # noqa: B008 - frozen
 ) -> Prepared:
     """Check that a run can go on, with lengths of what is left that are planned for a time.
 
@@ -300,6 +320,7 @@ def check_rest_in_time(
         run, options, reporter, stop, source: As `check_resume` takes them.
         seconds: How long the rest is to take.
         ranks: There must be one.
+        parts: Parts of one's own; those that the run uses are among them.
 
     Raises:
         ProganError: of the kind that fits.
@@ -308,7 +329,8 @@ def check_rest_in_time(
         raise ConfigError("--time plans for one process; with several give the lengths in schedule")
     if lengths := LENGTHS & set((options or {}).get("schedule") or {}):
         raise ConfigError(f"--time decides schedule.{min(lengths)}: leave one of them out")
-    now = check_resume(run, options, reporter, stop, source=source, ranks=ranks)
+    again = partial(check_resume, run, reporter=reporter, stop=stop, source=source, ranks=ranks, parts=parts)
+    now = again(options)
     schedule = now.spec.config.schedule
     if schedule.growth != "fade" or schedule.start_level or schedule.fade_delay or schedule.stage_kimg:
         raise ConfigError(
@@ -325,7 +347,7 @@ def check_rest_in_time(
         f"planned for {format_about(seconds)} from here on: {what}; "
         f"{plan['schedule']['total_kimg']:,g} kimg in all"
     )
-    return check_resume(run, merge(options or {}, plan), reporter, stop, source=source, ranks=ranks)
+    return again(merge(options or {}, plan))
 
 
 def _labels_beside(config: Config, folder: RunFolder, source: str) -> Config:
@@ -393,6 +415,10 @@ def _checked(
 ) -> Prepared:
     """Check what needs both configuration and pictures."""
     image = _image(packed)
+    for message in folder.parts.require_at_hand(config):
+        reporter.say(message)
+    objective = Objective.of(config)
+    require_sound((objective.adversarial, *objective.penalties), config.parts.own, image)
     part = config.data.part
     pictures = len(packed.indices(part))
     if pictures == 0:

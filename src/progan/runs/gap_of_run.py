@@ -85,7 +85,8 @@ class GapOfRun:
             )
         changes = {"gap_steps": steps, "gap_lr": lr}
         given = {name: value for name, value in changes.items() if value is not None}
-        config = make_config(folder.config().model_dump(), {"monitor": given})
+        old = folder.config()
+        config = make_config(old.model_dump(), {"monitor": given}, parts=old.parts)
         seed = config.run.seed if seed is None else whole("seed", seed)
         packed = restrict(PackedSet.open(folder.pictures() if data is None else data), config)
         newest = _Found.of(folder)

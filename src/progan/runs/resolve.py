@@ -75,7 +75,8 @@ def resolve(config: Config, packed: PackedSet) -> Config:
                 f"leave the option out, or prepare the pictures again"
             )
     model = {"base_shape": list(packed.base_shape), "conditioning": conditioning}
-    return make_config(merge(config.model_dump(mode="json"), {"data": held, "model": model}))
+    tree = merge(config.model_dump(mode="json"), {"data": held, "model": model})
+    return make_config(tree, parts=config.parts)
 
 
 def _said(key: str, value: object) -> str:

@@ -6,16 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import torch
 
-from progan.config import flatten
+from progan.config import flatten, merge
 from progan.config.recipes import DEFAULT_RECIPE
 from progan.distributed.ranks import Ranks, join
 from progan.performance.plan_time import parse_duration
 from progan.runs.checks import Prepared, check, check_in_time, check_rest_in_time, check_resume, try_largest
 from progan.runs.loop import Trainer
+from progan.runs.parts.own import OwnParts, own_parts
 from progan.runs.reporter import LineReporter, Reporter
 from progan.system.signals import StopRequest, stop_on_signals
 from progan.training.precision import settings
@@ -32,6 +33,7 @@ def train(
     time: str | None = None,
     reporter: Reporter | None = None,
     memory_check: bool = False,
+    **own: Unpack[OwnParts],
 ) -> Path:
     """Train a generator from pictures; the same call again goes on where the last one stopped.
 
@@ -49,6 +51,7 @@ def train(
             stderr. `progan.Reporter()` says nothing.
         memory_check: First try one update at the largest level, so that a lack of memory shows now and
             not after days.
+        own: Parts of your own, which are then chosen (`OwnParts`), such as `loss=MyLoss(gamma=2)`.
 
     Returns:
         The run folder; `progan.load` takes it.
@@ -57,9 +60,12 @@ def train(
         ProganError: of the kind that fits (`progan.errors`); everything that can be checked is checked
             before the first step.
     """
-    checked: Check = partial(check, source, out, recipe or DEFAULT_RECIPE, options, file=file)
+    parts, chosen = own_parts(own)
+    tree = merge(chosen, options or {})
+    checked: Check = partial(check, source, out, recipe or DEFAULT_RECIPE, tree, file=file, parts=parts)
     if time is not None:
-        checked = partial(check_in_time, source, out, recipe, options, parse_duration(time), file=file)
+        seconds = parse_duration(time)
+        checked = partial(check_in_time, source, out, recipe, tree, seconds, file=file, parts=parts)
     return carry_out(checked, reporter or LineReporter(), memory_check)
 
 
@@ -70,6 +76,7 @@ def resume(
     time: str | None = None,
     reporter: Reporter | None = None,
     memory_check: bool = False,
+    **own: Unpack[OwnParts],
 ) -> Path:
     """Go on with a run from its newest readable checkpoint.
 
@@ -79,6 +86,7 @@ def resume(
         time: How long the rest is to take, such as "2h": it plans the lengths of what is left.
         reporter: Who watches; default: lines on stderr; `progan.Reporter()` says nothing.
         memory_check: First try one update at the largest level.
+        own: Parts of your own, among them those that the run uses.
 
     Returns:
         The run folder.
@@ -86,9 +94,11 @@ def resume(
     Raises:
         ProganError: of the kind that fits; everything that can be checked is checked before the first step.
     """
-    checked: Check = partial(check_resume, run, options)
+    parts, chosen = own_parts(own)
+    tree = merge(chosen, options or {})
+    checked: Check = partial(check_resume, run, tree, parts=parts)
     if time is not None:
-        checked = partial(check_rest_in_time, run, options, parse_duration(time))
+        checked = partial(check_rest_in_time, run, tree, parse_duration(time), parts=parts)
     return carry_out(checked, reporter or LineReporter(), memory_check)
 
 

@@ -6,6 +6,7 @@ stats.jsonl             one line a log point
 events.out.tfevents.*   the same as TensorBoard events, which name a run by its folder
 samples/                grids of fixed latents, and reals.png
 checkpoints/            the newest few states
+parts.json              parts of one's own, and the files that define them
 changes.json            options that were changed since, with their first values
 generators/             averaged generators from the beginning on, in 16 bits
 generator.safetensors   the averaged generator of the newest checkpoint
@@ -26,6 +27,7 @@ from progan.config.recipes import read_recipe
 from progan.data.packed import read_manifest
 from progan.errors import CheckpointError, ConfigError, DataError, command, option_words
 from progan.models.averaged import GENERATOR_FILE
+from progan.runs.parts.record import PartsRecord
 from progan.system.files import (
     file_lock,
     is_leftover,
@@ -93,6 +95,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.generators = self.path / "generators"
         self.generator_file = self.path / GENERATOR_FILE
+        self.parts = PartsRecord(self.path)
         self.changes_file = self.path / "changes.json"
         self.lock_file = self.path / ".lock"
 
@@ -153,6 +156,7 @@ class RunFolder:
         write_text(self.dataset_file, json.dumps(places, indent=2) + "\n")
         if self.exists() and (changed := self._changes(self.config(), config)):
             write_text(self.changes_file, json.dumps(changed, indent=2) + "\n")
+        self.parts.write(config)
         write_text(self.config_file, to_yaml(config))
 
     def _near(self, dataset: Dataset) -> dict[str, str]:
@@ -198,7 +202,7 @@ class RunFolder:
             what = "is no run folder (it holds no config.yaml)" if self.path.is_dir() else "does not exist"
             raise CheckpointError(f"{self.path} {what}")
         try:
-            return make_config(read_recipe(self.config_file))
+            return make_config(read_recipe(self.config_file), parts=self.parts.parts())
         except ConfigError as error:
             raise CheckpointError(f"{self.config_file} cannot be read: {error}") from None
 

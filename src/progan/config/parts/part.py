@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -15,6 +15,10 @@ from progan.errors import ConfigError
 PartT = TypeVar("PartT", bound="Part")
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class PartOptions(Branch):
+    """Base of the options of parts of one's own; each option has a default (`option`)."""
 
 
 class Part:
@@ -35,7 +39,7 @@ class Part:
 
     place: ClassVar[str] = ""
     name: ClassVar[str] = ""
-    Options: ClassVar[type[Branch]] = Branch
+    Options: ClassVar[type[Branch]] = PartOptions
     missing: ClassVar[str] = ""
     options: Any
 
@@ -79,8 +83,7 @@ def made(part: type[Part], kind: type[PartT], branch: Branch) -> PartT:
     own = getattr(branch, part.name, None)
     if isinstance(own, part.Options):
         return part(own)
-    whole = part.Options is not Branch and isinstance(branch, part.Options)
-    return part(branch if whole else part.Options())
+    return part(branch if isinstance(branch, part.Options) else part.Options())
 
 
 class AnyOptions(Branch):
@@ -134,6 +137,17 @@ class Parts:
         known = {(part.place, part.name) for part in kept}
         more = [part for part in other.own if (part.place, part.name) not in known]
         return Parts((*kept, *more), tuple(dict.fromkeys((*self.files, *other.files))))
+
+    def chosen(self, tree: Mapping[str, Any]) -> tuple[type[Part], ...]:
+        """Return the parts that a configuration, as nested plain data, chooses."""
+        found = []
+        for part in self.own:
+            value: Any = tree
+            for name in part.place.split("."):
+                value = value.get(name) if isinstance(value, Mapping) else None
+            if part.name == value or (isinstance(value, list | tuple) and part.name in value):
+                found.append(part)
+        return tuple(found)
 
     @staticmethod
     def named(names: Iterable[tuple[str, str]], where: str) -> Parts:

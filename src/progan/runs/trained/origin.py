@@ -216,7 +216,8 @@ def filled(config: Config, image: ImageSpec, origin: Origin, *, start_given: boo
         if done.why and level_of(done.name) <= known
     ]
     init = {"sha256": origin.sha256, "level": known, "new": new}
-    whole = make_config(merge(config.model_dump(mode="json"), {"schedule": schedule, "init": init}))
+    tree = merge(config.model_dump(mode="json"), {"schedule": schedule, "init": init})
+    whole = make_config(tree, parts=config.parts)
     if whole.init.freeze_g and not {name for name, _ in G.named_parameters()} - frozen(whole, G):
         raise ConfigError("init.freeze_g leaves nothing of G to train: all of it comes from the source")
     return whole

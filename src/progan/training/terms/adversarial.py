@@ -50,9 +50,9 @@ class AdversarialLoss(LossPart, ABC):
             [N].
         """
 
-    def noisy_discriminator(self, real: Tensor, fake: Tensor, noise: Tensor) -> Tensor:
-        """Return what D minimises if `loss.target_noise` is above 0; noise [N, 2] is for real and fake."""
-        raise NotImplementedError(f"{type(self).__name__} has no targets that noise could be added to")
+    def noisy_discriminator(self, real: Tensor, fake: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the same where noise [N, 2] moves the targets of real and fake, if the loss has targets."""
+        return self.discriminator(real, fake)
 
 
 class _Shipped(AdversarialLoss):

@@ -1,0 +1,1 @@
+"""Parts of one's own in a run: what is written down of them."""
