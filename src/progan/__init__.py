@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from progan.version import __version__
 
 _HOMES = {
+    "Callback": "progan.runs.callbacks.callback",
     "Config": "progan.config",
     "PartOptions": "progan.config",
     "option": "progan.config",
     "LossFacts": "progan.config",
     "AdversarialLoss": "progan.training.terms.adversarial",
+    "RunStart": "progan.runs.callbacks.callback",
     "Penalty": "progan.training.terms.penalties",
     "PenaltyOptions": "progan.config",
     "Seen": "progan.training.terms.penalties",
@@ -42,6 +44,7 @@ _HOMES = {
 
 __all__ = [
     "AdversarialLoss",
+    "Callback",
     "Config",
     "Discriminator",
     "Generator",
@@ -52,6 +55,7 @@ __all__ = [
     "PenaltyOptions",
     "ProganError",
     "Reporter",
+    "RunStart",
     "Seen",
     "Verdict",
     "__version__",
@@ -85,6 +89,7 @@ if TYPE_CHECKING:
     from progan.models.loading import load
     from progan.models.weights import save
     from progan.preparation.source import prepare
+    from progan.runs.callbacks.callback import Callback, RunStart
     from progan.runs.reporter import Reporter
     from progan.runs.run import resume, train
     from progan.runs.trained.kept_generators import find_generator

@@ -25,6 +25,7 @@ from progan.config import (
     Parts,
     RunOptions,
     ScheduleOptions,
+    TrackOptions,
     file_schema,
     flatten,
     load_config,
@@ -69,6 +70,7 @@ class Branches(Options):
     run: Annotated[RunOptions, _group("Run", 10)] = RunOptions()
     init: Annotated[_Init, _group("Beginning", 12)] = _Init()
     monitor: Annotated[MonitorOptions, _group("Monitoring", 11)] = MonitorOptions()
+    track: Annotated[TrackOptions, _group("Tracking", 11)] = TrackOptions()
 
 
 Tree = Annotated[Branches | None, Parameter(name="*", show_default=False)]

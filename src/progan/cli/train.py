@@ -36,6 +36,7 @@ def train(
     device: str | None = None,
     devices: int | None = None,
     on_divergence: Literal["stop", "rollback"] | None = None,
+    track: tuple[str, ...] | None = None,
     plugin: Plugins = (),
     options: Tree = None,
 ) -> None:
@@ -77,6 +78,8 @@ def train(
         Train in so many processes on this machine, on CUDA one a GPU; more machines: torchrun.
     on_divergence
         Short for --run.on-divergence.
+    track
+        Short for --track.to: tensorboard, csv, webhook, wandb, mlflow, trackio.
     """
     from progan.distributed.launcher import launch, to_launch
 
@@ -85,7 +88,7 @@ def train(
     tree = given(options)
     short = {"device": device, "on_divergence": on_divergence}
     begun = {"source": init, "freeze_d": freeze_d, "freeze_g": freeze_g or None}
-    for branch, values in (("run", short), ("init", begun)):
+    for branch, values in (("run", short), ("init", begun), ("track", {"to": track})):
         if any(value is not None for value in values.values()):
             into = tree.setdefault(branch, {})
             into.update({name: value for name, value in values.items() if value is not None})

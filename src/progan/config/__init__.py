@@ -27,6 +27,7 @@ from progan.config.model import NetworkOptions as NetworkOptions
 from progan.config.model import PixelNormForm as PixelNormForm
 from progan.config.model import Scaling as Scaling
 from progan.config.monitor import MonitorOptions as MonitorOptions
+from progan.config.monitor import TrackOptions as TrackOptions
 from progan.config.parts.extended import extended as extended
 from progan.config.parts.part import Part as Part
 from progan.config.parts.part import PartOptions as PartOptions

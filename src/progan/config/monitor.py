@@ -10,6 +10,24 @@ from progan.config.fields import Branch, PerLevelRate, Positive, option
 MetricName = Literal["swd", "ms_ssim", "fid", "kid", "is", "pr", "ppl"]
 
 
+Tracker = Literal["tensorboard", "csv", "webhook", "wandb", "mlflow", "trackio"]
+
+
+class TrackOptions(Branch):
+    """What follows a run without changing it; `stats.jsonl` is written in any case."""
+
+    to: tuple[Tracker, ...] = option(
+        ("tensorboard",),
+        "Any of tensorboard (events in the run folder), csv (stats.csv), webhook, wandb, mlflow and trackio; "
+        "none: nothing but stats.jsonl.",
+    )
+    project: str = option(
+        "progan", "Project (MLflow: experiment) that a tracked run belongs to.", min_length=1
+    )
+    name: str | None = option(None, "What the tracked run is called; default: the name of the run folder.")
+    url: str | None = option(None, "Address of the webhook, or of MLflow's server or folder.")
+
+
 class MonitorOptions(Branch):
     """What watches a run: metrics of the averaged generator, and the duality gap of the pair in training."""
 

@@ -16,7 +16,7 @@ from progan.config.data import AugmentOptions, DataOptions
 from progan.config.fields import Branch, per_level
 from progan.config.init import InitOptions
 from progan.config.model import DiscriminatorOptions, GeneratorOptions, ModelOptions
-from progan.config.monitor import MonitorOptions
+from progan.config.monitor import MonitorOptions, TrackOptions
 from progan.config.parts.part import Parts
 from progan.config.sizes import format_resolution, parse_resolution, split_resolution
 from progan.config.training import Loss, LossOptions, OptimizerOptions, RunOptions, ScheduleOptions
@@ -40,6 +40,7 @@ class Options(Branch):
     run: RunOptions = RunOptions()
     init: InitOptions = InitOptions()
     monitor: MonitorOptions = MonitorOptions()
+    track: TrackOptions = TrackOptions()
 
 
 class Config(Options):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from progan.errors import CheckpointError
 from progan.models import weights
 from progan.runs import checkpoint
+from progan.runs.callbacks.callback import Callbacks
 from progan.runs.checkpoint import Record
 from progan.runs.checks import Prepared
 from progan.runs.trained.keeping import keeper
@@ -93,6 +96,7 @@ class Saver:
         self._fingerprint = run.packed.fingerprint
         self.writer, self.pace = BackgroundWriter(), Pace(60 * self._config.run.checkpoint_minutes)
         self._kept: list[Callable[[], None]] = []
+        self._written: deque[Path] = deque()
 
     def save(self, state: TrainState, attempt: int) -> None:
         """Save the state on the first process, once all, which call this, are known to hold the same weights.
@@ -133,7 +137,7 @@ class Saver:
         average = {name[6:]: value for name, value in tensors.items() if name.startswith("G_ema/")}
 
         def write() -> None:
-            checkpoint.save(self._folder.checkpoints, record, tensors, keep)
+            self._written.append(checkpoint.save(self._folder.checkpoints, record, tensors, keep))
             self.pace.finish(begun)
             tensor_file.write(self._folder.generator_file, weights.FORMAT, description, average)
             for piece in pieces:
@@ -170,6 +174,12 @@ class Saver:
         if self._kept:
             self._write_kept()
             self.writer.wait()
+
+    def tell(self, callbacks: Callbacks) -> None:
+        """Tell of the checkpoints that have been written since the last time."""
+        while self._written:
+            path = self._written.popleft()
+            callbacks.checkpoint(path, checkpoint.clock_of(path))
 
     def compare(self, state: TrainState) -> None:
         """Compare the states of all processes, of which the others than the first learn of it later.

@@ -6,7 +6,8 @@ import gc
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,8 @@ from progan.performance.plan_time import plan_rest, plan_time
 from progan.preparation.pack import Request
 from progan.preparation.source import Source, open_source
 from progan.runs import checkpoint
+from progan.runs.callbacks.callback import Callbacks, RunStart
+from progan.runs.callbacks.chosen import callbacks_of
 from progan.runs.reporter import Reporter
 from progan.runs.resolve import hints, resolve, restrict
 from progan.runs.run_folder import Dataset, RunFolder, require_resumable, require_same
@@ -47,7 +50,7 @@ from progan.training.losses import Objective
 from progan.training.precision import check_settings, settle
 from progan.training.schedule import Schedule
 from progan.training.spec import ImageSpec, Spec, make_spec
-from progan.training.state import require_growable
+from progan.training.state import TrainState, require_growable
 from progan.training.terms.early_check import require_sound
 
 
@@ -103,6 +106,23 @@ class Prepared:
     device: torch.device
     reporter: Reporter
     ranks: Ranks
+    callbacks: Callbacks
+
+    @contextmanager
+    def followed(self, state: TrainState) -> Iterator[None]:
+        """Tell callbacks that training begins at a state, and, when the block is left, how it ended."""
+        seen, total = state.images_seen, self.spec.schedule.total
+        start = RunStart(self.folder.path, self.spec.config, seen, total)
+        self.callbacks.begin(start, self.spec.schedule.at(seen).level if seen else None)
+        how = "failed"
+        try:
+            yield
+            how = "done" if state.images_seen >= total else "stopped"
+        except (Interrupted, KeyboardInterrupt):
+            how = "stopped"
+            raise
+        finally:
+            self.callbacks.end(how, state.images_seen)
 
 
 def check(
@@ -417,7 +437,8 @@ def _checked(
     image = _image(packed)
     for message in folder.parts.require_at_hand(config):
         reporter.say(message)
-    objective = Objective.of(config)
+    chosen = ranks.first_only(partial(callbacks_of, config)) or []
+    callbacks, objective = Callbacks(chosen, reporter.say), Objective.of(config)
     require_sound((objective.adversarial, *objective.penalties), config.parts.own, image)
     part = config.data.part
     pictures = len(packed.indices(part))
@@ -443,7 +464,7 @@ def _checked(
         raise ConfigError("the schedule is 0 images long; give schedule.total_kimg, or phases, a length")
     _require_checkpoint_fits(folder, spec, packed)
     dataset = Dataset(source, str(packed.path.resolve()), packed.fingerprint)
-    return Prepared(spec, packed, folder, dataset, device, reporter, ranks)
+    return Prepared(spec, packed, folder, dataset, device, reporter, ranks, callbacks)
 
 
 def _image(packed: PackedSet) -> ImageSpec:

@@ -55,13 +55,10 @@ class LogPoints:
         """
         seen = self._state.images_seen
         self._logs = self._run.ranks.first_only(lambda: Logs(self._run.folder, seen))
-        try:
-            self._alarm = Alarm(() if self._logs is None else self._logs.kept)
-            self._logged_at, self._logged = time.monotonic(), seen
+        self._alarm = Alarm(() if self._logs is None else self._logs.kept)
+        self._logged_at, self._logged = time.monotonic(), seen
+        with self._run.followed(self._state):
             yield
-        finally:
-            if self._logs is not None:
-                self._logs.close()
 
     def add(self, begun: int, point: Point, updates: Sequence[Terms]) -> None:
         """Take note of the terms of an iteration, which must be finite, as far as that is known already.
@@ -144,6 +141,7 @@ class LogPoints:
             state.interval.begin_anew()
         if self._logs is not None:
             self._logs.write(stats)
+            self._run.callbacks.log(stats)
         self._run.reporter.tick(stats)
         self._logged_at, self._logged = time.monotonic(), seen
 

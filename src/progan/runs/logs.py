@@ -1,36 +1,19 @@
-"""What a run writes down: one JSON line a log point, and the same numbers as TensorBoard events."""
+"""What a run writes down in any case: one JSON line a log point."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from progan.config import flatten
 from progan.errors import DataError
-from progan.generation.picture_form import flat
 from progan.runs.run_folder import RunFolder
 from progan.system.files import parse_json, storage_errors, write_text
 
 Stats = dict[str, float | int | str]
 
 
-LAYOUT = {
-    "training": {
-        "losses": ["Multiline", ["D/loss", "G/loss"]],
-        "scores": ["Multiline", ["D/real_score", "D/fake_score"]],
-        "gradient norms": ["Multiline", ["D/gradient_norm", "G/gradient_norm"]],
-        "speed": ["Multiline", ["images_per_second"]],
-    }
-}
-"""Curves that TensorBoard lays over one another, under Custom Scalars."""
-
-
 class Logs:
-    """Appends log points to `stats.jsonl` and to TensorBoard, from where a run begins or goes on.
+    """Appends log points to `stats.jsonl`, from where a run begins or goes on.
 
     Lines of a later clock are of work that was lost and is done again, and are removed; `kept` are the
     others.
@@ -40,66 +23,14 @@ class Logs:
     """
 
     def __init__(self, folder: RunFolder, images_seen: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
-
         self._path = folder.stats_file
         self.kept = [line for line in read_stats(self._path) if int(line["images_seen"]) <= images_seen]
         write_text(self._path, "".join(json.dumps(line) + "\n" for line in self.kept))
-        with storage_errors(folder.tensorboard):
-            self._events = SummaryWriter(
-                str(folder.tensorboard), purge_step=images_seen + 1 if images_seen else None
-            )
-
-        self._folder, self._shown, self._last = folder, images_seen, Stats()
-        self._events.add_custom_scalars(LAYOUT)
 
     def write(self, stats: Stats) -> None:
         """Append one log point; `stats["images_seen"]` is its time."""
-        with storage_errors(self._path):
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(stats) + "\n")
-            step = int(stats["images_seen"])
-            for name, value in stats.items():
-                if isinstance(value, int | float) and name != "images_seen":
-                    self._events.add_scalar(name, value, step)
-            self._show_grids()
-            self._events.flush()
-        self._last = stats
-
-    def close(self) -> None:
-        """Write no more, but for what the run came to: its last grid, and options with last numbers."""
-        with storage_errors(self._path):
-            self._show_grids()
-            if self._last:
-                self._write_options(self._last)
-            self._events.close()
-
-    def _show_grids(self) -> None:
-        """Show the sample grids that were written since the last time."""
-        for path in sorted(self._folder.samples.glob("0*_*x*.png")):
-            clock = int(path.name.split("_")[0])
-            if clock > self._shown:
-                with Image.open(path) as picture:
-                    pixels = np.asarray(flat(picture))
-                self._events.add_image(
-                    "samples", pixels, clock, dataformats="HWC" if pixels.ndim == 3 else "HW"
-                )
-                self._shown = clock
-
-    def _write_options(self, stats: Stats) -> None:
-        """Write what TensorBoard compares runs by: options, and the numbers of the last log point."""
-        from torch.utils.tensorboard import summary as summaries
-
-        options = flatten(self._folder.config().model_dump(mode="json"))
-        plain = {
-            key: value if isinstance(value, int | float | str) else json.dumps(value)
-            for key, value in options.items()
-            if value is not None
-        }
-        numbers = {name: float(value) for name, value in stats.items() if not isinstance(value, str)}
-        writer: Any = self._events.file_writer
-        for made in summaries.hparams(plain, numbers):  # type: ignore[no-untyped-call]
-            writer.add_summary(made)
+        with storage_errors(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(stats) + "\n")
 
 
 def read_stats(path: Path) -> list[Stats]:

@@ -29,7 +29,7 @@ class Trainer:
         # A process of several has no iteration of its own to measure.
         alone = partial(expect, run.spec, run.packed, run.device)
         self._expected = alone if run.ranks.size == 1 else partial(count, run.spec)
-        self._monitors = Monitors(run)
+        self._monitors, self._callbacks = Monitors(run), run.callbacks
         self.iteration = Iteration(run.spec, run.packed, run.device, run.reporter.say, run.ranks)
         self.state = self.iteration.state
         self._snapshots = Snapshots(run, self.state.G)
@@ -155,6 +155,8 @@ class Trainer:
     def _iterate(self, point: Point) -> None:
         """Make one iteration and take note of its terms."""
         self._saver.keep_up()
+        self._saver.tell(self._callbacks)
+        self._callbacks.at_level(point.level, self.state.images_seen)
         self._log_points.add(self.state.images_seen, point, self.iteration(point))
 
     def _save_alone(self, error: Exception) -> str:
@@ -184,6 +186,7 @@ class Trainer:
         """Wait until everything is written, and say why training ends."""
         self._monitors.tell_costs()
         self._saver.finish()
+        self._saver.tell(self._callbacks)
         self._ranks.barrier("the end")
         if stopped_by:
             self._ranks.leave(lambda: bool(stop))

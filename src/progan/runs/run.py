@@ -6,21 +6,40 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, Unpack
+from typing import Any, Protocol, TypedDict, Unpack
 
 import torch
 
-from progan.config import flatten, merge
+from progan.config import Parts, flatten, merge, read_plugins
+from progan.config.parts.given import gathered
 from progan.config.recipes import DEFAULT_RECIPE
 from progan.distributed.ranks import Ranks, join
 from progan.performance.plan_time import parse_duration
+from progan.runs.callbacks.callback import Callback
 from progan.runs.checks import Prepared, check, check_in_time, check_rest_in_time, check_resume, try_largest
 from progan.runs.loop import Trainer
-from progan.runs.parts.own import OwnParts, own_parts
 from progan.runs.reporter import LineReporter, Reporter
 from progan.system.signals import StopRequest, stop_on_signals
 from progan.training.precision import settings
+from progan.training.terms.adversarial import AdversarialLoss
+from progan.training.terms.penalties import Penalty
 from progan.version import __version__
+
+SEVERAL = (Penalty.place,)
+"""Options that choose several parts."""
+
+
+class OwnParts(TypedDict, total=False):
+    """Parts of one's own: classes, or instances that were told their options.
+
+    Each is chosen by being given; options of the call that say otherwise win. `plugins` are Python files
+    whose parts may be chosen by options. `callbacks` follow this call, beside those of `track.to`.
+    """
+
+    loss: AdversarialLoss | type[AdversarialLoss]
+    penalties: Sequence[Penalty | type[Penalty]]
+    callbacks: Sequence[Callback | type[Callback]]
+    plugins: Sequence[str | Path]
 
 
 def train(
@@ -171,3 +190,16 @@ def facts(prepared: Prepared) -> dict[str, str]:
         "pictures": prepared.packed.fingerprint,
         **{name: str(value) for name, value in config.items() if name not in own},
     }
+
+
+def own_parts(own: OwnParts) -> tuple[Parts, dict[str, object]]:
+    """Return the parts of a call, and the options that choose them.
+
+    Raises:
+        ConfigError: if one is no part or lacks something, or a file cannot be read.
+    """
+    single = [own[name] for name in ("loss",) if name in own]
+    given = [*single, *own.get("penalties", ())]
+    parts, chosen = gathered(given, SEVERAL)
+    followers = tuple(one() if isinstance(one, type) else one for one in own.get("callbacks", ()))
+    return read_plugins(own.get("plugins", ())) + parts + Parts(followers=followers), chosen

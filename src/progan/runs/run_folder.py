@@ -90,7 +90,6 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self.dataset_file = self.path / "dataset.json"
         self.stats_file = self.path / "stats.jsonl"
-        self.tensorboard = self.path
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
         self.generators = self.path / "generators"
@@ -307,7 +306,11 @@ def _bound_keys(old: Config, new: Config) -> list[str]:
     free = {*FREE_KEYS}
     if Path(old.data.labels).is_absolute() and Path(new.data.labels).is_absolute():
         free.add("data.labels")  # a file that was moved: what it holds is in the fingerprint of the pictures
-    return [key for key in differing_keys(old, new) if key not in free and not key.startswith("monitor.")]
+    return [
+        key
+        for key in differing_keys(old, new)
+        if key not in free and not key.startswith(("monitor.", "track."))
+    ]
 
 
 def _differences(old: Config, new: Config, keys: list[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -102,7 +104,7 @@ class Snapshots:
             self._run.ranks.at("a sample grid", images_seen)
             height, width = G.resolution()
             name = f"{images_seen:09d}_{height}x{width}.png"
-            self._write(self.grid.draw(G), name)
+            self._run.callbacks.samples(self._write(self.grid.draw(G), name), images_seen)
 
         self._run.ranks.first_only(draw)
 
@@ -115,9 +117,10 @@ class Snapshots:
 
         self._run.ranks.first_only(draw)
 
-    def _write(self, images: NDArray[np.uint8], name: str) -> None:
+    def _write(self, images: NDArray[np.uint8], name: str) -> Path:
         sight = Sight(self._run.spec.config.run.grid_channels)
         write_grid(images, self._columns, self._folder / name, sight)
+        return self._folder / name
 
 
 def real_grid(packed: PackedSet, indices: NDArray[np.int64], rows: int, columns: int) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from functools import cache
+from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 from pydantic import BaseModel, create_model
@@ -16,7 +16,7 @@ from progan.errors import ConfigError
 BranchT = TypeVar("BranchT", bound=Branch)
 
 
-@cache
+@lru_cache(maxsize=32)  # parts of a call may hold much
 def extended(model: type[BranchT], parts: Parts, prefix: str = "") -> type[BranchT]:
     """Return a model that allows the names of parts where the original allows the shipped ones.
 
@@ -28,13 +28,13 @@ def extended(model: type[BranchT], parts: Parts, prefix: str = "") -> type[Branc
         prefix: The place of the branch, such as `loss.`; empty for the whole tree.
 
     Returns:
-        A model derived from `model`, which knows the parts (`parts`); the same one if none belongs there.
+        A model derived from `model`, which knows the parts (`parts`); the same one if there are none.
 
     Raises:
         ConfigError: if a name is taken.
     """
     mine = [part for part in parts.own if part.place.startswith(prefix)]
-    if not mine:
+    if not mine and (prefix or parts == Parts()):
         return model
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():

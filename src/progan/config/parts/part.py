@@ -107,10 +107,12 @@ class Parts:
     Attributes:
         own: Their classes.
         files: Where those come from that come from files.
+        followers: Callbacks that a call gives, which follow a run and are no part of its configuration.
     """
 
     own: tuple[type[Part], ...] = ()
     files: tuple[PluginFile, ...] = ()
+    followers: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         seen: dict[tuple[str, str], type[Part]] = {}
@@ -136,7 +138,8 @@ class Parts:
         kept = [part for part in self.own if (part.place, part.name) not in better]
         known = {(part.place, part.name) for part in kept}
         more = [part for part in other.own if (part.place, part.name) not in known]
-        return Parts((*kept, *more), tuple(dict.fromkeys((*self.files, *other.files))))
+        files = tuple(dict.fromkeys((*self.files, *other.files)))
+        return Parts((*kept, *more), files, (*self.followers, *other.followers))
 
     def chosen(self, tree: Mapping[str, Any]) -> tuple[type[Part], ...]:
         """Return the parts that a configuration, as nested plain data, chooses."""
