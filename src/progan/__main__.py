@@ -6,8 +6,8 @@ import os
 import sys
 
 from progan.cli.app import make_app
+from progan.cli.config import plugin_parts
 from progan.cli.exit import ended_in_words
-from progan.cli.plugins import plugin_parts
 from progan.system.malloc import keep_freed_memory
 
 

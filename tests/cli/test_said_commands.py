@@ -272,6 +272,8 @@ def test_what_messages_name_is_there() -> None:
 ELSEWHERE = {
     "report/html_page.py",  # a list of what one may do with a run
     "cli/export.py",  # needs the hub
+    "runs/parts/record.py",  # test_own_parts.py::test_on_the_command_line gives it
+    "runs/callbacks/webhook.py",  # the command of an interrupted run, which is tried above
     "runs/trained/model_card.py",  # is for the hub
     "runs/trained/kept_generators.py",  # measures for minutes
 }

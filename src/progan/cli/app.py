@@ -10,13 +10,12 @@ from pathlib import Path
 from cyclopts import App, Parameter
 
 from progan.cli.bench import bench
-from progan.cli.config import Branches, Tree, config_app, recipes
+from progan.cli.config import Branches, Tree, config_app, knowing, recipes
 from progan.cli.explore import directions, explore, mix, project
 from progan.cli.export import export, push
 from progan.cli.generate import generate, interpolate
 from progan.cli.import_weights import import_file
 from progan.cli.measure import compare, evaluate
-from progan.cli.plugins import knowing
 from progan.cli.prepare import prepare
 from progan.cli.report import movie, report
 from progan.cli.terminal.chosen import Kimg, choose

@@ -8,8 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from progan.cli.config import Tree, given
-from progan.cli.plugins import Plugins
+from progan.cli.config import Plugins, Tree, given
 from progan.cli.terminal.console import PlainConsole, say, stages
 from progan.config import load_config, merge, read_plugins
 from progan.errors import ConfigError

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import FunctionType
+from typing import Annotated, Any, Literal, get_type_hints
 
 from cyclopts import App, Group, Parameter
 
-from progan.cli.plugins import Plugins, knowing
 from progan.cli.terminal.console import PlainConsole, say
 from progan.config import (
     AugmentOptions,
@@ -26,6 +27,7 @@ from progan.config import (
     RunOptions,
     ScheduleOptions,
     TrackOptions,
+    extended,
     file_schema,
     flatten,
     load_config,
@@ -36,6 +38,17 @@ from progan.config import (
 from progan.config.documents import read_document
 from progan.config.recipes import DEFAULT_RECIPE, read_recipe, recipe_about, recipe_head, recipe_names
 from progan.errors import ConfigError
+
+OPTION = "--plugin"
+
+Plugins = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name=OPTION,
+        show_default=False,
+        help="Python files with parts of your own (docs/extend.md); they are run, and their options known.",
+    ),
+]
 
 
 def _group(title: str, place: int) -> Parameter:
@@ -150,6 +163,54 @@ def validate(file: Path, *, recipe: str = DEFAULT_RECIPE, plugin: Plugins = ()) 
 def schema(*, plugin: Plugins = ()) -> None:
     """Print the JSON schema of configuration files, for editors."""
     say(PlainConsole(), json.dumps(file_schema(read_plugins(plugin)), indent=2))
+
+
+def plugin_parts(words: Sequence[str]) -> Parts:
+    """Return the parts that the files of a command line define.
+
+    Args:
+        words: Of the command.
+
+    Raises:
+        ConfigError: if a file cannot be read, fails, or defines none.
+    """
+    files, taking = list[str](), False
+    for word in words:
+        if word == "--":
+            break
+        if word.startswith("-"):
+            name, sign, value = word.partition("=")
+            taking = name == OPTION and not sign
+            files += [value] if name == OPTION and sign else []
+        elif taking:
+            files.append(word)
+    return read_plugins(files)
+
+
+def knowing(command: Callable[..., None], tree: Any, model: type, parts: Parts) -> Callable[..., None]:
+    """Return a command whose options are those of a tree that knows parts of one's own.
+
+    Args:
+        command: It has a parameter annotated with `tree`.
+        tree: Annotated with the model, or None.
+        model: The model of the options.
+        parts: Those parts.
+    """
+    if not parts.own:
+        return command
+    assert isinstance(command, FunctionType)
+    made = FunctionType(
+        command.__code__, command.__globals__, command.__name__, command.__defaults__, command.__closure__
+    )
+    made.__kwdefaults__, made.__doc__, made.__module__ = (
+        command.__kwdefaults__,
+        command.__doc__,
+        command.__module__,
+    )
+    hints = get_type_hints(command, include_extras=True)
+    wider: Any = Annotated.__class_getitem__((extended(model, parts) | None, *tree.__metadata__))  # type: ignore[attr-defined]
+    made.__annotations__ = {name: wider if hint == tree else hint for name, hint in hints.items()}
+    return made
 
 
 def config_app(parts: Parts) -> App:

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from cyclopts import CycloptsError
 
-from progan.cli.plugins import plugin_parts
+from progan.cli.config import plugin_parts
 from progan.cli.terminal.console import PlainConsole
 from progan.config import Options, PictureOptions, explain, extended
 from progan.distributed.leaving import leave_others, told_once

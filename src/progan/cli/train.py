@@ -11,8 +11,7 @@ from typing import Annotated, Literal, cast
 
 from cyclopts import Parameter
 
-from progan.cli.config import Tree, given
-from progan.cli.plugins import Plugins
+from progan.cli.config import Plugins, Tree, given
 from progan.cli.terminal.console import say, training_console
 from progan.config import merge, read_plugins
 from progan.config.documents import read_document

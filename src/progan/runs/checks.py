@@ -6,8 +6,7 @@ import gc
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +35,7 @@ from progan.performance.plan_time import plan_rest, plan_time
 from progan.preparation.pack import Request
 from progan.preparation.source import Source, open_source
 from progan.runs import checkpoint
-from progan.runs.callbacks.callback import Callbacks, RunStart
+from progan.runs.callbacks.callback import Callbacks
 from progan.runs.callbacks.chosen import callbacks_of
 from progan.runs.reporter import Reporter
 from progan.runs.resolve import hints, resolve, restrict
@@ -50,7 +49,7 @@ from progan.training.losses import Objective
 from progan.training.precision import check_settings, settle
 from progan.training.schedule import Schedule
 from progan.training.spec import ImageSpec, Spec, make_spec
-from progan.training.state import TrainState, require_growable
+from progan.training.state import require_growable
 from progan.training.terms.early_check import require_sound
 
 
@@ -107,22 +106,6 @@ class Prepared:
     reporter: Reporter
     ranks: Ranks
     callbacks: Callbacks
-
-    @contextmanager
-    def followed(self, state: TrainState) -> Iterator[None]:
-        """Tell callbacks that training begins at a state, and, when the block is left, how it ended."""
-        seen, total = state.images_seen, self.spec.schedule.total
-        start = RunStart(self.folder.path, self.spec.config, seen, total)
-        self.callbacks.begin(start, self.spec.schedule.at(seen).level if seen else None)
-        how = "failed"
-        try:
-            yield
-            how = "done" if state.images_seen >= total else "stopped"
-        except (Interrupted, KeyboardInterrupt):
-            how = "stopped"
-            raise
-        finally:
-            self.callbacks.end(how, state.images_seen)
 
 
 def check(

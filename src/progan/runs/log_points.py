@@ -11,6 +11,7 @@ from torch import Tensor
 
 from progan.errors import DivergenceError
 from progan.runs import checkpoint
+from progan.runs.callbacks.callback import RunStart
 from progan.runs.checks import Prepared
 from progan.runs.divergence import Alarm, Rollbacks
 from progan.runs.logs import Logs, Stats
@@ -57,7 +58,10 @@ class LogPoints:
         self._logs = self._run.ranks.first_only(lambda: Logs(self._run.folder, seen))
         self._alarm = Alarm(() if self._logs is None else self._logs.kept)
         self._logged_at, self._logged = time.monotonic(), seen
-        with self._run.followed(self._state):
+        run = self._run
+        total, level = run.spec.schedule.total, self._state.G.level if seen else None
+        start = RunStart(run.folder.path, run.spec.config, seen, total)
+        with run.callbacks.following(start, level, lambda: self._state.images_seen):
             yield
 
     def add(self, begun: int, point: Point, updates: Sequence[Terms]) -> None:

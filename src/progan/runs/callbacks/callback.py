@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from progan.config import Config, Part
-from progan.errors import ProganError
+from progan.errors import Interrupted, ProganError
 from progan.runs.logs import Stats
 
 
@@ -70,10 +71,20 @@ class Callbacks:
         self._callbacks, self._say = list(callbacks), say
         self._level: int | None = None
 
-    def begin(self, run: RunStart, level: int | None) -> None:
-        """Training starts, or goes on at a level."""
+    @contextmanager
+    def following(self, run: RunStart, level: int | None, clock: Callable[[], int]) -> Iterator[None]:
+        """Tell that training begins, or goes on at a level, and, when the block is left, how it ended."""
         self._level = level
         self._call("begin", lambda one: one.begin(run))
+        how = "failed"
+        try:
+            yield
+            how = "done" if clock() >= run.total else "stopped"
+        except (Interrupted, KeyboardInterrupt):
+            how = "stopped"
+            raise
+        finally:
+            self._call("end", lambda one: one.end(how, clock()))
 
     def log(self, stats: Stats) -> None:
         """A log point was written."""
@@ -92,10 +103,6 @@ class Callbacks:
         if self._level is not None and level > self._level:
             self._call("growth", lambda one: one.growth(level, images_seen))
         self._level = level
-
-    def end(self, how: str, images_seen: int) -> None:
-        """Training ends."""
-        self._call("end", lambda one: one.end(how, images_seen))
 
     def _call(self, moment: str, call: Callable[[Callback], None]) -> None:
         for one in list(self._callbacks):
