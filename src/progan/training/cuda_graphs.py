@@ -1,7 +1,8 @@
 """Gradients that are recorded once as a CUDA graph and replayed, so that starting operations costs nothing.
 
 At low levels the GPU would wait for the program most of the time: an update is hundreds of small operations.
-A recording is trusted after it has given the gradients that the operations themselves give.
+A recording is trusted after it has given the gradients that the operations themselves give. For that the
+update is computed both ways, at a time when no other is held in memory.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from progan.training.losses import Conditions
 from progan.training.step import Found, GradientFunction, is_out_of_memory
 
 T = TypeVar("T")
-Capture = Callable[[Callable[[], Found]], tuple[Found, Callable[[], None]]]
-"""Records a function: returns the tensors that it fills, and what fills them again."""
+Capture = Callable[[Callable[[], Found], bool], tuple[Found, Callable[[], None]]]
+"""Records a function, given whether the same was recorded before: returns the tensors that it fills, and what
+fills them again."""
 
 
 class CudaCapture:
@@ -36,16 +38,17 @@ class CudaCapture:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
 
-    def __call__(self, function: Callable[[], Found]) -> tuple[Found, Callable[[], None]]:
-        """Record a function after running it once, for libraries to choose their algorithms."""
+    def __call__(self, function: Callable[[], Found], again: bool) -> tuple[Found, Callable[[], None]]:
+        """Record a function; for the first time after running it once, for libraries to choose algorithms."""
         # Streams and graphs are those of the current device. And if a recording fails, PyTorch leaves its own
         # stream the current one: this context puts the present one back.
         with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream()):
-            present = torch.cuda.current_stream()
-            self._stream.wait_stream(present)
-            with torch.cuda.stream(self._stream):
-                function()
-            present.wait_stream(self._stream)
+            if not again:
+                present = torch.cuda.current_stream()
+                self._stream.wait_stream(present)
+                with torch.cuda.stream(self._stream):
+                    function()
+                present.wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
             # Memory whose last graph is gone must not be given to another: then it is memory of its own.
             pool = next((living.pool() for living in self._graphs), None)
@@ -69,11 +72,13 @@ class _Recording:
 class Shelf:
     """The recordings of the present phase, by function and kind of update; of others all are let go together.
 
-    It is full if memory does not hold the recordings of this phase beside what is computed plainly.
+    Those are trusted that have been tried: what was recorded gave the right gradients. It is full if memory
+    does not hold the recordings of this phase.
     """
 
     def __init__(self) -> None:
         self.recordings: dict[tuple[object, ...], _Recording] = {}
+        self.tried: set[tuple[object, ...]] = set()
         self.full = False
         self._phase: tuple[object, ...] = ()
 
@@ -81,6 +86,7 @@ class Shelf:
         """Let go of what was recorded in another phase."""
         if phase != self._phase:
             self.recordings.clear()
+            self.tried.clear()
             self._phase, self.full = phase, False
 
 
@@ -106,9 +112,12 @@ class RecordedGradients:
             yield self._plainly(batch, at, n)
             return
         key = (id(self), at.penalize, at.probability is None, len(batch), n)
-        recording = shelf.recordings.get(key)
+        if key not in shelf.tried:
+            yield self._try(key, batch, at, n)
+            return
+        recording = shelf.recordings.get(key) or self._record(key, batch, at, n)
         if recording is None:
-            yield self._record(key, batch, at, n)
+            yield self._plainly(batch, at, n)
             return
         _copy_tensors(batch, recording.batch)
         _copy_tensors(at, recording.at)
@@ -129,30 +138,50 @@ class RecordedGradients:
         self._make_room(at.level)
         return summed(self._function(batch, at, n))
 
-    def _record(self, key: tuple[object, ...], batch: Batch, at: Conditions, n: int) -> Found:
-        """Compute gradients operation by operation, and record the same for the next time."""
+    def _try(self, key: tuple[object, ...], batch: Batch, at: Conditions, n: int) -> Found:
+        """Compute gradients operation by operation, and see whether a recording gives the same.
+
+        It is let go again, as the others are before: what they hold is as large as what an update needs, and
+        the two networks are recorded one after the other. Who has been tried is recorded when it comes next,
+        in memory that all share then, and nothing is computed beside.
+        """
+        self._shelf.recordings.clear()
         expected = self._plainly(batch, at, n)
         if self._shelf.full or not all(bool(torch.isfinite(value).all()) for value in expected[0].values()):
             return expected  # not finite, so nothing to compare with: float16 may overflow at first
+        found = self._captured(batch, at, n, again=False)
+        if found is None:
+            return expected
+        for value in found.found[0].values():
+            value.fill_(torch.nan)  # what recorded nothing must not pass
+        found.replay()
+        error = relative_error(found.found[0], expected[0])
+        if error < LARGEST_ERROR:
+            self._shelf.tried.add(key)
+        else:
+            self._give_up(f"its gradients differ by {error:.2g} of their norm")
+        return expected
+
+    def _record(self, key: tuple[object, ...], batch: Batch, at: Conditions, n: int) -> _Recording | None:
+        """Record what has been tried, for this time and the next; None if that is not possible any more."""
+        made = self._captured(batch, at, n, again=True)
+        if made is not None:
+            self._shelf.recordings[key] = made
+        return made
+
+    def _captured(self, batch: Batch, at: Conditions, n: int, *, again: bool) -> _Recording | None:
+        """Record the function with tensors of its own; where that fails, say so and go on without."""
         kept_batch, kept_at = _clone_tensors(batch), _clone_tensors(at)
         try:
-            found, replay = self._capture(lambda: summed(self._function(kept_batch, kept_at, n)))
-            for value in found[0].values():
-                value.fill_(torch.nan)  # what recorded nothing must not pass
-            replay()
-            error = relative_error(found[0], expected[0])
+            found, replay = self._capture(lambda: summed(self._function(kept_batch, kept_at, n)), again)
+            return _Recording(kept_batch, kept_at, found, replay)
         except RuntimeError as failure:
             memory, reason = is_out_of_memory(failure), str(failure).strip().split("\n")[0]
-        else:
-            if error < LARGEST_ERROR:
-                self._shelf.recordings[key] = _Recording(kept_batch, kept_at, found, replay)
-                return expected
-            memory, reason = False, f"its gradients differ by {error:.2g} of their norm"
         if memory:
             self._make_room(at.level)
         else:
             self._give_up(reason)
-        return expected
+        return None
 
     def _make_room(self, level: int) -> None:
         """Go on in this phase without recordings, whose memory is needed: that of the batch counts more."""
