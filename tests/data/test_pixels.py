@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from progan.data.pixels import fade_reals, tile, to_float, to_image, to_uint8
+from progan.data.pixels import fade_reals, mirror, tile, to_float, to_image, to_uint8
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "train_helpers.npz")
 LODS = [float(key.split("=")[1]) for key in GOLDEN.files if key.startswith("process_reals/")]
@@ -79,3 +79,12 @@ def test_tile_enlarges_by_whole_factors() -> None:
     canvas = tile(images, 1, min_side=30)
     assert canvas.shape == (1, 32, 32)
     assert (canvas[:, ::8, ::8] == images[0]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+def test_mirror_flips_what_it_is_told_to(dtype: torch.dtype) -> None:
+    values = np.arange(2 * 1 * 2 * 3).reshape(2, 1, 2, 3) * (20 if dtype == torch.uint8 else 5000)
+    pixels = torch.from_numpy(values.astype(np.uint8 if dtype == torch.uint8 else np.uint16))
+    found = mirror(pixels, torch.tensor([False, True]))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found.numpy(), np.stack([values[0], values[1, ..., ::-1]]))

@@ -26,7 +26,7 @@ OPTIONS: dict[str, Any] = {
         "fade_kimg": [0.048],
         "batch_size": [16, 8],
     },
-    "run": {"device": "cpu", "threads": 1, "grid": [2, 4], "log_kimg": [0.032]},
+    "run": {"device": "cpu", "threads": 1, "precision": "tf32", "grid": [2, 4], "log_kimg": [0.032]},
 }
 TOTAL = 240
 """Images of all phases on three levels."""

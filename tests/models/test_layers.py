@@ -23,6 +23,7 @@ from progan.models.layers import (
     StddevForm,
     conv2d_downscale2d,
     downscale2d,
+    fade,
     feature_maps,
     minibatch_stddev,
     pixel_norm,
@@ -381,3 +382,26 @@ def test_errors_say_what_was_expected() -> None:
         Discriminator(downscale="bilinear")
     with pytest.raises(ValueError, match="stddev_features 3 does not divide the 8 filters of level 0"):
         Discriminator(stddev_features=3, **SMALL)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("alpha", [0.0, 1e-4, 0.3, 0.999, 1 - 1e-4, 1.0])
+def test_a_fade_in_a_small_type_is_rounded_like_its_features(dtype: torch.dtype, alpha: float) -> None:
+    """The shares, the products and their sum are each rounded once; near 0 and 1, too, no share is lost."""
+    rng = torch.Generator().manual_seed(0)
+    old, new = (torch.randn(4, 8, 3, 3, generator=rng).to(dtype) for _ in range(2))
+    made = fade(old, new, torch.tensor(alpha))
+    assert made.dtype == dtype
+    exact = old.double() * (1 - alpha) + new.double() * alpha
+    size = old.double().abs() * (1 - alpha) + new.double().abs() * alpha
+    assert float(((made.double() - exact).abs() / size).max()) < 2 * torch.finfo(dtype).eps
+    slight = fade(torch.zeros_like(old), new, torch.tensor(alpha))
+    torch.testing.assert_close(
+        slight.double(), new.double() * alpha, rtol=2 * torch.finfo(dtype).eps, atol=1e-7
+    )
+
+
+def test_a_fade_of_float32_is_the_interpolation() -> None:
+    rng = torch.Generator().manual_seed(0)
+    old, new = torch.randn(2, 5, generator=rng), torch.randn(2, 5, generator=rng)
+    assert torch.equal(fade(old, new, torch.tensor(0.3)), torch.lerp(old, new, torch.tensor(0.3)))

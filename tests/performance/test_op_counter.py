@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from progan.config import Config, load_config, make_config, merge
 from progan.models.layers import upscale2d
 from progan.performance.estimate import WORKSPACE
-from progan.performance.iteration_cost import ADAM, AVERAGE, FLOAT32, Ceiling, Costs, IterationCost
+from progan.performance.iteration_cost import ADAM, AVERAGE, FLOAT32, LAUNCH, Ceiling, Costs, IterationCost
 from progan.performance.op_counter import Counter, OpCounts
 from progan.training.spec import ImageSpec
 
@@ -102,6 +102,23 @@ def test_bytes_of_a_convolution() -> None:
     # The slope reads the gradient and the weight. PyTorch computes its gradient with respect to both.
     assert both.work.least_bytes == 3 * (y_bytes + w_bytes + x_bytes)
     assert both.work.operations == 3 * forward.work.operations
+
+
+def test_a_bias_is_added_after_the_convolution_and_its_gradient_summed_apart() -> None:
+    x = torch.empty(2, 3, 8, 8, device="meta", requires_grad=True)
+    weight = torch.empty(5, 3, 3, 3, device="meta", requires_grad=True)
+    bias = torch.empty(5, device="meta", requires_grad=True)
+    x_bytes, w_bytes, b_bytes, y_bytes = 4 * x.numel(), 4 * weight.numel(), 4 * 5, 4 * 2 * 5 * 64
+    with Counter() as forward:
+        y = F.conv2d(x, weight, bias, padding=1)
+    assert forward.work.bytes == x_bytes + w_bytes + y_bytes + b_bytes + 2 * y_bytes
+    assert forward.work.operators == 2
+    with Counter() as backward:
+        torch.autograd.grad(y, (x, weight, bias), torch.empty_like(y))
+    convolutions = 2 * (x_bytes + w_bytes + y_bytes)
+    assert backward.work.least_bytes == convolutions
+    assert backward.work.bytes == convolutions + y_bytes + b_bytes
+    assert backward.work.operators == 3
 
 
 def test_what_is_computed_pixel_by_pixel_moves_bytes_operator_by_operator_alone() -> None:
@@ -202,4 +219,7 @@ def test_the_floor_is_the_longer_of_computing_and_moving() -> None:
     ceiling = Ceiling(operations=100, bandwidth=10)
     assert ceiling.floor(OpCounts(operations=200, least_bytes=10)) == 2
     assert ceiling.floor(OpCounts(operations=200, least_bytes=50)) == 5
+    # Operator by operator, what is moved beside the convolutions comes on top; and each has to be begun.
+    assert ceiling.eager(OpCounts(operations=200, least_bytes=10, bytes=40, operators=2)) == 2 + 3
+    assert ceiling.eager(OpCounts(200, 10, 40, operators=2e6)) == 2e6 * LAUNCH
     assert ADAM.operations > AVERAGE.operations

@@ -112,7 +112,9 @@ def test_a_precision_that_the_device_has_not_is_refused(
 def test_auto_is_what_the_device_is_made_for(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = "bfloat16" if fast else "tf32"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: fast)
-    assert precision.choose_precision("auto", torch.device("cuda")) == expected
+    for capability, older in (((6, 1), "tf32"), ((7, 0), "float16"), ((7, 5), "float16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, is_of=capability: is_of)
+        assert precision.choose_precision("auto", torch.device("cuda")) == ("bfloat16" if fast else older)
     for name in precision.BFLOAT16_PROCESSORS:
         monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
     monkeypatch.setattr(torch.cpu, precision.BFLOAT16_PROCESSORS[1], lambda: fast, raising=False)

@@ -102,7 +102,7 @@ def test_running_out_in_a_later_part_repeats_the_whole_step(
         def limited(*arguments: Any) -> list[Stage]:
             calls[name] += 1
             if calls[name] == at:
-                raise RuntimeError("GET was unable to find an engine to execute this computation")
+                raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
             result: list[Stage] = stages(*arguments)
             return result
 
@@ -126,6 +126,20 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(
     monkeypatch.setitem(step.STAGES, "D", broken)
     with pytest.raises(RuntimeError, match="something else"):
         run(blobs, 1)
+
+
+@pytest.mark.parametrize(("free", "kept", "scarce"), [(9, 0, True), (40, 0, False), (2, 60, False)])
+def test_a_convolution_without_a_kernel_is_no_lack_of_memory(
+    monkeypatch: pytest.MonkeyPatch, free: int, kept: int, scarce: bool
+) -> None:
+    """CuDNN says the same where no workspace has room: then little is free, what PyTorch keeps included."""
+    error = RuntimeError("GET was unable to find an engine to execute this computation")
+    assert not step.is_out_of_memory(error), "there is no such device here"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 80))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: kept + 5)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 5)
+    assert step.is_out_of_memory(error) is scarce
 
 
 def test_the_memory_check_computes_penalties_and_has_moments(

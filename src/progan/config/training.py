@@ -270,7 +270,8 @@ class RunOptions(Branch):
     precision: Precision = option(
         "tf32",
         "'float32'; 'tf32' (float32, with TF32 products where CUDA has them); 'bfloat16' or 'float16' "
-        "products with float32 weights; or 'auto': bfloat16 where the device is made for it, else tf32.",
+        "products with float32 weights; or 'auto': bfloat16 where the device is made for it, float16 on GPUs "
+        "that are made for that alone (V100, T4), else tf32.",
     )
     compile: Annotated[Literal["auto", "always", "never"], BeforeValidator(_in_words)] = option(
         "auto",

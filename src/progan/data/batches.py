@@ -19,7 +19,7 @@ from torch import Tensor
 from progan.config import Config
 from progan.data.device_cache import ResidentLevel, resident_level
 from progan.data.packed import PackedSet
-from progan.data.pixels import fade_reals, ready, send, to_float
+from progan.data.pixels import fade_reals, mirror, ready, send, to_float
 from progan.system.background import Ahead
 from progan.system.randomness import random_generator
 
@@ -315,25 +315,23 @@ class Batches:
 
         Alpha is None unless a level fades in; `go_on` says that those that follow are asked for next.
         """
+        flipped = self._flipped(shown)
+        mask = None if flipped is None else send(flipped, self.device)
         if self._resident is not None and self._resident.level == shown.level:
-            flipped = self._flipped(shown)
-            mask = None if flipped is None else send(flipped, self.device)
             pixels = self._resident.take(send(self._shown(shown), self.device), mask)
-        elif go_on:
-            following = replace(shown, clock=shown.clock + shown.n)
-            pixels = self._pixels.get(shown, following).to(self.device, non_blocking=True)
         else:
-            pixels = self._read(shown).to(self.device, non_blocking=True)
+            following = replace(shown, clock=shown.clock + shown.n)
+            read = self._pixels.get(shown, following) if go_on else self._read(shown)
+            pixels = read.to(self.device, non_blocking=True)
+            pixels = (
+                pixels if mask is None else mirror(pixels, mask)
+            )  # a CPU takes long to flip large pictures
         reals = to_float(pixels, self.dtype).contiguous(memory_format=self._format)
         return reals if alpha is None else fade_reals(reals, alpha)
 
     def _read(self, shown: _Shown) -> Tensor:
-        """Return pictures of a share as they are stored, mirrored: [M, C, H, W], ready to be sent."""
-        pixels = self.packed.read(shown.level, self._shown(shown))
-        flipped = self._flipped(shown)
-        if flipped is not None:
-            pixels[flipped] = pixels[flipped, ..., ::-1]
-        return ready(pixels, self.device)
+        """Return pictures of a share as they are stored: [M, C, H, W], ready to be sent."""
+        return ready(self.packed.read(shown.level, self._shown(shown)), self.device)
 
     def _flipped(self, shown: _Shown) -> NDArray[np.bool_] | None:
         """Return which pictures of a share are mirrored, [M], or None if none ever is."""

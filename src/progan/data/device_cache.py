@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from progan.data.packed import PackedSet
+from progan.data.pixels import mirror
 from progan.errors import DataError
 
 SHARE = 1 / 8
@@ -48,10 +49,8 @@ class ResidentLevel:
         kind = self._pixels.dtype
         # PyTorch selects no rows of uint16; as int16 they are the same bits.
         plain = self._pixels.view(torch.int16) if kind == torch.uint16 else self._pixels
-        chosen = plain[rows]
-        if flipped is not None:
-            chosen = torch.where(flipped.view(-1, 1, 1, 1), chosen.flip(3), chosen)
-        return chosen.view(kind)
+        chosen = plain[rows].view(kind)
+        return chosen if flipped is None else mirror(chosen, flipped)
 
 
 def resident_level(

@@ -42,6 +42,21 @@ def send(array: NDArray[np.generic], device: torch.device) -> Tensor:
     return ready(array, device).to(device, non_blocking=True)
 
 
+def mirror(pixels: Tensor, flipped: Tensor) -> Tensor:
+    """Flip some pictures left to right, where they are.
+
+    Args:
+        pixels: [N, C, H, W], uint8 or uint16.
+        flipped: [N], bool, on the same device: which.
+
+    Returns:
+        A new tensor of the same shape and type.
+    """
+    # PyTorch chooses among values of 16 bits with a sign only; as such they are the same bits.
+    plain = pixels.view(torch.int16) if pixels.dtype == torch.uint16 else pixels
+    return torch.where(flipped.view(-1, 1, 1, 1), plain.flip(3), plain).view(pixels.dtype)
+
+
 def quantize(images: Tensor, depth: int = 8) -> Tensor:
     """Map network output to pixels: round(x * 127.5 + 127.5), clipped to 0..255.
 

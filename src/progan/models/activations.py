@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
 
 from progan.config import Activation, NetworkOptions
+from progan.models.autograd import is_plain_autograd
 
 
 def activation(options: NetworkOptions) -> nn.Module:
@@ -27,7 +31,7 @@ def leaky_slope(options: NetworkOptions) -> float | None:
 
 def _activation(name: Activation, leaky_slope: float) -> nn.Module:
     if name == "leaky_relu":
-        return nn.LeakyReLU(leaky_slope, inplace=True)
+        return LeakyReLU(leaky_slope, inplace=True)
     if name == "relu":
         return nn.ReLU(inplace=True)
     plain: dict[Activation, type[nn.Module]] = {
@@ -67,3 +71,56 @@ def variance_gain(name: Activation, leaky_slope: float) -> float:
             y = _activation(name, leaky_slope)(torch.from_numpy(x)).numpy()
         total += edge / 2 * float((weights * density * y**2).sum())
     return 1 / math.sqrt(total)
+
+
+class LeakyReLU(nn.LeakyReLU):
+    """PyTorch's, in place; the gradient of its gradient moves as few bytes as the gradient.
+
+    PyTorch says of each result, too, by how much it changes the gradient: by zeros as large as the features,
+    which are then added.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, ...] to max(x, 0) + slope min(x, 0), in the memory of x."""
+        if not (torch.is_grad_enabled() and x.requires_grad and is_plain_autograd()):
+            return F.leaky_relu_(x, self.negative_slope)
+        result: Tensor = _LeakyReLU.apply(x, self.negative_slope)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _LeakyReLU(Function):
+    """Leaky ReLU of a slope of at least 0: then the sign of its argument is that of its result."""
+
+    @staticmethod
+    def forward(x: Tensor, slope: float) -> Tensor:
+        return F.leaky_relu_(x, slope)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.mark_dirty(inputs[0])
+        ctx.slope = inputs[1]
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        return _LeakyReLUSlope.apply(dy, y, ctx.slope), None  # type: ignore[no-untyped-call]
+
+
+class _LeakyReLUSlope(Function):
+    """The gradient of leaky ReLU: linear in dy, and constant wherever y does not change its sign."""
+
+    @staticmethod
+    def forward(dy: Tensor, y: Tensor, slope: float) -> Tensor:
+        result: Tensor = torch.ops.aten.leaky_relu_backward(dy, y, slope, True)
+        return result
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], _: Tensor) -> None:
+        _, y, ctx.slope = inputs
+        ctx.save_for_backward(y)
+
+    @staticmethod
+    def backward(ctx: Any, ddx: Tensor) -> tuple[Tensor, None, None]:
+        (y,) = ctx.saved_tensors
+        return _LeakyReLUSlope.apply(ddx, y, ctx.slope), None, None  # type: ignore[no-untyped-call]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from progan.errors import ConfigError
 from progan.performance.estimate import WORKSPACE
 from progan.performance.interleaved import Runner, Timed, take_turns
 from progan.performance.iteration_cost import Ceiling, Costs, IterationCost
+from progan.performance.op_counter import OpCounts
 from progan.performance.peak_rates import Rates, describe, measure_copy, measure_products
 from progan.performance.projection import PhaseKind, Projection, kind_of, project
 from progan.performance.variants import choose_variants
@@ -67,7 +68,7 @@ class Report:
     A ceiling is what is taken for the machine's best, and `rates` what it was measured to do: empty if its
     best was given. `machine` has names and versions: empty if nothing was measured. Of the whole schedule,
     projections (of those that were measured) and `floors` say how long it takes, and at least, in seconds;
-    and `operations` how many there are.
+    `eager`, by the model of `Ceiling.eager`, where nothing was measured; and `operations` how many there are.
     """
 
     config: Config
@@ -79,6 +80,7 @@ class Report:
     projections: Mapping[str, Projection]
     floors: Mapping[str, float]
     operations: float
+    eager: float | None = None
 
 
 def shapes(config: Config) -> ImageSpec:
@@ -138,7 +140,7 @@ def count(
         counted.append(Measurement(name, phase, cost, ceiling.floor(cost.work), None, part))
     return Report(
         config, image, {name: ceiling}, {}, {}, counted, {}, {name: _least(schedule, costs, ceiling)},
-        _operations(schedule, costs),
+        _operations(schedule, costs), _whole(schedule, costs, ceiling.eager),
     )  # fmt: skip
 
 
@@ -242,16 +244,21 @@ def _costs(configs: Mapping[str, Config], image: ImageSpec) -> dict[str, Costs]:
     return {name: by_type[SMALL_TYPES.get(config.run.precision)] for name, config in configs.items()}
 
 
-def _floors(schedule: Schedule, costs: Costs, ceiling: Ceiling) -> dict[PhaseKind, float]:
-    """Return the least seconds an image of each kind of phase of a schedule."""
+def _floors(schedule: Schedule, costs: Costs, seconds: Callable[[OpCounts], float]) -> dict[PhaseKind, float]:
+    """Return the seconds an image of each kind of phase of a schedule, given those of an iteration's work."""
     made = {kind: costs.iteration(*kind) for kind in map(kind_of, schedule.phases)}
-    return {kind: ceiling.floor(cost.work) / cost.images for kind, cost in made.items()}
+    return {kind: seconds(cost.work) / cost.images for kind, cost in made.items()}
+
+
+def _whole(schedule: Schedule, costs: Costs, seconds: Callable[[OpCounts], float]) -> float:
+    """Return the seconds of a whole schedule, given those of an iteration's work."""
+    each = _floors(schedule, costs, seconds)
+    return sum((phase.end - phase.start) * each[kind_of(phase)] for phase in schedule.phases)
 
 
 def _least(schedule: Schedule, costs: Costs, ceiling: Ceiling) -> float:
     """Return the least seconds of a whole schedule."""
-    floors = _floors(schedule, costs, ceiling)
-    return sum((phase.end - phase.start) * floors[kind_of(phase)] for phase in schedule.phases)
+    return _whole(schedule, costs, ceiling.floor)
 
 
 def _operations(schedule: Schedule, costs: Costs) -> float:
@@ -273,7 +280,7 @@ def _projections(
             for one in measurements
             if one.variant == name and one.seconds is not None
         }
-        made = project(schedule.phases, rates, _floors(schedule, costs[name], ceilings[name]))
+        made = project(schedule.phases, rates, _floors(schedule, costs[name], ceilings[name].floor))
         if made is not None:
             found[name] = made
     return found
@@ -291,6 +298,7 @@ def as_tree(report: Report) -> dict[str, Any]:
         "schedule": {
             "operations": report.operations,
             "floor_seconds": dict(report.floors),
+            "eager_seconds": report.eager,
             "projections": {name: _projection_tree(made) for name, made in report.projections.items()},
         },
     }

@@ -87,6 +87,10 @@ class IterationCost:
         return self.state_bytes + self.activation_bytes
 
 
+LAUNCH = 4e-6
+"""Seconds from the beginning of one operator to that of the next, at least: assumed, of recorded updates."""
+
+
 @dataclass(frozen=True)
 class Ceiling:
     """What a machine can do at most: floating-point operations, and bytes read or written, a second."""
@@ -97,6 +101,15 @@ class Ceiling:
     def floor(self, work: OpCounts) -> float:
         """Return the seconds that work takes at least: those of its operations or of its bytes."""
         return max(work.operations / self.operations, work.least_bytes / self.bandwidth)
+
+    def eager(self, work: OpCounts) -> float:
+        """Return a model of the seconds that work takes operator by operator, as without a compiler.
+
+        Convolutions and products take the longer of computing and moving; everything else moves its inputs
+        and results; and no operator is begun sooner than `LAUNCH` after the one before.
+        """
+        rest = (work.bytes - work.least_bytes) / self.bandwidth
+        return max(self.floor(work) + rest, LAUNCH * work.operators)
 
 
 class Costs:

@@ -32,9 +32,9 @@ class OpCounts:
         operations: Floating-point operations; a multiplication with its addition counts as two.
         least_bytes: What must be moved at least: every convolution and matrix product, forward or backward,
             reads its inputs and writes its result once; everything else is done on the way.
-        bytes: What is moved operator by operator: each reads its inputs and writes its results.
-        operators: Operators called; of a convolution's backward pass, its results. On a GPU each is at least
-            one launch of a kernel.
+        bytes: What is moved operator by operator: each reads its inputs and writes its results. A convolution
+            adds its bias afterwards; of its backward pass, each result is an operator of its own.
+        operators: Operators called, counted in that way. On a GPU each is at least one launch of a kernel.
     """
 
     operations: float = 0.0
@@ -97,18 +97,22 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any,
         read: list[Tensor], results: list[Tensor],
     ) -> None:  # fmt: skip
-        moved = _bytes(read) + _bytes(results)
-        backward = func._overloadpacket is torch.ops.aten.convolution_backward
         formula = flop_registry.get(func._overloadpacket)
         operations = 0 if formula is None else formula(*args, **kwargs, out_val=out)
-        least = 0 if formula is None else moved
-        if backward:
+        if func._overloadpacket is torch.ops.aten.convolution_backward:
             # Each gradient is a convolution of its own, of two of the three: gradient, input and weight.
             gradient, x, weight = read[:3]
             sources = ([gradient, weight], [gradient, x])
             asked = zip(out[:2], sources, strict=True)
             least = sum(_bytes([made, *used]) for made, used in asked if made is not None)
-        self.work += OpCounts(operations, least, moved, len(results) if backward else 1)
+            sums = _bytes([gradient, out[2]]) if out[2] is not None else 0
+            self.work += OpCounts(operations, least, least + sums, len(results))
+            return
+        moved, calls = _bytes(read) + _bytes(results), 1
+        least = 0 if formula is None else moved
+        if func._overloadpacket is torch.ops.aten.convolution and args[2] is not None:
+            moved, calls = moved + 2 * _bytes(results), 2
+        self.work += OpCounts(operations, least, moved, calls)
 
     def _hold(self, read: list[Tensor], results: list[Tensor]) -> None:
         """Take note of new memory, and of when it is given back."""

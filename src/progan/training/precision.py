@@ -25,21 +25,26 @@ SMALL_TYPES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float1
 BFLOAT16_PROCESSORS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 """What tells, in `torch.cpu`, that products of bfloat16 are made in hardware."""
 
+TENSOR_CORES = (7, 0)
+"""Compute capability from which on CUDA devices multiply float16 several times as fast as float32."""
+
 
 def choose_precision(precision: Precision, device: torch.device) -> Precision:
-    """Return what a precision means on a device: `auto` is bfloat16 where its products are fast, else tf32.
+    """Return what a precision means on a device.
 
-    They are on GPUs from Ampere on, and on processors with AVX512-BF16 or AMX; elsewhere they are emulated,
-    which is slow.
+    `auto` is bfloat16 where its products are fast: on GPUs from Ampere on, and on processors with AVX512-BF16
+    or AMX; elsewhere they are emulated, which is slow. It is float16, with the loss scaled, on older GPUs
+    whose tensor cores multiply nothing else (Volta and Turing, such as V100 and T4), and else tf32.
     """
     if precision != "auto":
         return precision
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # Newer versions of PyTorch know what the processor can do.
-        known = (getattr(torch.cpu, name, None) for name in BFLOAT16_PROCESSORS)
-        fast = device.type == "cpu" and any(ask() for ask in known if ask is not None)
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16"
+        return "float16" if torch.cuda.get_device_capability(device) >= TENSOR_CORES else "tf32"
+    # Newer versions of PyTorch know what the processor can do.
+    known = (getattr(torch.cpu, name, None) for name in BFLOAT16_PROCESSORS)
+    fast = device.type == "cpu" and any(ask() for ask in known if ask is not None)
     return "bfloat16" if fast else "tf32"
 
 

@@ -242,13 +242,31 @@ def _constant(network: torch.nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "unable to find an engine to execute")
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
 """What errors say that are no `torch.OutOfMemoryError` but mean it: those of cuDNN, cuBLAS and MPS."""
+
+NO_ENGINE = "unable to find an engine to execute"
+"""What cuDNN says where it has no kernel for a convolution, and where no workspace of one has room."""
+
+SCARCE = 1 / 8
+"""Share of a device's memory that is free, at most, where a workspace may have had no room."""
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether an error says that the device's memory does not suffice."""
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+    said = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or any(text in said for text in OUT_OF_MEMORY):
+        return True
+    return NO_ENGINE in said and _is_scarce()
+
+
+def _is_scarce() -> bool:
+    """Return whether little of the present CUDA device's memory is free."""
+    if not torch.cuda.is_available():
+        return False
+    free, total = torch.cuda.mem_get_info()
+    kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # free, but for PyTorch's keeping it
+    return free + kept < SCARCE * total
 
 
 class TooLittleMemoryError(ConfigError):

@@ -62,6 +62,8 @@ def print_counts(console: Console, report: Report) -> None:
     say(console, f"images/s: at most, at {best}")
     least = format_seconds(report.floors["default"])
     say(console, f"whole schedule: {report.operations:.4g} floating-point operations, at least {least}")
+    if report.eager is not None:
+        say(console, f"modelled, each operator for itself: {format_seconds(report.eager)}")
 
 
 def _count_row(report: Report, one: Measured) -> list[str]:
