@@ -62,6 +62,8 @@ class Optimizer:
         )
         self._parameters = dict(network.named_parameters())
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=loss_scaling)
+        # What the scaler will use next, as a number: to ask the device for it is to wait for it.
+        self._known_scale = self._scaler.get_scale()
 
     @property
     def scale(self) -> Tensor | float:
@@ -126,10 +128,11 @@ class Optimizer:
             group["steps"] += 1
             group["lr"] = lr
             group["eps"] = self._options.eps / math.sqrt(1 - self._options.beta2 ** group["steps"])
-        scale = self._scaler.get_scale()
+        scale = self._known_scale
         self._scaler.step(self._adam)
         self._scaler.update()
-        made = self._scaler.get_scale() >= scale
+        self._known_scale = self._scaler.get_scale()
+        made = self._known_scale >= scale
         if not made:
             for group in groups:
                 group["steps"] -= 1
@@ -242,6 +245,7 @@ class Optimizer:
         if self._scaler.is_enabled() and SCALE in tensors:
             held = {"scale": tensors[SCALE].item(), "_growth_tracker": int(tensors[GROWTH_TRACKER])}
             self._scaler.load_state_dict({**self._scaler.state_dict(), **held})
+        self._known_scale = self._scaler.get_scale()
 
 
 def level_of(parameter: str) -> int:
