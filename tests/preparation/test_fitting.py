@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,15 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from skimage import data
 
-from progan.preparation.fitting import Fit, crop_box, fit_image, needs_upscaling, padded_size, pyramid
+from progan.preparation.fitting import (
+    Fit,
+    crop_box,
+    fit_image,
+    fit_pixels,
+    needs_upscaling,
+    padded_size,
+    pyramid,
+)
 
 SIDES = st.integers(1, 3000)
 SIZES = st.tuples(SIDES, SIDES)
@@ -100,3 +110,46 @@ def test_rounding_does_not_add_up() -> None:
     top = np.array([[[0, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]]], dtype=np.uint8)
     # Means of the quarters: 0.25, 0.5, 0.5, 1 (rounded 0, 0, 0, 1); of the whole: 0.5625.
     assert pyramid(top, 2)[0].item() == 1
+
+
+def cut_out(side: int, colour: tuple[int, int, int], hidden: int) -> Any:
+    """A disc of one colour, soft at its edge, with other values where it is transparent."""
+    down, right = np.mgrid[:side, :side] - (side - 1) / 2
+    cover = ((side / 3 - np.hypot(down, right)).clip(0, 1) * 255).astype(np.uint8)
+    colours = np.full((3, side, side), hidden, np.uint8)
+    colours[:, cover > 0] = np.array(colour, np.uint8)[:, None]
+    return np.concatenate([colours, cover[None]])
+
+
+@pytest.mark.parametrize("hidden", [0, 255])
+def test_the_colour_of_what_is_seen_goes_on_beneath_what_is_not(hidden: int) -> None:
+    top = cut_out(32, (200, 40, 90), hidden)
+    levels = pyramid(top, 3)
+    for level in levels:
+        assert (level[:3] == np.array([200, 40, 90])[:, None, None]).all()
+    np.testing.assert_array_equal(levels[-1][3], top[3])
+
+
+@given(arrays(np.uint8, (4, 8, 8)))
+def test_levels_with_transparency_show_the_mean_of_what_is_seen(top: Any) -> None:
+    levels = pyramid(top, 2)
+    seen = top[3] > 0
+    np.testing.assert_array_equal(levels[-1][:, seen], top[:, seen])
+    np.testing.assert_array_equal(levels[-1][3], top[3])
+    weighted = top[:3].astype(float) * top[3]
+    for level, parts in ((1, 2), (0, 4)):
+        side = 8 // parts
+        cover = top[3].reshape(side, parts, side, parts).mean((1, 3))
+        assert np.abs(levels[level][3] - cover).max() <= 0.5 + 1e-4
+        exact = weighted.reshape(3, side, parts, side, parts).mean((2, 4))
+        assert (
+            np.abs(levels[level][:3] * cover - exact) <= 0.5 * cover + 0.5 * 255 * (cover < 0.5) + 1e-2
+        ).all()
+
+
+def test_colours_of_hardly_visible_pixels_are_not_those_of_rounding() -> None:
+    big = cut_out(200, (200, 40, 90), 0).transpose(1, 2, 0)
+    small = np.asarray(fit_pixels(Image.fromarray(big), (32, 32), "crop", (200, 200), 1))
+    seen = small[..., 3] > 0
+    assert (small[..., 3][seen] < 8).any()
+    assert np.abs(small[seen][:, :3].astype(int) - (200, 40, 90)).max() <= 1

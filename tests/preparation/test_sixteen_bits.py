@@ -160,7 +160,7 @@ def test_without_the_extra_the_upper_bits_are_read_and_that_is_said(
 
 
 def test_a_fourth_channel_of_unknown_meaning_is_spoken_of(tmp_path: Path) -> None:
-    bands = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 4), dtype=np.uint8)
+    bands = np.random.default_rng(0).integers(1, 256, (3, 16, 16, 4), dtype=np.uint8)
     np.save(tmp_path / "bands.npy", bands)
     packed, said = prepared(tmp_path / "bands.npy", "arrays")
     assert packed.channels == 4

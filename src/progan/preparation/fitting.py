@@ -12,6 +12,7 @@ from PIL import Image
 from progan.config import level_resolution
 from progan.preparation.decoding import Developed, Pixels, Rules, UnusablePictureError, develop
 from progan.preparation.picture.cropping import Cropping
+from progan.preparation.picture.transparency import transparent_pyramid
 from progan.preparation.pictures import Pictures
 
 Fit = Literal["crop", "pad", "stretch", "tile"]
@@ -111,8 +112,9 @@ def finish(pixels: Pixels, max_level: int, notes: tuple[str, ...]) -> Fitted:
     """Make the levels of a picture that has the size of the set."""
     values: Stored = np.asarray(pixels)
     top = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)  # [C, H, W]
-    colours = top[:-1] if len(top) in (2, 4) else top
-    return Fitted(pyramid(top, max_level), digest(top), notes, int(colours.min()), int(colours.max()))
+    levels = pyramid(top, max_level)
+    colours = levels[-1][:-1] if len(top) in (2, 4) else top
+    return Fitted(levels, digest(levels[-1]), notes, int(colours.min()), int(colours.max()))
 
 
 def digest(top: Stored) -> bytes:
@@ -161,6 +163,9 @@ def cut_away(size: Size, target: Size, fit: Fit) -> float:
 
 def fit_pixels(pixels: Pixels, target: Size, fit: Fit, size: Size, reduction: int) -> Pixels:
     """Bring pixels of either form to the (height, width) `target`, as `fit_image` does."""
+    if isinstance(pixels, Image.Image) and pixels.mode in {"LA", "RGBA"}:
+        # Pillow rounds colours after it has weighted them, and hardly visible ones become anything.
+        return fit_array(np.asarray(pixels), target, fit)
     if isinstance(pixels, Image.Image):
         return fit_image(pixels, target, fit, size, reduction)
     return fit_array(pixels, target, fit)
@@ -245,12 +250,15 @@ def pyramid(top: Stored, max_level: int) -> list[Stored]:
     """Return the levels 0..max_level of a picture, the last being the picture itself.
 
     Each level is the 2x2 box mean of the one above, in float32; only what is stored is rounded, so that
-    rounding does not add up. Source: `add_image` of the original dataset_tool.py.
+    rounding does not add up. Source: `add_image` of the original dataset_tool.py. With transparency (2 or 4
+    channels), colours are weighted with it.
 
     Args:
         top: [C, H, W] uint8 or uint16 with H and W divisible by 2^max_level.
         max_level: Number of halvings.
     """
+    if len(top) in (2, 4):
+        return transparent_pyramid(top, max_level)
     levels: list[Stored] = [np.ascontiguousarray(top)]
     white = np.iinfo(top.dtype).max
     mean = top.astype(np.float32)
