@@ -24,7 +24,8 @@ def prepare(
     places
         SOURCE... DESTINATION. Sources are folders and archives of pictures, and every form that docs/data.md
         lists, also quoted patterns; DESTINATION is the folder of the packed set: `progan train DESTINATION`
-        uses it.
+        uses it. `celeba-hq CELEBA DELTAS DESTINATION` makes CelebA-HQ of CelebA and the differences to it;
+        `celeba-hq READY DESTINATION` takes it as it is, and checks count and size.
     base_shape
         Height and width of level 0.
     workers

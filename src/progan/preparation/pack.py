@@ -231,13 +231,20 @@ def _resume(folder: Path, key: str) -> tuple[Plan | None, _State]:
 def _plan(request: _Request) -> Plan:
     """Read the headers of all candidates and decide."""
     names = [item.name for item in request.listing.candidates]
+    look = what_to_look_at(request.asked.options)
+    known = request.listing.header
+    if known is not None and known.kind not in look.kinds:
+        return _planned(request, [known] * len(names))
     headers: list[Header | str] = []
     request.asked.tell(0, len(names))
-    task = Looking(request.pictures, what_to_look_at(request.asked.options))
-    with closing(request.asked.run(look_at, task, names, CHUNK)) as chunks:
+    with closing(request.asked.run(look_at, Looking(request.pictures, look), names, CHUNK)) as chunks:
         for chunk in chunks:
             headers.extend(chunk)
             request.asked.tell(0, len(names))
+    return _planned(request, headers)
+
+
+def _planned(request: _Request, headers: Sequence[Header | str]) -> Plan:
     return make_plan(
         request.pictures,
         request.listing,

@@ -11,10 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from progan.config import LabelForm, PictureOptions
 from progan.data.packed import Labels
+
+if TYPE_CHECKING:
+    from progan.preparation.decoding import Header
 
 
 def _suffixes(text: str) -> frozenset[str]:
@@ -86,6 +89,7 @@ class Listing:
         depth: How many folders in the names of the candidates were not there, but name a source.
         ordered: Whether the pictures have no names but numbers, in the order of the candidates.
         notes: What was decided about the source or left out of it, a sentence each.
+        header: That of every candidate, where the source knows it; the pictures are not looked at then.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
@@ -95,6 +99,7 @@ class Listing:
     ordered: bool = False
     depth: int = 0
     notes: list[str] = field(default_factory=list)
+    header: Header | None = None
 
     def digest(self) -> str:
         """Return a hash over the names, sizes and stamps of the candidates."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from progan.config import Config, PictureOptions
 from progan.data.packed import PackedSet, is_packed
 from progan.errors import ConfigError, DataError
+from progan.preparation import celeba_hq
 from progan.preparation.builtin_sets import PREFIX, make_builtin
 from progan.preparation.formats.hugging_face import HUB
 from progan.preparation.pack import Request, find_or_pack
@@ -194,7 +195,8 @@ def prepare(
     nothing is done.
 
     Args:
-        source: A folder, a file, a pattern, or another place that docs/data.md lists; or several.
+        source: A folder, a file, a pattern, or another place that docs/data.md lists; or several. After
+            'celeba-hq': the folders of CelebA and the differences to it, or a place of ready pictures.
         destination: The folder to make. It appears when it is complete; until then there is
             `<destination>.partial`.
         options: Resolution, channels, fit, labels, limit and split.
@@ -212,5 +214,9 @@ def prepare(
     """
     asked = Request(options, base_shape, workers, progress, stop, say)
     places = [str(source)] if isinstance(source, str | Path) else [str(one) for one in source]
-    packed, _ = find_or_pack(gather(places, options), asked, lambda _key: [Path(destination)])
+    if places[0] == celeba_hq.NAME and len(places) > 1:
+        pictures = celeba_hq.open_celeba_hq(places[1:], options)
+    else:
+        pictures = gather(places, options)
+    packed, _ = find_or_pack(pictures, asked, lambda _key: [Path(destination)])
     return PrepareReport.of(packed)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from progan.errors import DataError
+from progan.preparation.decoding import Header
 from progan.preparation.formats.extras import elsewhere, needed
 from progan.preparation.labels.array_labels import labelling_of
 from progan.preparation.labels.class_lists import LABEL_COLUMNS
@@ -123,6 +124,7 @@ class ArrayPictures(ABC):
         size = int(np.prod(rows.pixels.shape)) * rows.pixels.dtype.itemsize // max(count, 1)
         listing = Listing([Candidate(name, size, stamp) for name in names], ordered=True)
         listing.notes = [note for note in (rows.layout.note, *rows.notes) if note]
+        listing.header = _header(rows)
         if rows.labels is not None and count:
             listing.labels = labelling_of(str(self.path), rows.labels, names, rows.label_names)
         return listing
@@ -142,6 +144,17 @@ class ArrayPictures(ABC):
     def read_file(self, name: str) -> bytes | None:  # noqa: ARG002 - there are none
         """Return nothing: beside the pictures of an array are no files."""
         return None
+
+
+def _header(rows: Rows) -> Header | None:
+    """Return the header of every picture, where types and shapes tell it without a look at values."""
+    assert rows.layout is not None
+    sides = dict(zip(rows.layout.axes, rows.pixels.shape, strict=True))
+    channels = sides.get("C", 1)
+    if rows.pixels.dtype != np.uint8 or channels not in (1, 3):
+        return None
+    height, width = rows.layout.size or (sides["H"], sides["W"])
+    return Header(width, height, channels == 3, False, False)
 
 
 def _try(pictures: ArrayPictures) -> bool:
