@@ -8,10 +8,12 @@ import lzma
 import pickle
 import sys
 import tarfile
+import types
 from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
 import h5py
 import huggingface_hub
 import lmdb
@@ -26,7 +28,8 @@ from PIL import Image
 from foreign_sources import example, hugging_face_set, idx, png, tar, write_film, write_records
 from progan.config import PictureOptions
 from progan.data.packed import PackedSet
-from progan.errors import DataError, DependencyError
+from progan.errors import DataError, DependencyError, StorageError
+from progan.preparation.formats import hugging_face
 from progan.preparation.formats.registry import open_pictures
 from progan.preparation.report import PrepareReport
 from progan.preparation.source import prepare
@@ -499,6 +502,71 @@ def test_data_set_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert classes(made) == ["a"] * 3 + ["b"] * 3
     with pytest.raises(DataError, match="nobody/nothing: cannot be loaded"):
         packed("hf:nobody/nothing", tmp_path / "none")
+
+
+class Addressed:
+    """What `datasets` tells of a data set on the hub, whose files are in memory here."""
+
+    def __init__(self, files: dict[str, list[str]]) -> None:
+        self.config = types.SimpleNamespace(data_files=files)
+
+
+@pytest.fixture
+def hub_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[str]]:
+    """A data set of the hub: the values of its pictures, and the names of what is opened of it."""
+    values, files = pngs()
+    hugging_face_set(files, ["cat", "dog"]).to_parquet(tmp_path / "x.parquet")
+    memory = fsspec.filesystem("memory")
+    for name in ("train", "test"):
+        memory.pipe_file(f"/{name}.parquet", (tmp_path / "x.parquet").read_bytes())
+    addresses = {name: [f"memory://{name}.parquet"] for name in ("train", "test")}
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda _name: Addressed(addresses))
+    monkeypatch.setattr(hugging_face, "PAUSES", (0.0, 0.0))
+    opened: list[str] = []
+    whole = type(memory).open
+
+    def counted(self: Any, path: str, *arguments: Any, **options: Any) -> Any:
+        opened.append(path)
+        return whole(self, path, *arguments, **options)
+
+    monkeypatch.setattr(type(memory), "open", counted)
+    return values, opened
+
+
+def test_data_set_of_the_hub_is_read_where_it_is(tmp_path: Path, hub_set: tuple[Any, list[str]]) -> None:
+    values, opened = hub_set
+    made, report = packed("hf:user/name", tmp_path / "set", "inside")
+    check(made, values)
+    assert classes(made) == ["cat", "dog"] * 3
+    assert set(opened) == {"/train.parquet"}
+    said = "\n".join(report.lines())
+    assert "hf:user/name: read from where it is, without a copy of it on this disk" in said
+    assert "left out: the splits test; hf:user/name:SPLIT takes one" in said
+    assert packed("hf:user/name:test", tmp_path / "test")[1].used == 6
+    with pytest.raises(DataError, match="has the splits train, test"):
+        packed("hf:user/name:valid", tmp_path / "none")
+
+
+@pytest.mark.parametrize("failures", [2, 99])
+def test_a_network_that_fails_leaves_no_picture_out(
+    tmp_path: Path, hub_set: tuple[Any, list[str]], monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    values, _ = hub_set
+    left = [failures]
+    whole = hugging_face.ParquetFiles._read_group
+
+    def read(self: Any, file: Any, group: int, column: str) -> Any:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError("the connection was closed")
+        return whole(self, file, group, column)
+
+    monkeypatch.setattr(hugging_face.ParquetFiles, "_read_group", read)
+    if failures > 10:
+        with pytest.raises(StorageError, match=r"cannot be fetched \(the connection was closed\); the same"):
+            packed("hf:user/name", tmp_path / "set")
+        left[0] = 0
+    check(packed("hf:user/name", tmp_path / "set")[0], values)
 
 
 def write_files(folder: Path, files: list[bytes], names: str = "{}.png") -> Path:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import time
 from abc import ABC, abstractmethod
 from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from progan.errors import DataError
+from progan.errors import DataError, ProganError, StorageError
 from progan.preparation.formats.extras import needed
 from progan.preparation.labels.array_labels import labelling_of
 from progan.preparation.labels.class_lists import LABEL_COLUMNS
 from progan.preparation.pictures import Candidate, Found, Labelling, Listing
 
+T = TypeVar("T")
+
 MAGIC = b"PAR1"
 HUB = "hf:"
+PAUSES = (1.0, 4.0, 15.0, 60.0)
+"""Seconds between tries to fetch something."""
 PICTURES = ("image", "img", "picture", "jpg", "png", "pixel_values", "photo")
 """What columns of pictures are called, where their type does not tell."""
 
@@ -83,12 +90,14 @@ class ParquetFiles(Rows):
 
     Args:
         path: What the user named.
-        files: The files, in order.
+        files: The files, in order; addresses where they are elsewhere.
         column: The column of pictures; nothing if that must be found out.
         left: Other splits beside them.
     """
 
-    def __init__(self, path: Path, files: list[Path], column: str, left: list[str] | None = None) -> None:
+    def __init__(
+        self, path: Path, files: Sequence[Path | str], column: str, left: list[str] | None = None
+    ) -> None:
         super().__init__(path)
         self._files = files
         self._column = column
@@ -110,12 +119,11 @@ class ParquetFiles(Rows):
             first = groups[0][0]
             table = self._labels(first)
             labels, names = (None, []) if table is None else table
-        except DataError:
+        except ProganError:
             raise
         except Exception as error:  # a damaged file raises anything
             raise DataError(f"{self.path}: cannot be read as Parquet ({_first_line(error)})") from None
-        stamp = max(file.stat().st_mtime_ns for file in self._files)
-        listing = self._list(groups[-1][3], stamp, labels, names)
+        listing = self._list(groups[-1][3], self._stamp(), labels, names)
         if self._left:
             listing.notes.append(f"left out: the splits {', '.join(self._left)}; {self.path}:SPLIT takes one")
         return listing
@@ -127,16 +135,15 @@ class ParquetFiles(Rows):
         place = bisect_right([end for *_, end in groups], row)
         if self._group[0] != place:
             file, group, _, _ = groups[place]
-            self._group = place, file.read_row_group(group, columns=[self._picture_column(file)]).column(0)
+            self._group = place, self._read_group(file, group, self._picture_column(file))
         return _bytes_of(self._group[1][row - groups[place][2]].as_py())
 
     def _groups(self) -> list[tuple[Any, int, int, int]]:
         """Return of each group of rows the file, its number there, its first row and the next after it."""
         if self._opened is None:
-            parquet = needed("pyarrow.parquet", "parquet", self.path)
             self._opened, row = [], 0
             for path in self._files:
-                file = parquet.ParquetFile(path)
+                file = self._open_file(path)
                 for group in range(file.metadata.num_row_groups):
                     end = row + file.metadata.row_group(group).num_rows
                     self._opened.append((file, group, row, end))
@@ -174,13 +181,78 @@ class ParquetFiles(Rows):
         column = next((known[name] for name in LABEL_COLUMNS if name in known), None)
         if column is None:
             return None
-        parquet = needed("pyarrow.parquet", "parquet", self.path)
         values = [
             one
             for path in self._files
-            for one in parquet.read_table(path, columns=[column])[column].to_pylist()
+            for one in self._open_file(path).read(columns=[column])[column].to_pylist()
         ]
         return values, _class_names(first.schema_arrow.metadata or {}, column)
+
+    def _read_group(self, file: Any, group: int, column: str) -> Any:
+        return file.read_row_group(group, columns=[column]).column(0)
+
+    def _open_file(self, path: Path | str) -> Any:
+        return needed("pyarrow.parquet", "parquet", self.path).ParquetFile(path)
+
+    def _stamp(self) -> int:
+        """Return a number that changes with the files."""
+        return max(Path(file).stat().st_mtime_ns for file in self._files)
+
+
+class HubFiles(ParquetFiles):
+    """Parquet files of a data set on the hub, of which groups of rows are fetched when they are needed.
+
+    Nothing of them is kept on disk. What the network fails to bring is asked for again; then the work stops,
+    so that no picture is left out because of it.
+
+    Args:
+        name: `user/name`.
+        files: Addresses that fsspec opens, or paths.
+        left: Other splits of the set.
+    """
+
+    def __init__(self, name: str, files: Sequence[str], left: list[str]) -> None:
+        super().__init__(Path(HUB + name), files, "", left)
+
+    def listing(self) -> Listing:
+        """Count the rows, read the labels, and say that the pictures are not kept."""
+        listing = super().listing()
+        listing.notes.append(f"{self.path}: read from where it is, without a copy of it on this disk")
+        return listing
+
+    def _read_group(self, file: Any, group: int, column: str) -> Any:
+        return self._patiently(lambda: super(HubFiles, self)._read_group(file, group, column))
+
+    def _open_file(self, path: Path | str) -> Any:
+        fsspec = needed("fsspec", "datasets", self.path)
+        opened = super()._open_file
+        return self._patiently(lambda: opened(fsspec.open(str(path)).open()))
+
+    def _stamp(self) -> int:
+        # Addresses on the hub name the revision.
+        return int(hashlib.sha256("\n".join(map(str, self._files)).encode()).hexdigest()[:15], 16)
+
+    def _patiently(self, read: Callable[[], T]) -> T:
+        """Return what is read, after some more tries if need be.
+
+        Raises:
+            StorageError: if all of them fail.
+        """
+        damaged = needed("pyarrow", "parquet", self.path).ArrowInvalid
+        for pause in PAUSES:
+            try:
+                return read()
+            except damaged:
+                raise
+            except Exception:  # of the network: fsspec and the hub raise errors of several libraries
+                time.sleep(pause)
+        try:
+            return read()
+        except Exception as error:
+            raise StorageError(
+                f"{self.path}: cannot be fetched ({_first_line(error)}); the same command continues "
+                f"when the network is there again"
+            ) from None
 
 
 class SavedSet(Rows):
@@ -217,6 +289,10 @@ class SavedSet(Rows):
             listing.notes.append(
                 f"left out: the splits {', '.join(left)}; {self._load or self.path}:SPLIT takes one"
             )
+        if self._load:
+            listing.notes.append(
+                f"{HUB}{self._load}: not of Parquet files, so `datasets` keeps a copy in its cache"
+            )
         return listing
 
     def open(self, name: str) -> BinaryIO:
@@ -248,13 +324,8 @@ class SavedSet(Rows):
     def _chosen(self, whole: Any, datasets: Any) -> tuple[Any, str, list[str]]:
         left: list[str] = []
         if isinstance(whole, datasets.DatasetDict):
-            splits = list(whole)
-            split = self._split or ("train" if "train" in splits else splits[0] if len(splits) == 1 else "")
-            if split not in splits:
-                raise DataError(
-                    f"{self._load or self.path}: has the splits {', '.join(splits)}; name one with :SPLIT"
-                )
-            whole, left = whole[split], [one for one in splits if one != split]
+            split, left = _choose_split(self._load or str(self.path), list(whole), self._split)
+            whole = whole[split]
         columns = [name for name, kind in whole.features.items() if isinstance(kind, datasets.Image)]
         if len(columns) != 1:
             found = "several columns" if columns else "no column"
@@ -264,10 +335,43 @@ class SavedSet(Rows):
         return whole.cast_column(columns[0], datasets.Image(decode=False)), columns[0], left
 
 
-def open_hub(name: str) -> SavedSet:
-    """Return the reader of a data set by name: `hf:user/name`, or `hf:user/name:SPLIT`."""
+def open_hub(name: str) -> Rows:
+    """Return the reader of a data set by name: `hf:user/name`, or `hf:user/name:SPLIT`.
+
+    One of Parquet files, as nearly all are, is read from where it is. Another is downloaded by `datasets`.
+
+    Raises:
+        DataError: if it cannot be had, or has no such split.
+        DependencyError: if `datasets` is not installed.
+    """
     place, _, split = name.removeprefix(HUB).partition(":")
-    return SavedSet(Path(place), split, place)
+    datasets = needed("datasets", "datasets", Path(place))
+    datasets.disable_progress_bars()
+    try:
+        builder = datasets.load_dataset_builder(place)
+        files = {
+            str(part): [str(file) for file in found] for part, found in builder.config.data_files.items()
+        }
+    except AttributeError:  # of a kind that is not described by files
+        return SavedSet(Path(place), split, place)
+    except Exception as error:  # of the network, of the hub
+        raise DataError(f"{place}: cannot be loaded ({_first_line(error)})") from None
+    if not files or not all(file.endswith(".parquet") for several in files.values() for file in several):
+        return SavedSet(Path(place), split, place)
+    chosen, left = _choose_split(place, list(files), split)
+    return HubFiles(place, files[chosen], left)
+
+
+def _choose_split(place: str, splits: list[str], asked: str) -> tuple[str, list[str]]:
+    """Return the split that is meant, and the others.
+
+    Raises:
+        DataError: if that cannot be told.
+    """
+    split = asked or ("train" if "train" in splits else splits[0] if len(splits) == 1 else "")
+    if split not in splits:
+        raise DataError(f"{place}: has the splits {', '.join(splits)}; name one with :SPLIT")
+    return split, [one for one in splits if one != split]
 
 
 def _bytes_of(value: Any) -> BinaryIO:

@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from progan.errors import StorageError
+
 MAX_PIXELS = 89_478_485
 """Pillow's own limit against decompression bombs (a quarter of a GiB in RGB)."""
 
@@ -44,7 +46,7 @@ def reasons() -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES = False
             Image.MAX_IMAGE_PIXELS = None  # `require_size` knows of the option, and what the format allows
             yield
-    except UnusablePictureError:
+    except (UnusablePictureError, StorageError):  # what cannot be fetched now is no fault of the picture
         raise
     except UnidentifiedImageError:
         raise UnusablePictureError("not a picture in a known format") from None
