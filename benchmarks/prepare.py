@@ -22,12 +22,14 @@ from PIL import Image
 
 PREPARE = """
 import sys
+import time
 from pathlib import Path
 from progan.config import DataOptions
 from progan.preparation.source import prepare
 source, destination, resolution, workers = sys.argv[1:]
-report = prepare(Path(source), Path(destination), DataOptions(resolution=resolution), workers=int(workers))
-print(*report.lines(), sep="\\n")
+started = time.perf_counter()
+report = prepare(source, Path(destination), DataOptions(resolution=resolution), workers=int(workers))
+print(*report.lines(), time.perf_counter() - started, sep="\\n")
 """
 
 
@@ -54,10 +56,11 @@ def memory(parent: psutil.Process) -> tuple[int, int]:
     return rss, pss
 
 
-def measure(source: Path, destination: Path, resolution: int, workers: int) -> tuple[float, int, int]:
-    started = time.perf_counter()
+def measure(
+    source: Path | str, destination: Path, resolution: int, workers: int, *, quiet: bool = False
+) -> tuple[float, int, int]:
     command = [sys.executable, "-c", PREPARE, str(source), str(destination), str(resolution), str(workers)]
-    child = subprocess.Popen(command)
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     watched = psutil.Process(child.pid)
     peak_rss = peak_pss = 0
     while child.poll() is None:
@@ -67,9 +70,13 @@ def measure(source: Path, destination: Path, resolution: int, workers: int) -> t
             break
         peak_rss, peak_pss = max(peak_rss, rss), max(peak_pss, pss)
         time.sleep(0.05)
-    if child.wait() != 0:
+    told, _ = child.communicate()
+    if child.returncode != 0:
         raise SystemExit("preparing failed")
-    return time.perf_counter() - started, peak_rss, peak_pss
+    *lines, seconds = told.splitlines()
+    if not quiet:
+        print(*lines, sep="\n")
+    return float(seconds), peak_rss, peak_pss
 
 
 def main() -> None:

@@ -1,0 +1,97 @@
+"""How fast pictures are prepared from each form that is read, and how much memory that takes.
+
+    python benchmarks/formats.py [--count 2000] [--side 64] [--workers 1] [--forms folder lmdb ...]
+
+Each form is written by its own library (`tests/helpers/foreign_sources.py`), then prepared in a process of
+its own; the time is that of `progan.prepare` alone. Memory is that of the whole process tree: `pss`, where
+pages that processes share are counted once, sampled every 50 ms; files that are mapped count as far as they
+are in memory. Beside the rate stands its ratio to that of the folder of PNG files in the same run.
+
+With a large `--count` and a few `--forms` it tells whether memory stays flat:
+
+    python benchmarks/formats.py --forms tar.gz idx --side 16 --count 2000
+    python benchmarks/formats.py --forms tar.gz idx --side 16 --count 200000
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from prepare import measure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
+
+from camera_files import heic, write_dng
+from foreign_sources import SOURCES, Any4D
+
+CAMERA = ("heic", "dng")
+
+
+class Drawn:
+    """Pictures [N, side, side, 3] that are made when they are asked for, as photographs compress.
+
+    Args:
+        count: How many.
+        side: Of each.
+    """
+
+    def __init__(self, count: int, side: int) -> None:
+        self.shape = (count, side, side, 3)
+
+    def all(self) -> Any4D:
+        """Return them as an array."""
+        return np.stack(list(self))
+
+    def __iter__(self) -> Iterator[Any4D]:
+        count, side, _, _ = self.shape
+        random = np.random.default_rng(0)
+        for _ in range(count):
+            coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+            smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.int16)
+            yield (smooth + random.integers(-8, 9, (side, side, 1))).clip(0, 255).astype(np.uint8)
+
+
+def write(form: str, place: Path, drawn: Drawn) -> Path | str:
+    """Write pictures in a form, and return what it is called by."""
+    if form not in CAMERA:
+        return SOURCES[form][0](place, drawn.all())
+    place.mkdir()
+    for i, one in enumerate(drawn):
+        if form == "heic":
+            (place / f"{i:06d}.heic").write_bytes(heic(one))
+        else:
+            write_dng(place / f"{i:06d}.dng", one / 255)
+    return place
+
+
+def main() -> None:
+    """Read the command line, measure each form, and print a row of a table for it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=1)
+    known = (*SOURCES, *CAMERA)
+    parser.add_argument("--forms", nargs="+", choices=known, default=known)
+    given = parser.parse_args()
+    print(f"{given.count:,} pictures of {given.side}x{given.side}, {given.workers} worker(s)")
+    print("| form | pictures/s | of the folder's | memory, MiB |\n| --- | --- | --- | --- |", flush=True)
+    reference = None
+    for form in given.forms:
+        side = 32 if form == "cifar" else given.side
+        with tempfile.TemporaryDirectory() as folder:
+            source = write(form, Path(folder) / "source", Drawn(given.count, side))
+            seconds, _, pss = measure(source, Path(folder) / "set", side, given.workers, quiet=True)
+        rate = given.count / seconds
+        reference = reference or (rate if form == "folder" else None)
+        ratio = f"{rate / reference:.2f}" if reference else ""
+        print(f"| {form} | {rate:,.0f} | {ratio} | {pss / 2**20:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
