@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import shutil
@@ -12,12 +13,15 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from foreign_sources import SOURCES, example, idx, png, tar
+from camera_files import heic, ramp, write_dng
+from foreign_sources import SOURCES, example, idx, png, tar, write_film
 from fuzz.mutations import mutate
 from fuzz.readers import Reader, as_file, either, look, of_seeds
 from progan.config import PictureOptions
 from progan.errors import DataError, ProganError
+from progan.preparation.celeba_hq import read_image_list, read_landmarks
 from progan.preparation.formats.tfrecords import HEAD, masked_crc, parse_example
 from progan.preparation.labels.json_labels import number_labels, read_json_labels
 from progan.preparation.labels.label_source import LabelFile
@@ -75,6 +79,9 @@ def foreign_readers(folder: Path) -> list[Reader]:
         _cifar(Path(made["cifar"])),
         _children(place, made),
         _labels(place),
+        *_cameras(place),
+        _film(place, pictures),
+        _celeba_hq(place),
         Reader("list of paths", of_seeds([seeds["list"]]), as_file(Path(made["list"]), opened)),
     ]
 
@@ -193,3 +200,65 @@ def _labels(place: Path) -> Reader:
         number_labels("labels", read_json_labels(LabelFile.read(path)), None)
 
     return Reader("labels in json", of_seeds(seeds), as_file(place / "labels.json", read))
+
+
+def _cameras(place: Path) -> list[Reader]:
+    """HEIC and RAW files, whose libraries may end the process on damaged files."""
+    picture = (ramp(16, 16) * 255).astype(np.uint8)
+    wide = (ramp(16, 16) * 65535).astype(np.uint16)
+    phone = [heic(picture), heic(np.dstack([picture, picture[..., :1]])), heic(wide)]
+    raw = [write_dng(place / "seed.dng", ramp(16, 24)).read_bytes()]
+    # In folders of their own: what is read is a folder with a picture.
+    for name in ("phone", "camera"):
+        (place / name).mkdir()
+    return [
+        Reader(
+            "heic picture",
+            of_seeds(phone),
+            as_file(place / "phone" / "x.heic", in_a_child(lambda path: opened(path.parent))),
+        ),
+        Reader(
+            "raw picture",
+            of_seeds(raw),
+            as_file(place / "camera" / "x.dng", in_a_child(lambda path: opened(path.parent))),
+        ),
+    ]
+
+
+def _film(place: Path, pictures: Any) -> Reader:
+    """Films, which a program of its own decodes."""
+    frames = np.repeat(np.repeat(pictures, 2, 1), 2, 2)
+    seeds = [write_film(place / name, frames).read_bytes() for name in ("seed.mp4", "seed.webm")]
+    stream = io.BytesIO()
+    first, *others = (Image.fromarray(one) for one in frames)
+    first.save(stream, "GIF", save_all=True, append_images=others)
+    seeds.append(stream.getvalue())
+
+    def read(path: Path) -> None:
+        for fps in (None, 5.0):
+            look(gather([str(path)], PictureOptions(fps=fps)))
+
+    return Reader("film", of_seeds(seeds), as_file(place / "x.film", read))
+
+
+def _celeba_hq(place: Path) -> Reader:
+    """The lists of CelebA-HQ and of the landmarks of CelebA."""
+    listed = b"idx orig_idx orig_file proc_md5 final_md5\n0 1 000002.jpg 0a 0b\n1 0 000001.jpg 0c 0d\n"
+    landmarks = b"2\nlefteye_x lefteye_y\n000001.jpg 1 2 3 4 5 6 7 8 9 10\n000002.jpg 1 2 3 4 5 6 7 8 9 -1\n"
+
+    def make(rng: Random) -> bytes:
+        return mutate(listed, rng, [landmarks]) + b"|landmarks|" + mutate(landmarks, rng, [listed])
+
+    def read(data: bytes) -> None:
+        refusals = []
+        parts = data.split(b"|landmarks|", 1)
+        for part, read_part in zip(parts, (read_image_list, read_landmarks), strict=False):
+            (place / "list.txt").write_bytes(part)
+            try:
+                read_part(place / "list.txt", 2)
+            except DataError as error:
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
+
+    return Reader("lists of celeba-hq", make, read)

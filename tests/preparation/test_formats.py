@@ -685,6 +685,14 @@ def test_film(tmp_path: Path, ending: str) -> None:
         assert 4 <= few.used <= 6
 
 
+@pytest.mark.parametrize(("fps", "expected"), [(25.0, 50), (20.0, 40), (7.0, 14), (30.0, 60), (90.0, 60)])
+def test_so_many_frames_a_second_are_taken(tmp_path: Path, fps: float, expected: int) -> None:
+    film = write_film(tmp_path / "x.mp4", pixels((60, 32, 32, 3)), fps=30)
+    report = packed(film, tmp_path / "set", fps=fps)[1]
+    assert report.used == expected
+    assert not any("cut off" in text for text in report.lines())
+
+
 def test_film_that_is_cut_off(tmp_path: Path) -> None:
     write_film(tmp_path / "a.webm", pixels((30, 32, 48, 3)))
     data = (tmp_path / "a.webm").read_bytes()

@@ -193,9 +193,9 @@ class MadeOfCelebA:
         needed("cryptography.fernet", EXTRA, self.path)
         needed("scipy.ndimage", EXTRA, self.path)
         self._check_counts()
-        entries = _read_list(self.path / LIST, self._facts.pictures)
-        landmarks = _read_landmarks(self._landmarks_file, self._facts.photographs)
-        if max(entry.photograph for entry in entries) >= len(landmarks):
+        entries = read_image_list(self.path / LIST, self._facts.pictures)
+        landmarks = read_landmarks(self._landmarks_file, self._facts.photographs)
+        if not all(0 <= entry.photograph < len(landmarks) for entry in entries):
             raise DataError(f"{self.path / LIST}: names a photograph that CelebA does not have")
         self._entries = {f"{entry.number:05d}": entry for entry in entries}
         self._landmarks = {entry.file: landmarks[entry.photograph] for entry in entries}
@@ -331,13 +331,13 @@ def _found(folder: Path, name: str) -> Path:
     )
 
 
-def _read_list(path: Path, count: int) -> list[Entry]:
+def read_image_list(path: Path, count: int) -> list[Entry]:
     """Read `image_list.txt`.
 
     Raises:
         DataError: if it is another file.
     """
-    head, *rows = _lines(path)
+    head, *rows = _lines(path) or [[]]
     if not set(COLUMNS) <= set(head):
         raise DataError(f"{path}: has no columns {', '.join(COLUMNS)}")
     places = [head.index(column) for column in COLUMNS]
@@ -354,7 +354,7 @@ def _read_list(path: Path, count: int) -> list[Entry]:
     return entries
 
 
-def _read_landmarks(path: Path, count: int) -> NDArray[np.float32]:
+def read_landmarks(path: Path, count: int) -> NDArray[np.float32]:
     """Read the landmarks [count, 5, 2] of CelebA.
 
     Raises:
@@ -370,6 +370,8 @@ def _read_landmarks(path: Path, count: int) -> NDArray[np.float32]:
         numbers: Any = np.array(rows, np.float32)
     except ValueError:
         raise DataError(f"{path}: a landmark is no number") from None
+    if not np.isfinite(numbers).all():
+        raise DataError(f"{path}: a landmark is no number")
     return np.asarray(numbers, np.float32).reshape(-1, LANDMARKS, 2)
 
 

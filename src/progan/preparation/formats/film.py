@@ -13,6 +13,7 @@ import numpy as np
 
 from progan.errors import DataError
 from progan.preparation.formats.extras import needed
+from progan.preparation.picture.opening import MAX_PIXELS
 from progan.preparation.pictures import Candidate, Found, Listing, is_picture
 
 MATROSKA, OGG, FLASH = b"\x1a\x45\xdf\xa3", b"OggS", b"FLV\x01"
@@ -28,6 +29,8 @@ SAME = 1.5
 """Frames that differ by less than this on average, of 255, are the same."""
 ALL_BELOW = 1_000
 """A film of fewer frames is taken whole where no number a second is asked for."""
+EARLY = 0.001
+"""In parts of the time between frames: a frame that is so little too early counts as of the next."""
 SHORT = 0.9
 """A film that ends before this share of its length is cut off."""
 
@@ -86,7 +89,7 @@ class Film:
         if same:
             notes.append(f"{same:,} of them left out as they hardly differ from the one before")
         listing.notes.append(", ".join(notes))
-        taken = self._fps or rate
+        taken = min(self._fps, rate) if self._fps and rate else self._fps or rate
         if not frames:
             raise DataError(f"{self.path}: cannot be read as a film (no frame of it can be decoded)")
         if seconds and taken and frames < SHORT * seconds * taken - 1:
@@ -138,12 +141,16 @@ class Film:
         self, scaling: str, codec: str, read: Callable[[IO[bytes]], bytes]
     ) -> Generator[bytes, None, None]:
         """Yield frames at the wanted number a second, as `read` takes them from what ffmpeg writes."""
-        filters = scaling if self._fps is None else f"fps={self._fps:g},{scaling}"
+        # The first frame of each part of a second is chosen, and none repeated: the times that a damaged file
+        # tells could ask for millions.
+        part, chosen = f"*{self._fps}+{EARLY}", "isnan(prev_selected_t)"
+        chosen += f"+gt(floor(t{part})\\,floor(prev_selected_t{part}))"
+        filters = scaling if self._fps is None else f"select={chosen},{scaling}"
         form = (
             ["-f", "rawvideo", "-pix_fmt", "gray"] if codec == "gray" else ["-f", "image2pipe", "-c:v", codec]
         )
-        sync = ["-fps_mode", "passthrough"] if self._fps is None else []
-        command = [self._ffmpeg(), *QUIET, "-i", str(self.path), "-vf", filters, *sync, *form, "-"]
+        shaped = ["-vf", filters, "-fps_mode", "passthrough", *form]
+        command = [self._ffmpeg(), *QUIET, "-i", str(self.path), *shaped, "-"]
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         ) as process:
@@ -165,10 +172,12 @@ def _read_gray(stream: IO[bytes]) -> bytes:
 
 
 def _read_ppm(stream: IO[bytes]) -> bytes:
-    """Return the next picture `P6 width height 255`; nothing at the end."""
+    """Return the next picture `P6 width height 255`; nothing at the end, or if it is too large."""
     lines = [stream.readline() for _ in range(3)]
     if not lines[0].startswith(b"P6"):
         return b""
     width, height = map(int, lines[1].split())
+    if width * height > MAX_PIXELS:
+        return b""
     data = stream.read(3 * width * height)
     return b"".join(lines) + data if len(data) == 3 * width * height else b""
