@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,47 +26,18 @@ from prepare import measure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 
-from camera_files import heic, write_dng
 from foreign_sources import SOURCES, Any4D
 
-CAMERA = ("heic", "dng")
 
-
-class Drawn:
-    """Pictures [N, side, side, 3] that are made when they are asked for, as photographs compress.
-
-    Args:
-        count: How many.
-        side: Of each.
-    """
-
-    def __init__(self, count: int, side: int) -> None:
-        self.shape = (count, side, side, 3)
-
-    def all(self) -> Any4D:
-        """Return them as an array."""
-        return np.stack(list(self))
-
-    def __iter__(self) -> Iterator[Any4D]:
-        count, side, _, _ = self.shape
-        random = np.random.default_rng(0)
-        for _ in range(count):
-            coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-            smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.int16)
-            yield (smooth + random.integers(-8, 9, (side, side, 1))).clip(0, 255).astype(np.uint8)
-
-
-def write(form: str, place: Path, drawn: Drawn) -> Path | str:
-    """Write pictures in a form, and return what it is called by."""
-    if form not in CAMERA:
-        return SOURCES[form][0](place, drawn.all())
-    place.mkdir()
-    for i, one in enumerate(drawn):
-        if form == "heic":
-            (place / f"{i:06d}.heic").write_bytes(heic(one))
-        else:
-            write_dng(place / f"{i:06d}.dng", one / 255)
-    return place
+def draw(count: int, side: int) -> Any4D:
+    """Return pictures [N, side, side, 3] that compress about as photographs do."""
+    random = np.random.default_rng(0)
+    pictures = np.empty((count, side, side, 3), np.uint8)
+    for one in pictures:
+        coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.int16)
+        one[:] = (smooth + random.integers(-8, 9, (side, side, 1))).clip(0, 255)
+    return pictures
 
 
 def main() -> None:
@@ -76,8 +46,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--workers", type=int, default=1)
-    known = (*SOURCES, *CAMERA)
-    parser.add_argument("--forms", nargs="+", choices=known, default=known)
+    parser.add_argument("--forms", nargs="+", choices=SOURCES, default=list(SOURCES))
     given = parser.parse_args()
     print(f"{given.count:,} pictures of {given.side}x{given.side}, {given.workers} worker(s)")
     print("| form | pictures/s | of the folder's | memory, MiB |\n| --- | --- | --- | --- |", flush=True)
@@ -85,7 +54,7 @@ def main() -> None:
     for form in given.forms:
         side = 32 if form == "cifar" else given.side
         with tempfile.TemporaryDirectory() as folder:
-            source = write(form, Path(folder) / "source", Drawn(given.count, side))
+            source = SOURCES[form][0](Path(folder) / "source", draw(given.count, side))
             seconds, _, pss = measure(source, Path(folder) / "set", side, given.workers, quiet=True)
         rate = given.count / seconds
         reference = reference or (rate if form == "folder" else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import webdataset
 from PIL import Image
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from camera_files import heic, write_dng
 from progan.preparation.formats.tfrecords import _example_type
 from python2_pickles import python2_pickle
 
@@ -105,6 +107,28 @@ def _tar_gz(path: Path, pictures: Any4D) -> Path:
         gzip.compress(tar({f"{'ab'[i % 2]}/{i}.png": png(one) for i, one in enumerate(pictures)}))
     )
     return file
+
+
+def _zip(path: Path, pictures: Any4D) -> Path:
+    with zipfile.ZipFile(path.with_suffix(".zip"), "w") as archive:
+        for i, one in enumerate(pictures):
+            archive.writestr(f"{'ab'[i % 2]}/{i}.png", png(one))
+    return path.with_suffix(".zip")
+
+
+def _heic(path: Path, pictures: Any4D) -> Path:
+    path.mkdir()
+    for i, one in enumerate(pictures):
+        (path / f"{i}.heic").write_bytes(heic(one))
+    return path
+
+
+def _dng(path: Path, pictures: Any4D) -> Path:
+    path.mkdir()
+    for i, one in enumerate(pictures):
+        # Of twice the side, as no camera has so few cells.
+        write_dng(path / f"{i}.dng", np.repeat(np.repeat(one, 2, 0), 2, 1) / 255)
+    return path
 
 
 def _webdataset(path: Path, pictures: Any4D) -> str:
@@ -202,6 +226,7 @@ def _glob(path: Path, pictures: Any4D) -> str:
 
 SOURCES: dict[str, tuple[Callable[[Path, Any4D], Path | str], str]] = {
     "folder": (_folder, "folders"),
+    "zip": (_zip, "folders"),
     "tar.gz": (_tar_gz, "folders"),
     "webdataset": (_webdataset, "inside"),
     "lmdb": (_lmdb, "none"),
@@ -215,6 +240,8 @@ SOURCES: dict[str, tuple[Callable[[Path, Any4D], Path | str], str]] = {
     "parquet": (_parquet, "inside"),
     "saved": (_saved, "inside"),
     "film": (_film, "none"),
+    "heic": (_heic, "none"),
+    "dng": (_dng, "none"),
     "list": (_list, "inside"),
     "glob": (_glob, "folders"),
 }

@@ -239,4 +239,6 @@ def test_the_real_counts_are_asked_for_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds 5 \.jpg files, and CelebA has 202,599"):
         prepare(["celeba-hq", *stand_in.places()], tmp_path / "set")
     with pytest.raises(DataError, match="give the folder of CelebA and that of the differences"):
+        prepare("celeba-hq", tmp_path / "set")
+    with pytest.raises(DataError, match="give the folder of CelebA and that of the differences"):
         prepare(["celeba-hq", stand_in.celeba, tmp_path / "hq"], tmp_path / "set")

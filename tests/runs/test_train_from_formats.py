@@ -16,7 +16,7 @@ from tiny import options
 COUNT, SIDE = 16, 16
 SHORT = {"total_kimg": 0.016, "batch_size": [8], "stabilise_kimg": [0.016]}
 OWN_SIZE = {"cifar": 32}
-LOSSY = {"film"}
+LOSSY = {"film", "heic", "dng"}
 GRAY = {"idx"}
 
 

@@ -199,7 +199,8 @@ class MadeOfCelebA:
             raise DataError(f"{self.path / LIST}: names a photograph that CelebA does not have")
         self._entries = {f"{entry.number:05d}": entry for entry in entries}
         self._landmarks = {entry.file: landmarks[entry.photograph] for entry in entries}
-        listing = Listing(header=Header(self._facts.side, self._facts.side, True, False, False))
+        side = self._facts.side
+        listing = Listing(header=Header(side, side, True, False, False), slow=True)
         for name, entry in self._entries.items():
             try:
                 status = (self._photographs / entry.file).stat()

@@ -266,6 +266,8 @@ def _pack(request: _Request, plan: Plan, state: _State, destination: Path) -> Pa
     )  # fmt: skip
     height, width = level_resolution(layout.base_shape, layout.max_level)
     size = max(1, min(CHUNK, CHUNK_BYTES // (layout.channels * height * width * rules.depth // 8)))
+    if request.listing.slow:
+        size = 1
     try:
         keep = state.done - len(state.failed)
         with storage_errors(destination), closing(Writer(destination, layout, keep)) as writer:

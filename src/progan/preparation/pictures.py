@@ -90,6 +90,7 @@ class Listing:
         ordered: Whether the pictures have no names but numbers, in the order of the candidates.
         notes: What was decided about the source or left out of it, a sentence each.
         header: That of every candidate, where the source knows it; the pictures are not looked at then.
+        slow: Whether a picture takes seconds, so that each is worth a message between processes.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
@@ -100,6 +101,7 @@ class Listing:
     depth: int = 0
     notes: list[str] = field(default_factory=list)
     header: Header | None = None
+    slow: bool = False
 
     def digest(self) -> str:
         """Return a hash over the names, sizes and stamps of the candidates."""

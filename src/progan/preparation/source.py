@@ -214,7 +214,7 @@ def prepare(
     """
     asked = Request(options, base_shape, workers, progress, stop, say)
     places = [str(source)] if isinstance(source, str | Path) else [str(one) for one in source]
-    if places[0] == celeba_hq.NAME and len(places) > 1:
+    if places[0] == celeba_hq.NAME and (len(places) > 1 or not Path(places[0]).exists()):
         pictures = celeba_hq.open_celeba_hq(places[1:], options)
     else:
         pictures = gather(places, options)
