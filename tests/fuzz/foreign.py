@@ -247,7 +247,9 @@ def _celeba_hq(place: Path) -> Reader:
     landmarks = b"2\nlefteye_x lefteye_y\n000001.jpg 1 2 3 4 5 6 7 8 9 10\n000002.jpg 1 2 3 4 5 6 7 8 9 -1\n"
 
     def make(rng: Random) -> bytes:
-        return mutate(listed, rng, [landmarks]) + b"|landmarks|" + mutate(landmarks, rng, [listed])
+        if rng.random() < 0.5:
+            return mutate(listed, rng, [landmarks]) + b"|landmarks|" + landmarks
+        return listed + b"|landmarks|" + mutate(landmarks, rng, [listed])
 
     def read(data: bytes) -> None:
         refusals = []

@@ -38,6 +38,8 @@ FILE = re.compile(r"\d+\.jpg")
 COLUMNS = ("idx", "orig_idx", "orig_file", "proc_md5", "final_md5")
 SIDES = (64, 128, 256, 512, 1024)
 """In which CelebA-HQ is passed on."""
+FARTHEST = 1e6
+"""A landmark lies in a picture, or a little outside."""
 ROUNDS = 100_000
 """Of the derivation of a key."""
 ROUNDING = 16
@@ -368,11 +370,11 @@ def read_landmarks(path: Path, count: int) -> NDArray[np.float32]:
             f"{2 * LANDMARKS} numbers each"
         )
     try:
-        numbers: Any = np.array(rows, np.float32)
+        numbers: Any = np.array(rows, np.float64)
     except ValueError:
         raise DataError(f"{path}: a landmark is no number") from None
-    if not np.isfinite(numbers).all():
-        raise DataError(f"{path}: a landmark is no number")
+    if not (np.abs(numbers) < FARTHEST).all():
+        raise DataError(f"{path}: a landmark is in no picture")
     return np.asarray(numbers, np.float32).reshape(-1, LANDMARKS, 2)
 
 
