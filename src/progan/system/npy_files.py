@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_HEADER = 1 << 16
+"""Bytes of the header of an array of numbers, which has about a hundred."""
+
 
 def map_array(file: Path) -> NDArray[Any]:
     """Open a `.npy` file that holds numbers; they stay on disk until they are read.
@@ -19,8 +22,12 @@ def map_array(file: Path) -> NDArray[Any]:
         ValueError: if it is something else, or shorter than it says.
     """
     with file.open("rb") as stream:
-        if stream.read(4) == b"PK\x03\x04":
-            raise ValueError("it is a .npz archive under another name; save one array with numpy.save")
+        head = stream.read(12)
+    if head.startswith(b"PK\x03\x04"):
+        raise ValueError("it is a .npz archive under another name; save one array with numpy.save")
+    # Of version 1 the length has two bytes; of others four, and so much room is made before they are read.
+    if head[6:7] > b"\1" and int.from_bytes(head[8:12], "little") > MOST_HEADER:
+        raise ValueError("its header is damaged: too long")
     try:
         values: NDArray[Any] = np.lib.format.open_memmap(file, mode="r")
     except (OSError, ValueError):
@@ -59,7 +66,7 @@ def load_arrays(file: Path) -> dict[str, NDArray[Any]]:
             for info in archive.infolist():
                 if info.file_size > MOST_UNPACKED or len(arrays) > 1000:
                     raise ValueError(f"{info.filename} is larger than {MOST_UNPACKED >> 20} MiB")
-                arrays[info.filename.removesuffix(".npy")] = _parse(archive.read(info))
+                arrays[info.filename.removesuffix(".npy")] = parse_array(archive.read(info))
     except (OSError, ValueError):
         raise
     except Exception as error:  # a damaged archive fails in a dozen ways, among them zlib.error and EOFError
@@ -67,7 +74,7 @@ def load_arrays(file: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _parse(data: bytes) -> NDArray[Any]:
+def parse_array(data: bytes) -> NDArray[Any]:
     """Return the array of a whole `.npy` file; its header must promise as much as there is.
 
     Raises:

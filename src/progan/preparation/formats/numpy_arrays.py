@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -14,7 +13,7 @@ from progan.errors import DataError
 from progan.preparation.formats.arrays import ArrayPictures, Layout, Rows, choose_arrays
 from progan.preparation.formats.extras import needed
 from progan.preparation.pictures import Found
-from progan.system.npy_files import map_array
+from progan.system.npy_files import map_array, parse_array
 from progan.system.spool import MAX_RATIO, SMALL, spool
 
 NPY = b"\x93NUMPY"
@@ -66,8 +65,7 @@ class NpzFile(ArrayPictures):
         info = archive.getinfo(f"{name}.npy")
         if info.file_size > max(SMALL, MAX_RATIO * info.compress_size):
             raise DataError(f"{self.path}: suspicious compression of {name}")
-        values: NDArray[Any] = np.load(io.BytesIO(archive.read(info)), allow_pickle=False)
-        return values
+        return parse_array(archive.read(info))
 
     def _map(self, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
         info = archive.getinfo(name)

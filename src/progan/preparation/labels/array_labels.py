@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from progan.config import LabelForm
 from progan.errors import DataError
 from progan.preparation.labels.label_source import LabelFile
 from progan.preparation.pictures import Labelling, Listing
+from progan.system.npy_files import parse_array
 
 NPY = b"\x93NUMPY"
 """What a `.npy` file begins with."""
@@ -31,7 +31,7 @@ def labels_in_order(file: LabelFile, listing: Listing) -> Labelling:
             f"give a list of names and labels (CSV or JSON)"
         )
     try:
-        values = np.load(io.BytesIO(file.data), allow_pickle=False)
+        values = parse_array(file.data)
     except Exception as error:  # a damaged header raises anything
         raise DataError(f"label file {file.name}: cannot be read ({error})") from None
     names = [item.name for item in listing.candidates]
