@@ -207,7 +207,7 @@ def _cameras(place: Path) -> list[Reader]:
     picture = (ramp(16, 16) * 255).astype(np.uint8)
     wide = (ramp(16, 16) * 65535).astype(np.uint16)
     phone = [heic(picture), heic(np.dstack([picture, picture[..., :1]])), heic(wide)]
-    raw = [write_dng(place / "seed.dng", ramp(16, 24)).read_bytes()]
+    raw = [write_dng(place / "seed.dng", ramp(24, 32)).read_bytes()]
     # In folders of their own: what is read is a folder with a picture.
     for name in ("phone", "camera"):
         (place / name).mkdir()
