@@ -68,6 +68,16 @@ def test_raw_is_developed(tmp_path: Path) -> None:
     assert (np.diff(green.mean(1)) > 0).all()
 
 
+def test_a_pattern_of_camera_files_is_one_of_pictures(tmp_path: Path) -> None:
+    write_dng(tmp_path / "a.dng", LIGHT)
+    (tmp_path / "b.cr3").write_bytes(b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(100))
+    (tmp_path / "c.heic").write_bytes(heic(PIXELS))
+    report = prepare(
+        [str(tmp_path / "*.dng"), str(tmp_path / "*.cr3"), str(tmp_path / "*.heic")], tmp_path / "set"
+    )
+    assert (report.used, report.skipped) == (2, 1)
+
+
 @pytest.mark.parametrize(("name", "extra"), [("a.heic", "heic"), ("a.dng", "raw")])
 def test_without_the_extra_the_command_is_named_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, extra: str

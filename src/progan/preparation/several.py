@@ -21,7 +21,7 @@ from progan.preparation.formats.hugging_face import HUB, open_hub
 from progan.preparation.formats.registry import open_pictures
 from progan.preparation.labels.json_labels import Label, number_labels
 from progan.preparation.pictures import (
-    PICTURE_SUFFIXES,
+    RAW_SUFFIXES,
     Candidate,
     Labelling,
     Listing,
@@ -263,11 +263,7 @@ def _is_picture_file(path: Path) -> bool:
     if not path.is_file():
         return False
     suffix = path.suffix.lower()
-    return (
-        suffix != ".gif"
-        and (suffix in PICTURE_SUFFIXES or is_picture(head_of(path)))
-        and is_picture(head_of(path))
-    )
+    return suffix in RAW_SUFFIXES or (suffix != ".gif" and is_picture(head_of(path)))
 
 
 def _common(files: Sequence[Path]) -> Path:

@@ -14,10 +14,10 @@ import numpy as np
 from progan.errors import DataError
 from progan.preparation.formats.extras import needed
 from progan.preparation.picture.opening import MAX_PIXELS
-from progan.preparation.pictures import Candidate, Found, Listing, is_picture
+from progan.preparation.pictures import HEIF_BRANDS, Candidate, Found, Listing, is_picture
 
 MATROSKA, OGG, FLASH = b"\x1a\x45\xdf\xa3", b"OggS", b"FLV\x01"
-PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
+PICTURE_BRANDS = (*HEIF_BRANDS, b"avif", b"avis", b"crx ")
 TOLD = ("At least one output", "Error opening input")
 """What ffmpeg says besides the reason."""
 QUIET = ["-hide_banner", "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
