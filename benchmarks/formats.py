@@ -3,9 +3,9 @@
     python benchmarks/formats.py [--count 2000] [--side 64] [--workers 1] [--forms folder lmdb ...]
 
 Each form is written by its own library (`tests/helpers/foreign_sources.py`), then prepared in a process of
-its own; the time is that of `progan.prepare` alone. Memory is that of the whole process tree: `pss`, where
-pages that processes share are counted once, sampled every 50 ms; files that are mapped count as far as they
-are in memory. Beside the rate stands its ratio to that of the folder of PNG files in the same run.
+its own; the time is that of `progan.prepare` alone. Memory is the most that the process tree had resident
+(what several processes share is counted in each), sampled every 50 ms; files that are mapped count as far as
+they are in memory. Beside the rate stands its ratio to that of the folder of PNG files in the same run.
 
 With a large `--count` and a few `--forms` it tells whether memory stays flat:
 
@@ -55,11 +55,11 @@ def main() -> None:
         side = 32 if form == "cifar" else given.side
         with tempfile.TemporaryDirectory() as folder:
             source = SOURCES[form][0](Path(folder) / "source", draw(given.count, side))
-            seconds, _, pss = measure(source, Path(folder) / "set", side, given.workers, quiet=True)
+            seconds, rss, _ = measure(source, Path(folder) / "set", side, given.workers, quiet=True)
         rate = given.count / seconds
         reference = reference or (rate if form == "folder" else None)
         ratio = f"{rate / reference:.2f}" if reference else ""
-        print(f"| {form} | {rate:,.0f} | {ratio} | {pss / 2**20:.0f} |", flush=True)
+        print(f"| {form} | {rate:,.0f} | {ratio} | {rss / 2**20:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

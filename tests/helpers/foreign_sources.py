@@ -140,7 +140,7 @@ def _webdataset(path: Path, pictures: Any4D) -> str:
 
 
 def _lmdb(path: Path, pictures: Any4D) -> Path:
-    with lmdb.open(str(path), map_size=1 << 26) as database, database.begin(write=True) as transaction:
+    with lmdb.open(str(path), map_size=1 << 32) as database, database.begin(write=True) as transaction:
         for i, one in enumerate(pictures):
             transaction.put(f"{i:08d}".encode(), png(one))
     return path
