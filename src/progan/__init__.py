@@ -35,8 +35,22 @@ _HOMES = {
     "find_generator": "progan.runs.trained.kept_generators",
     "save": "progan.models.weights",
     "Reporter": "progan.runs.reporter",
-    "train": "progan.runs.run",
-    "resume": "progan.runs.run",
+    "train": "progan.api.training",
+    "resume": "progan.api.training",
+    "Run": "progan.api.run",
+    "open_run": "progan.api.run",
+    "OwnParts": "progan.runs.run",
+    "evaluate": "progan.evaluation.measure",
+    "compare": "progan.evaluation.measure",
+    "project": "progan.explore.projection",
+    "write_report": "progan.report.html_page",
+    "make_movie": "progan.report.growth_film",
+    "save_grid": "progan.generation.grids",
+    "Batches": "progan.data.batches",
+    "Iteration": "progan.training.iteration",
+    "ImageSpec": "progan.training.spec",
+    "make_spec": "progan.training.spec",
+    "PictureDataset": "progan.data.torch_dataset",
     "generate": "progan.generation.sampling",
     "interpolate": "progan.generation.video",
     "ProganError": "progan.errors",
@@ -44,21 +58,29 @@ _HOMES = {
 
 __all__ = [
     "AdversarialLoss",
+    "Batches",
     "Callback",
     "Config",
     "Discriminator",
     "Generator",
+    "ImageSpec",
+    "Iteration",
     "LossFacts",
+    "OwnParts",
     "PackedSet",
     "PartOptions",
     "Penalty",
     "PenaltyOptions",
+    "PictureDataset",
     "ProganError",
     "Reporter",
+    "Run",
     "RunStart",
     "Seen",
     "Verdict",
     "__version__",
+    "compare",
+    "evaluate",
     "export",
     "find_generator",
     "generate",
@@ -66,20 +88,33 @@ __all__ = [
     "interpolate",
     "load",
     "load_config",
+    "make_movie",
+    "make_spec",
+    "open_run",
     "option",
     "prepare",
+    "project",
     "push",
     "recipe_names",
     "resume",
     "save",
+    "save_grid",
     "train",
+    "write_report",
 ]
 
 if TYPE_CHECKING:
+    from progan.api.run import Run, open_run
+    from progan.api.training import resume, train
     from progan.config import Config, LossFacts, PartOptions, PenaltyOptions, load_config, option
     from progan.config.recipes import recipe_names
+    from progan.data.batches import Batches
     from progan.data.packed import PackedSet
+    from progan.data.torch_dataset import PictureDataset
     from progan.errors import ProganError
+    from progan.evaluation.measure import compare, evaluate
+    from progan.explore.projection import project
+    from progan.generation.grids import save_grid
     from progan.generation.sampling import generate
     from progan.generation.video import interpolate
     from progan.interop.export import export
@@ -89,11 +124,15 @@ if TYPE_CHECKING:
     from progan.models.loading import load
     from progan.models.weights import save
     from progan.preparation.source import prepare
+    from progan.report.growth_film import make_movie
+    from progan.report.html_page import write_report
     from progan.runs.callbacks.callback import Callback, RunStart
     from progan.runs.reporter import Reporter
-    from progan.runs.run import resume, train
+    from progan.runs.run import OwnParts
     from progan.runs.trained.kept_generators import find_generator
     from progan.runs.trained.publish import push
+    from progan.training.iteration import Iteration
+    from progan.training.spec import ImageSpec, make_spec
     from progan.training.terms.adversarial import AdversarialLoss
     from progan.training.terms.penalties import Penalty, Seen, Verdict
 

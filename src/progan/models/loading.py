@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -15,11 +16,11 @@ from progan.models.weights import build, kind_of, read
 from progan.system import tensor_file
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> Generator:
+def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> Generator:
     """Load a generator; nothing else than the path is needed.
 
     Args:
-        path: A weight file written by `save`; a run folder, or one of its checkpoints; a folder written by
+        path: A weight file written by `save`; a run or its folder, or one of its checkpoints; a folder written by
             `Generator.save_pretrained`; or `user/name` on the Hugging Face hub. (`progan.find_generator`
             finds an earlier or the best one of a run.)
         device: Where the weights go.
@@ -30,7 +31,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Generator:
     Raises:
         CheckpointError: if there is no such file or it is damaged, foreign or not a generator.
     """
-    network = load_network(locate(path), device)
+    network = load_network(locate(path if isinstance(path, str) else Path(path)), device)
     if not isinstance(network, Generator):
         raise CheckpointError(f"{path} holds a {type(network).__name__}, not a Generator")
     return network

@@ -160,7 +160,7 @@ def check(
     packed = restrict(whole, config)
     if whole.label_size and not packed.label_size:
         reporter.say(f"the labels of {packed.path} are not used (data.labels none)")
-    config = begun.filled(resolve(config, packed), _image(packed))
+    config = begun.filled(resolve(config, packed), ImageSpec.of(packed))
     if folder.exists():
         require_same(folder, folder.config(), config)
         if folder.dataset().fingerprint != packed.fingerprint:
@@ -417,7 +417,7 @@ def _checked(
     ranks: Ranks,
 ) -> Prepared:
     """Check what needs both configuration and pictures."""
-    image = _image(packed)
+    image = ImageSpec.of(packed)
     for message in folder.parts.require_at_hand(config):
         reporter.say(message)
     chosen = ranks.first_only(partial(callbacks_of, config)) or []
@@ -448,17 +448,6 @@ def _checked(
     _require_checkpoint_fits(folder, spec, packed)
     dataset = Dataset(source, str(packed.path.resolve()), packed.fingerprint)
     return Prepared(spec, packed, folder, dataset, device, reporter, ranks, callbacks)
-
-
-def _image(packed: PackedSet) -> ImageSpec:
-    return ImageSpec(
-        packed.channels,
-        packed.base_shape,
-        packed.max_level,
-        packed.label_names,
-        packed.label_form,
-        packed.depth,
-    )
 
 
 def _over(networks: Mapping[str, Any], file: str | Path | None, options: Mapping[str, Any]) -> dict[str, Any]:

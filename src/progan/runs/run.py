@@ -54,30 +54,10 @@ def train(
     memory_check: bool = False,
     **own: Unpack[OwnParts],
 ) -> Path:
-    """Train a generator from pictures; the same call again goes on where the last one stopped.
-
-    Under torchrun its processes share the work; each makes this call.
-
-    Args:
-        source: A folder or .zip of pictures, another form that docs/data.md lists, several of them, a packed
-            set, or `builtin:glyphs`.
-        out: The run folder; default `runs/<source>-<recipe>`.
-        recipe: Name of a shipped recipe, or a file; default: paper-light-128, with a time quickstart.
-        file: A YAML, JSON or TOML file of options laid over the recipe.
-        options: Nested options laid over both, such as `{"schedule": {"batch_size": [8]}}`.
-        time: How long training is to take, such as "2h" or "30m": it plans size and lengths before it begins.
-        reporter: Who watches; default: `LineReporter`, which prints a line a log point, or a minute, to
-            stderr. `progan.Reporter()` says nothing.
-        memory_check: First try one update at the largest level, so that a lack of memory shows now and
-            not after days.
-        own: Parts of your own, which are then chosen (`OwnParts`), such as `loss=MyLoss(gamma=2)`.
-
-    Returns:
-        The run folder; `progan.load` takes it.
+    """Train a generator from pictures, and return the run folder; `progan.train` explains the arguments.
 
     Raises:
-        ProganError: of the kind that fits (`progan.errors`); everything that can be checked is checked
-            before the first step.
+        ProganError: of the kind that fits.
     """
     parts, chosen = own_parts(own)
     tree = merge(chosen, options or {})
@@ -97,21 +77,10 @@ def resume(
     memory_check: bool = False,
     **own: Unpack[OwnParts],
 ) -> Path:
-    """Go on with a run from its newest readable checkpoint.
-
-    Args:
-        run: The run folder.
-        options: Nested options to change from here on; those of data, model and the seed cannot change.
-        time: How long the rest is to take, such as "2h": it plans the lengths of what is left.
-        reporter: Who watches; default: lines on stderr; `progan.Reporter()` says nothing.
-        memory_check: First try one update at the largest level.
-        own: Parts of your own, among them those that the run uses.
-
-    Returns:
-        The run folder.
+    """Go on with a run, and return its folder; `progan.resume` explains the arguments.
 
     Raises:
-        ProganError: of the kind that fits; everything that can be checked is checked before the first step.
+        ProganError: of the kind that fits.
     """
     parts, chosen = own_parts(own)
     tree = merge(chosen, options or {})

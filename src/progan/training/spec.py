@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from progan.config import Config, LabelForm, level_resolution
+from progan.data.packed import PackedSet
 from progan.training.schedule import Schedule
 
 
@@ -23,6 +24,18 @@ class ImageSpec:
     label_names: tuple[str, ...] = ()
     label_form: LabelForm = "class"
     depth: int = 8
+
+    @classmethod
+    def of(cls, packed: PackedSet) -> ImageSpec:
+        """Return what a packed set decides."""
+        return cls(
+            packed.channels,
+            packed.base_shape,
+            packed.max_level,
+            packed.label_names,
+            packed.label_form,
+            packed.depth,
+        )
 
     def resolution(self, level: int) -> tuple[int, int]:
         """Return height and width of a level."""
