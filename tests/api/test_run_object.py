@@ -30,7 +30,8 @@ def trained(blobs: PackedSet, tmp_path_factory: pytest.TempPathFactory) -> proga
 
 
 def test_what_a_run_has(run: progan.Run) -> None:
-    assert repr(run) == f"Run({str(run.path)!r})"
+    assert repr(run) == f"Run({str(run)!r})"
+    assert Path(run) == run
     assert run.config.loss.adversarial == "wgan"
     assert run.images_seen == 64
     assert isinstance(run.generator, progan.Generator)
@@ -40,7 +41,7 @@ def test_what_a_run_has(run: progan.Run) -> None:
     assert run.samples().size == run.samples(0.064).size
     assert run.samples(0).tobytes() != run.samples().tobytes()
     assert isinstance(run.find(0.064), progan.Generator)
-    assert progan.open_run(run.path) == run
+    assert progan.open_run(str(run)) == run
     assert (run / "stats.jsonl").is_file()
 
 

@@ -189,6 +189,8 @@ ELSEWHERE: dict[str, str] = {
     "monitor.resize": "test_run_options.py::test_what_cannot_be_measured_does_not_end_the_training",
     "monitor.normalise": "test_run_options.py::test_what_cannot_be_measured_does_not_end_the_training",
     "loss.penalties": "test_own_parts.py::test_on_the_command_line",
+    "model.generator_class": "test_own_networks.py::test_on_the_command_line",
+    "model.discriminator_class": "test_own_networks.py::test_the_same_bits_as_the_shipped_one",
     "track.to": "test_callbacks.py::test_the_exact_moments",
     "track.project": "test_callbacks.py::test_weights_and_biases_offline",
     "track.name": "test_callbacks.py::test_weights_and_biases_offline",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -22,30 +21,28 @@ from progan.runs.logs import Stats, read_stats
 from progan.runs.run_folder import RunFolder
 from progan.runs.trained.kept_generators import find_generator
 
+if TYPE_CHECKING:
+    _Path = Path
+else:
+    _Path = type(Path())  # a path of this system, which is what can be derived from before Python 3.12
 
-class Run(os.PathLike[str]):
-    """A run on disk, which may still be trained; everything is read when it is asked for.
 
-    It may be given wherever a run folder is taken, and `run / "samples"` is a path in it.
+class Run(_Path):
+    """A run folder, as a path that knows what is in it; the run may still be trained.
 
-    Attributes:
-        path: The run folder.
+    It is given wherever a path is taken. Everything is read when it is asked for.
     """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._folder = RunFolder(self.path)
 
     @property
     def config(self) -> Config:
         """The resolved configuration; a CheckpointError tells that it cannot be read."""
-        return self._folder.config()
+        return RunFolder(self).config()
 
     @property
     def images_seen(self) -> int:
         """Real images shown to D when the newest generator was written; 0 if there is none."""
         try:
-            return find_generator(self.path).images_seen or 0
+            return find_generator(self).images_seen or 0
         except CheckpointError:
             return 0
 
@@ -55,7 +52,7 @@ class Run(os.PathLike[str]):
 
         A CheckpointError tells that there is none yet.
         """
-        return load(self.path)
+        return load(self)
 
     def find(self, kimg: float | str) -> Generator:
         """Return the generator that had seen so many thousand images, the nearest that is kept.
@@ -66,12 +63,12 @@ class Run(os.PathLike[str]):
         Raises:
             CheckpointError: if there is none.
         """
-        return load(find_generator(self.path, kimg).file)
+        return load(find_generator(self, kimg).file)
 
     @property
     def log_points(self) -> list[Stats]:
         """The log points, oldest first, as dictionaries."""
-        return read_stats(self._folder.stats_file)
+        return read_stats(RunFolder(self).stats_file)
 
     @property
     def stats(self) -> Any:
@@ -91,9 +88,9 @@ class Run(os.PathLike[str]):
         Raises:
             DataError: if there is none yet.
         """
-        grids = sorted(self._folder.samples.glob("[0-9]*_*x*.png"))
+        grids = sorted(RunFolder(self).samples.glob("[0-9]*_*x*.png"))
         if not grids:
-            raise DataError(f"{self.path} has no sample grids yet")
+            raise DataError(f"{self} has no sample grids yet")
         chosen = grids[-1]
         if kimg is not None:
             chosen = min(grids, key=lambda grid: abs(int(grid.name.split("_")[0]) - 1000 * kimg))
@@ -129,36 +126,18 @@ class Run(os.PathLike[str]):
 
         data = self.config.data
         return evaluate(
-            self.path, self._folder.pictures(), metrics, n=n, seed=seed, part=data.part, mirror=data.mirror,
+            self, RunFolder(self).pictures(), metrics, n=n, seed=seed, part=data.part, mirror=data.mirror,
             device=None if device is None else torch.device(device), extractor=extractor,
-            out=self.path / FILE,
+            out=self / FILE,
         )  # fmt: skip
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write one page about the run, `report.html` in its folder unless told else, and return its path."""
-        return write_report([self.path], out or self.path / "report.html")
+        return write_report([self], out or self / "report.html")
 
     def movie(self, out: str | Path = "growth.gif", *, seconds: float = 12.0) -> Path:
         """Make a film of the training, .mp4, .webm, .webp or .gif, and return its path."""
-        return make_movie(self.path, Path(out), seconds=seconds)
-
-    def __fspath__(self) -> str:
-        return str(self.path)
-
-    def __truediv__(self, name: str) -> Path:
-        return self.path / name
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Run) and self.path == other.path
-
-    def __hash__(self) -> int:
-        return hash(self.path)
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
+        return make_movie(self, Path(out), seconds=seconds)
 
 
 def open_run(path: str | Path) -> Run:

@@ -64,7 +64,7 @@ def train(
 
 
 def resume(
-    run: str | Path | Run,
+    run: str | Path,
     *,
     options: Mapping[str, Any] | None = None,
     time: str | None = None,
@@ -92,7 +92,7 @@ def resume(
 
     def work(reporter: Reporter, own: OwnParts) -> Path:
         return runs.resume(
-            Path(run), options=options, time=time, reporter=reporter, memory_check=memory_check, **own
+            run, options=options, time=time, reporter=reporter, memory_check=memory_check, **own
         )
 
     return _carried_out(work, reporter, own)

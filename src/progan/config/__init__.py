@@ -32,6 +32,7 @@ from progan.config.parts.extended import extended as extended
 from progan.config.parts.part import Part as Part
 from progan.config.parts.part import PartOptions as PartOptions
 from progan.config.parts.part import Parts as Parts
+from progan.config.parts.part import at_hand as at_hand
 from progan.config.parts.part import made as made
 from progan.config.parts.plugin_files import read_plugins as read_plugins
 from progan.config.problems import explain as explain

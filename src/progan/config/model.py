@@ -145,5 +145,11 @@ class ModelOptions(Branch):
         "What labels do: 'none' ignores them, 'ac_gan' has D estimate them, 'projection' has D judge images"
         " given them; default: ac_gan where there are labels.",
     )
+    generator_class: Literal["paper"] = option(
+        "paper", "The generator: that of the paper, or one of your own, which --plugin defines."
+    )
+    discriminator_class: Literal["paper"] = option(
+        "paper", "The discriminator: that of the paper, or one of your own, which --plugin defines."
+    )
     generator: GeneratorOptions = GeneratorOptions()
     discriminator: DiscriminatorOptions = DiscriminatorOptions()

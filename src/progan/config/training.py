@@ -58,7 +58,7 @@ DECIDED = ("gp_lambda", "r1_gamma", "r2_gamma", "drift", "target_noise")
 class LossPart(Part):
     """What a configuration knows of an adversarial loss of one's own."""
 
-    place = "loss.adversarial"
+    chosen_by = "loss.adversarial"
     facts: ClassVar[LossFacts] = LossFacts()
 
 

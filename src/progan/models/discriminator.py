@@ -102,6 +102,7 @@ class Discriminator(HubNetwork):
         ValueError: if an option is unknown, a value out of range, or values contradict each other.
     """
 
+    kind, chosen_by = "Discriminator", "model.discriminator_class"
     options: DiscriminatorOptions
 
     def __init__(
@@ -119,9 +120,19 @@ class Discriminator(HubNetwork):
         growth: Growth = "fade",
         **options: Any,
     ) -> None:
-        read = read_options(DiscriminatorOptions, options)
+        own, read = self.take_own(options), read_options(DiscriminatorOptions, options)
         super().__init__(
-            channels, base_shape, max_level, label_size, label_form, read, level, alpha, label_names, growth
+            own,
+            channels,
+            base_shape,
+            max_level,
+            label_size,
+            label_form,
+            read,
+            level,
+            alpha,
+            label_names,
+            growth,
         )
         self.conditioning = _conditioning(conditioning, label_size)
         last, *widths = filters(read, max_level)
@@ -129,7 +140,7 @@ class Discriminator(HubNetwork):
         maps = read.stddev_features if read.stddev_group else 0
         self.from_rgb = nn.ModuleList(EqualizedConv2d(channels, width, 1, read) for width in widths)
         self.blocks = nn.ModuleList(
-            DownBlock(widths[i], widths[i - 1], read) for i in range(1, max_level + 1)
+            self.make_block(i, widths[i], widths[i - 1]) for i in range(1, max_level + 1)
         )
         self.activation = activation(read)
         self.rgb_activation = self.activation if read.rgb_activation else nn.Identity()
@@ -140,6 +151,14 @@ class Discriminator(HubNetwork):
             features = widths[0]
         self.dense0 = EqualizedLinear(features * area, last, read)
         self.dense1 = EqualizedLinear(last, 1 + label_size, read, gain=1.0)
+
+    def make_block(self, level: int, inputs: int, outputs: int) -> nn.Module:  # noqa: ARG002
+        """Return the block of a level, at least 1; a discriminator of one's own may have another one.
+
+        It maps ([N, inputs, H, W], alpha or None) to [N, outputs, H/2, W/2]; alpha is not None where a level
+        is morphed in, which a block that is no `DownBlock` cannot be.
+        """
+        return DownBlock(inputs, outputs, self.options)
 
     @property
     def stddev_group(self) -> int:

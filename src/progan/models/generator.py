@@ -116,6 +116,7 @@ class Generator(HubNetwork):
         ValueError: if an option is unknown or a value out of range.
     """
 
+    kind, chosen_by = "Generator", "model.generator_class"
     options: GeneratorOptions
     label_examples: Tensor
 
@@ -134,11 +135,21 @@ class Generator(HubNetwork):
         depth: int = 8,
         **options: Any,
     ) -> None:
-        read = read_options(GeneratorOptions, options)
+        own, read = self.take_own(options), read_options(GeneratorOptions, options)
         if depth not in (8, 16):
             raise ValueError(f"depth {depth}: expected 8 or 16 bits")
         super().__init__(
-            channels, base_shape, max_level, label_size, label_form, read, level, alpha, label_names, growth
+            own,
+            channels,
+            base_shape,
+            max_level,
+            label_size,
+            label_form,
+            read,
+            level,
+            alpha,
+            label_names,
+            growth,
         )
         first, *widths = filters(read, max_level)
         self.depth = depth
@@ -151,11 +162,21 @@ class Generator(HubNetwork):
         self.after_dense = after_dense(read)
         self.conv = EqualizedConv2d(widths[0], widths[0], read.kernel_size, read)
         self.after = after_convolution(read)
-        self.blocks = nn.ModuleList(UpBlock(widths[i - 1], widths[i], read) for i in range(1, max_level + 1))
+        self.blocks = nn.ModuleList(
+            self.make_block(i, widths[i - 1], widths[i]) for i in range(1, max_level + 1)
+        )
         gain = _rgb_gain(read)
         self.to_rgb = nn.ModuleList(EqualizedConv2d(width, channels, 1, read, gain=gain) for width in widths)
         if label_form != "class":
             self.register_buffer("label_examples", torch.zeros(LABEL_EXAMPLES, label_size))
+
+    def make_block(self, level: int, inputs: int, outputs: int) -> nn.Module:  # noqa: ARG002
+        """Return the block of a level, at least 1; a generator of one's own may have another one.
+
+        It maps ([N, inputs, H, W], alpha or None) to [N, outputs, 2H, 2W]; alpha is not None where a level is
+        morphed in, which a block that is no `UpBlock` cannot be.
+        """
+        return UpBlock(inputs, outputs, self.options)
 
     def forward(
         self,
@@ -258,7 +279,7 @@ class Generator(HubNetwork):
             raise ValueError(f"level {chosen}: the generator has grown to level {self.level}")
         growth = {"level": chosen, "max_level": chosen, "alpha": self.alpha if chosen == self.level else 1.0}
         with torch.device("meta"):
-            made = Generator(**{**self.config(), **growth})
+            made = type(self)(**{**self.config(), **growth})
         state = self.state_dict()
         made.load_state_dict({name: state[name] for name in made.state_dict()}, assign=True)
         return made.requires_grad_(False).eval()

@@ -95,9 +95,9 @@ class HubNetwork(
         folder = path if path.exists() else download(name, **options)
         file = weights.find_weights(folder)
         record, tensors = weights.read(file)
-        if (kind := weights.kind_of(record, file)) != cls.__name__:
+        if (kind := weights.kind_of(record, file)) != cls.kind:
             raise CheckpointError(f"{name} holds a {kind}, not a {cls.__name__}")
-        return weights.build(cls, record, tensors, file).place("cpu")
+        return weights.build(cls, record, tensors, file, [cls]).place("cpu")
 
 
 def is_hub_name(place: str | Path) -> bool:

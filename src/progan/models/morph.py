@@ -24,6 +24,7 @@ which let the function live through the blending, too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ from torch import Tensor, nn
 from progan.models.discriminator import Discriminator, DownBlock
 from progan.models.generator import Generator, UpBlock
 from progan.models.layers import EqualizedLayer, strided_padding
+
+BlockT = TypeVar("BlockT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def require_morphable(network: Generator | Discriminator, level: int) -> None:
         ValueError: if the level has fewer filters than the images have channels, which all pass through
             them, or a convolution of stride 2 does not reach all four pixels that become one.
     """
-    site, kind = _site(network, level), type(network).__name__.lower()
+    site, kind = _site(network, level), network.kind.lower()
     filters = min(site.near.weight.shape[:2])
     if filters < network.channels:
         raise ValueError(
@@ -147,14 +150,24 @@ def _site(network: Generator | Discriminator, level: int) -> _Site:
     """Return the layers of a level, and how an image passes through them."""
     k, block = network.options.kernel_size, network.blocks[level - 1]
     if isinstance(network, Generator):
-        assert isinstance(block, UpBlock)
+        up = _block(block, UpBlock)
         old, rgb = (_layer(network.to_rgb[i]) for i in (level - 1, level))
-        far_taps = _box(k) if block.strided else _centre(k)
-        return _Site(old, rgb, block.conv1, block.conv0_up, _centre(k), far_taps, heir=rgb, flipped=False)
-    assert isinstance(block, DownBlock)
+        far_taps = _box(k) if up.strided else _centre(k)
+        return _Site(old, rgb, up.conv1, up.conv0_up, _centre(k), far_taps, heir=rgb, flipped=False)
+    down = _block(block, DownBlock)
     old, rgb = (_layer(network.from_rgb[i]) for i in (level - 1, level))
-    near_taps, far = _box(k) / 4 if block.downscale == "strided" else _centre(k), block.conv1_down
-    return _Site(old, rgb, block.conv0, far, near_taps, _centre(k), heir=far, flipped=True)
+    near_taps, far = _box(k) / 4 if down.downscale == "strided" else _centre(k), down.conv1_down
+    return _Site(old, rgb, down.conv0, far, near_taps, _centre(k), heir=far, flipped=True)
+
+
+def _block(block: nn.Module, kind: type[BlockT]) -> BlockT:
+    """Return a block; a ValueError refuses one of one's own, of which it is not known what it computes."""
+    if not isinstance(block, kind):
+        raise ValueError(
+            f"a level with a {type(block).__name__}, which is no {kind.__name__}, cannot grow by morphing: "
+            f"let levels fade in (schedule.growth fade)"
+        )
+    return block
 
 
 def _layer(module: nn.Module) -> EqualizedLayer:

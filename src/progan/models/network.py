@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, ClassVar, Self, TypeVar, get_args
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from progan.config import Growth, LabelForm, NetworkOptions, explain
+from progan.config import Branch, Growth, LabelForm, NetworkOptions, Part, PartOptions, explain
 from progan.errors import shown, suggest
 from progan.models.layers import feature_maps
 
-OptionsT = TypeVar("OptionsT", bound=NetworkOptions)
+OptionsT = TypeVar("OptionsT", bound=Branch)
 
 MAX_LEVEL = 20
 """Far above what any memory holds; keeps a crafted weight file from building networks for ever."""
 
 
-class Network(nn.Module):
+class Network(nn.Module, Part):
     """What `Generator` and `Discriminator` have in common; their docstrings explain the arguments.
+
+    Attributes:
+        kind: `Generator` or `Discriminator`, of one of one's own, too.
+        own: The options of one's own (`Options`), beside those of the shipped network.
 
     Raises:
         ValueError: if a number is out of range.
     """
 
+    kind: ClassVar[str]
+    own: Any
+
     def __init__(
         self,
+        own: PartOptions,
         channels: int,
         base_shape: Sequence[int],
         max_level: int,
@@ -41,6 +49,7 @@ class Network(nn.Module):
         growth: Growth,
     ) -> None:
         super().__init__()
+        self.own = own
         if channels < 1 or max_level < 0 or label_size < 0 or len(base_shape) != 2 or min(base_shape) < 1:
             raise ValueError(
                 f"channels {shown(channels)}, base_shape {shown(base_shape)}, max_level {shown(max_level)}, "
@@ -146,11 +155,25 @@ class Network(nn.Module):
             "label_size": self.label_size,
             "label_form": self.label_form,
             **self.options.model_dump(mode="json"),
+            **self.own.model_dump(mode="json"),
             "level": self.level,
             "alpha": self.alpha,
             "label_names": list(self.label_names),
             "growth": self.growth,
         }
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is none of those that ship with progan."""
+        return type(self).__name__ != self.kind
+
+    @classmethod
+    def take_own(cls, options: dict[str, Any]) -> PartOptions:
+        """Take options of one's own out of a constructor's keywords; a ValueError tells of a wrong one."""
+        given = {name: options.pop(name) for name in cls.Options.model_fields if name in options}
+        own = read_options(cls.Options, given)
+        assert isinstance(own, PartOptions)
+        return own
 
 
 def is_traced() -> bool:

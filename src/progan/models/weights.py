@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,7 +37,8 @@ def save(network: Network, path: str | Path) -> None:
 
 def describe(network: Network) -> tensor_file.Record:
     """Return the description of a network in a weight file, from which it is made again."""
-    return {"network": type(network).__name__, "config": network.config()}
+    named = {"own": network.name} if network.is_own else {}
+    return {"network": network.kind, "config": {**network.config(), **named}}
 
 
 def find_weights(path: Path) -> Path:
@@ -57,7 +59,11 @@ def find_weights(path: Path) -> Path:
 
 
 def build(
-    network: type[NetworkT], record: tensor_file.Record, tensors: dict[str, Tensor], path: Path
+    network: type[NetworkT],
+    record: tensor_file.Record,
+    tensors: dict[str, Tensor],
+    path: Path,
+    own: Sequence[type[Network]] = (),
 ) -> NetworkT:
     """Make a network, on the CPU and in evaluation mode, of its description and its weights.
 
@@ -66,20 +72,38 @@ def build(
         record: `config` holds the arguments of its constructor.
         tensors: The state dict.
         path: Where they come from; for messages alone.
+        own: Classes of one's own, one of which the description may name.
 
     Raises:
         CheckpointError: if the description is none, or the weights do not fit it.
     """
     _require_flat(record["config"], path)
+    config = dict(record["config"])
+    kind = _own_class(network, config.pop("own", None), own, path)
     try:
         with torch.device("meta"):
-            made = network(**record["config"])
+            made = kind(**config)
         # Half-precision files of others become the float32 that this library computes with.
         floats = {name: at_least_float32(value) for name, value in tensors.items()}
         made.load_state_dict(floats, assign=True)
     except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{path}: the weights do not fit their description ({error})") from None
     return made.requires_grad_(False).eval()
+
+
+def _own_class(
+    network: type[NetworkT], name: object, own: Sequence[type[Network]], path: Path
+) -> type[NetworkT]:
+    """Return the class that a description names; the shipped one where it names none."""
+    if name is None:
+        return network
+    for each in own:
+        if each.name == name and issubclass(each, network):
+            return each
+    raise CheckpointError(
+        f"{path} holds a {network.__name__.lower()} of somebody's own, {shown(name)}: give its class, "
+        f"progan.load(path, own=[...])"
+    )
 
 
 def _require_flat(config: dict[str, object], path: Path) -> None:

@@ -129,7 +129,7 @@ class Saver:
             fingerprint=self._fingerprint,
             versions={"progan": __version__, "torch": str(torch.__version__)},
             attempt=attempt,
-            generator=state.G_ema.config(),
+            generator=weights.describe(state.G_ema)["config"],
         )
         options, tensors = self._config.run, checkpoint.host_copy(state.tensors())
         keep = keeper(self._folder, options.keep_checkpoints, options.best)
@@ -155,7 +155,7 @@ class Saver:
 
     def _keep_here(self, state: TrainState) -> None:
         clock, G = state.images_seen, state.G_ema.trimmed()
-        self._kept.append(partial(write_kept, self._folder, clock, G.config(), halved(G)))
+        self._kept.append(partial(write_kept, self._folder, clock, weights.describe(G)["config"], halved(G)))
         if not self.writer.is_busy:
             self._write_kept()
 

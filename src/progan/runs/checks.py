@@ -49,7 +49,7 @@ from progan.training.losses import Objective
 from progan.training.precision import check_settings, settle
 from progan.training.schedule import Schedule
 from progan.training.spec import ImageSpec, Spec, make_spec
-from progan.training.state import require_growable
+from progan.training.state import require_growable, require_networks
 from progan.training.terms.early_check import require_sound
 
 
@@ -439,6 +439,7 @@ def _checked(
         )
     if config.monitor.duality_gap:
         require_parts(config, packed, largest, resumed=folder.exists())
+    require_networks(config, image)
     require_growable(config, image)
     if config.run.grid_channels is not None:
         require_channels(config.run.grid_channels, image.channels)

@@ -10,10 +10,12 @@ from typing import Any, Protocol, TypedDict, Unpack
 
 import torch
 
-from progan.config import Parts, flatten, merge, read_plugins
+from progan.config import Part, Parts, flatten, merge, read_plugins
 from progan.config.parts.given import gathered
 from progan.config.recipes import DEFAULT_RECIPE
 from progan.distributed.ranks import Ranks, join
+from progan.models.discriminator import Discriminator
+from progan.models.generator import Generator
 from progan.performance.plan_time import parse_duration
 from progan.runs.callbacks.callback import Callback
 from progan.runs.checks import Prepared, check, check_in_time, check_rest_in_time, check_resume, try_largest
@@ -25,7 +27,7 @@ from progan.training.terms.adversarial import AdversarialLoss
 from progan.training.terms.penalties import Penalty
 from progan.version import __version__
 
-SEVERAL = (Penalty.place,)
+SEVERAL = (Penalty.chosen_by,)
 """Options that choose several parts."""
 
 
@@ -38,6 +40,8 @@ class OwnParts(TypedDict, total=False):
 
     loss: AdversarialLoss | type[AdversarialLoss]
     penalties: Sequence[Penalty | type[Penalty]]
+    generator: type[Generator]
+    discriminator: type[Discriminator]
     callbacks: Sequence[Callback | type[Callback]]
     plugins: Sequence[str | Path]
 
@@ -167,8 +171,10 @@ def own_parts(own: OwnParts) -> tuple[Parts, dict[str, object]]:
     Raises:
         ConfigError: if one is no part or lacks something, or a file cannot be read.
     """
-    single = [own[name] for name in ("loss",) if name in own]
-    given = [*single, *own.get("penalties", ())]
+    given: list[Part | type[Part]] = [*own.get("penalties", ())]
+    given += [own["loss"]] if "loss" in own else []
+    given += [own["generator"]] if "generator" in own else []
+    given += [own["discriminator"]] if "discriminator" in own else []
     parts, chosen = gathered(given, SEVERAL)
     followers = tuple(one() if isinstance(one, type) else one for one in own.get("callbacks", ()))
     return read_plugins(own.get("plugins", ())) + parts + Parts(followers=followers), chosen

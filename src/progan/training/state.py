@@ -4,30 +4,56 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from progan.config import Config
+from progan.config import Config, ModelOptions, at_hand
 from progan.errors import ConfigError
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.models.morph import require_morphable
+from progan.models.network import Network
 from progan.training.adaptive_augment import Augmenter
 from progan.training.interval import Interval
 from progan.training.optimizer import Optimizer, level_of
 from progan.training.precision import needs_loss_scaling
 from progan.training.spec import ImageSpec
 
+NetworkT = TypeVar("NetworkT", Generator, Discriminator)
+
 
 def build_networks(config: Config, image: ImageSpec) -> tuple[Generator, Discriminator]:
     """Return G and D with fresh weights on the current default device."""
     growth = "morph" if config.schedule.growth == "morph" else "fade"
     arguments, model = {**image.network_arguments(), "growth": growth}, config.model
+    G, D = network_class(config, Generator), network_class(config, Discriminator)
     return (
-        Generator(**arguments, depth=image.depth, **model.generator.model_dump()),
-        Discriminator(**arguments, conditioning=model.conditioning, **model.discriminator.model_dump()),
+        G(**arguments, depth=image.depth, **model.generator.model_dump(), **_own(model, G)),
+        D(
+            **arguments,
+            conditioning=model.conditioning,
+            **model.discriminator.model_dump(),
+            **_own(model, D),
+        ),
     )
+
+
+def network_class(config: Config, kind: type[NetworkT]) -> type[NetworkT]:
+    """Return the class of a network that a configuration names: the shipped one, or one of one's own.
+
+    Raises:
+        ConfigError: if its definition is not at hand.
+    """
+    name = getattr(config.model, kind.chosen_by.rpartition(".")[2])
+    return kind if name == "paper" else at_hand(config.parts.of(kind.chosen_by)[name], kind)
+
+
+def _own(model: ModelOptions, network: type[Network]) -> dict[str, Any]:
+    """Return the options of a network of one's own, as its constructor takes them."""
+    own = getattr(model, network.name, None)
+    return own.model_dump() if isinstance(own, network.Options) else {}
 
 
 def frozen(config: Config, network: Generator | Discriminator) -> frozenset[str]:
@@ -40,7 +66,7 @@ def frozen(config: Config, network: Generator | Discriminator) -> frozenset[str]
     init = config.init
     if init.level is None:
         return frozenset()
-    kind = type(network).__name__[0]
+    kind = network.kind[0]
     names = [name for name, _ in network.named_parameters() if f"{kind}.{name}" not in init.new]
     if kind == "G":
         return frozenset(name for name in names if init.freeze_g and level_of(name) <= init.level)
@@ -67,6 +93,42 @@ def require_growable(config: Config, image: ImageSpec) -> None:
                 require_morphable(network, level)
             except ValueError as error:
                 raise ConfigError(str(error)) from None
+
+
+def require_networks(config: Config, image: ImageSpec) -> None:
+    """Try networks of one's own at each level, coming in and whole; nothing is allocated.
+
+    Raises:
+        ConfigError: naming the network, the level, and what is wrong.
+    """
+    classes = (network_class(config, Generator), network_class(config, Discriminator))
+    own = [network.__qualname__ for network in classes if network not in (Generator, Discriminator)]
+    if not own:
+        return
+    labels = torch.zeros(4, len(image.label_names), device="meta")
+    named = " and ".join(own)
+    where = f"{named}: "
+    try:
+        with torch.device("meta"):
+            G, D = build_networks(config, image)
+            for level in range(image.max_level + 1):
+                where = f"{named}, level {level}: "
+                for alpha in (None, torch.zeros(())) if level else (None,):
+                    _try_networks(G, D, labels, level, alpha)
+    # They are of others, and so are their errors.
+    except Exception as error:
+        raise ConfigError(f"{where}{type(error).__name__}: {error}") from error
+
+
+def _try_networks(G: Generator, D: Discriminator, labels: Tensor, level: int, alpha: Tensor | None) -> None:
+    """Make images of a level and judge them; a ValueError tells of what has another shape."""
+    images = G(torch.zeros(4, G.latent_size), labels, level=level, alpha=alpha)
+    wanted = (4, G.channels, *G.resolution(level))
+    if images.shape != wanted:
+        raise ValueError(f"the generator makes {list(images.shape)} instead of {list(wanted)}")
+    scores, _ = D(images, labels, level=level, alpha=alpha)
+    if scores.shape != (4,):
+        raise ValueError(f"the discriminator's scores are {list(scores.shape)} instead of [4]")
 
 
 @dataclass

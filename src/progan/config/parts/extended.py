@@ -33,7 +33,7 @@ def extended(model: type[BranchT], parts: Parts, prefix: str = "") -> type[Branc
     Raises:
         ConfigError: if a name is taken.
     """
-    mine = [part for part in parts.own if part.place.startswith(prefix)]
+    mine = [part for part in parts.own if part.chosen_by.startswith(prefix)]
     if not mine and (prefix or parts == Parts()):
         return model
     fields: dict[str, Any] = {}
@@ -44,7 +44,7 @@ def extended(model: type[BranchT], parts: Parts, prefix: str = "") -> type[Branc
             if branch is not kind:
                 # A new field, for a copy would keep the old type's default.
                 fields[name] = (_annotated(branch, field), branch.model_validate({}))
-        elif chosen := [part for part in mine if part.place == place]:
+        elif chosen := [part for part in mine if part.chosen_by == place]:
             fields[name] = _with_names(place, field, chosen)
             fields |= _options(model, chosen)
     made = create_model(
@@ -82,7 +82,7 @@ def _options(model: type[BaseModel], parts: list[type[Part]]) -> dict[str, Any]:
             continue
         if part.name in model.model_fields:
             raise ConfigError(
-                f"{part.place.rpartition('.')[0]}.{part.name} is an option of progan; give your own part "
+                f"{part.chosen_by.rpartition('.')[0]}.{part.name} is an option of progan; give your own part "
                 f"{part.name!r} another name"
             )
         try:

@@ -39,17 +39,17 @@ def gathered(given: Iterable[Part | type[Part]], places: Iterable[str]) -> tuple
     own, tree, lists = list[type[Part]](), dict[str, Any](), set(places)
     for one in given:
         part = one if isinstance(one, type) else type(one)
-        if not issubclass(part, Part) or not part.place:
+        if not issubclass(part, Part) or not part.chosen_by:
             raise ConfigError(f"{part.__qualname__} is no part: derive it from a class of progan")
         require_whole(part)
-        branch, _, leaf = part.place.rpartition(".")
+        branch, _, leaf = part.chosen_by.rpartition(".")
         into = tree
         for name in branch.split("."):
             into = into.setdefault(name, {})
-        if part.place in lists:
+        if part.chosen_by in lists:
             into.setdefault(leaf, []).append(part.name)
         elif into.setdefault(leaf, part.name) != part.name:
-            raise ConfigError(f"{part.place} is one part, not {into[leaf]} and {part.name}")
+            raise ConfigError(f"{part.chosen_by} is one part, not {into[leaf]} and {part.name}")
         if part.__module__.partition(".")[0] != "progan":
             own.append(part)
         if isinstance(one, Part) and isinstance(one.options, Branch):

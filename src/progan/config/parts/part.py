@@ -29,7 +29,7 @@ class Part:
         given: the same by name.
 
     Attributes:
-        place: The option that chooses parts of this kind, such as `loss.adversarial`; a kind sets it.
+        chosen_by: The option that chooses parts of this kind, such as `loss.adversarial`; a kind sets it.
         name: What it is called there; default: the name of the class, in lower case with underscores. Its own
             options are beside the one that chooses, under this name.
         Options: A model of what it is told.
@@ -37,7 +37,7 @@ class Part:
         options: What it was told.
     """
 
-    place: ClassVar[str] = ""
+    chosen_by: ClassVar[str] = ""
     name: ClassVar[str] = ""
     Options: ClassVar[type[Branch]] = PartOptions
     missing: ClassVar[str] = ""
@@ -73,17 +73,23 @@ def made(part: type[Part], kind: type[PartT], branch: Branch) -> PartT:
     Raises:
         ConfigError: if its definition is not at hand, or it is of another kind.
     """
+    known = at_hand(part, kind)
+    own = getattr(branch, part.name, None)
+    if isinstance(own, part.Options):
+        return known(own)
+    return known(branch if isinstance(branch, part.Options) else part.Options())
+
+
+def at_hand(part: type[Part], kind: type[PartT]) -> type[PartT]:
+    """Return the class of a part, which is of a kind; a ConfigError if it is not at hand, or of another."""
     if part.missing:
         raise ConfigError(
-            f"{part.place} {part.name} is defined in {part.missing}: give that file with --plugin "
+            f"{part.chosen_by} {part.name} is defined in {part.missing}: give that file with --plugin "
             f"(in Python, plugins=[...] or the part itself)"
         )
     if not issubclass(part, kind):
         raise ConfigError(f"{part.name}: expected a class derived from progan.{kind.__name__}")
-    own = getattr(branch, part.name, None)
-    if isinstance(own, part.Options):
-        return part(own)
-    return part(branch if isinstance(branch, part.Options) else part.Options())
+    return part
 
 
 class AnyOptions(Branch):
@@ -122,22 +128,22 @@ class Parts:
                     f"{part.__qualname__}: its name {part.name!r} must be of lower-case letters, digits and "
                     f"underscores, such as {part.__qualname__.lower()!r}"
                 )
-            if not part.place:
+            if not part.chosen_by:
                 raise ConfigError(f"{part.__qualname__} is of no kind: derive it from a class of progan")
-            other = seen.setdefault((part.place, part.name), part)
+            other = seen.setdefault((part.chosen_by, part.name), part)
             if other is not part:
-                raise ConfigError(f"{part.place}: two parts are called {part.name!r}; rename one of them")
+                raise ConfigError(f"{part.chosen_by}: two parts are called {part.name!r}; rename one of them")
 
     def of(self, place: str) -> dict[str, type[Part]]:
         """Return the classes of the parts that an option chooses, by name."""
-        return {part.name: part for part in self.own if part.place == place}
+        return {part.name: part for part in self.own if part.chosen_by == place}
 
     def __add__(self, other: Parts) -> Parts:
         """Return both; what has the same name in the other one, and is at hand there, counts."""
-        better = {(part.place, part.name) for part in other.own if not part.missing}
-        kept = [part for part in self.own if (part.place, part.name) not in better]
-        known = {(part.place, part.name) for part in kept}
-        more = [part for part in other.own if (part.place, part.name) not in known]
+        better = {(part.chosen_by, part.name) for part in other.own if not part.missing}
+        kept = [part for part in self.own if (part.chosen_by, part.name) not in better]
+        known = {(part.chosen_by, part.name) for part in kept}
+        more = [part for part in other.own if (part.chosen_by, part.name) not in known]
         files = tuple(dict.fromkeys((*self.files, *other.files)))
         return Parts((*kept, *more), files, (*self.followers, *other.followers))
 
@@ -146,7 +152,7 @@ class Parts:
         found = []
         for part in self.own:
             value: Any = tree
-            for name in part.place.split("."):
+            for name in part.chosen_by.split("."):
                 value = value.get(name) if isinstance(value, Mapping) else None
             if part.name == value or (isinstance(value, list | tuple) and part.name in value):
                 found.append(part)
@@ -157,5 +163,5 @@ class Parts:
         """Return parts of which no more is known than their places and names, and where they are defined."""
         fields = {"Options": AnyOptions, "missing": where}
         return Parts(
-            tuple(type(name, (Part,), {"place": place, "name": name, **fields}) for place, name in names)
+            tuple(type(name, (Part,), {"chosen_by": place, "name": name, **fields}) for place, name in names)
         )

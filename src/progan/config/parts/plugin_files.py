@@ -43,7 +43,7 @@ def _read(file: str | Path) -> Parts:
         and issubclass(value, Part)
         and value.__module__ == module.__name__
         and not value.__name__.startswith("_")
-        and value.place
+        and value.chosen_by
     )
     if not own:
         raise ConfigError(

@@ -37,7 +37,7 @@ class Callback(Part):
     said, and training goes on without it; a `ProganError` that it raises ends the run.
     """
 
-    place = "track.to"
+    chosen_by = "track.to"
 
     def check(self, config: Config) -> None:
         """Say what is missing, by raising a `ProganError`, before anything is prepared or trained."""

@@ -20,7 +20,7 @@ def callbacks_of(config: Config) -> list[Callback]:
         ProganError: if one lacks something, such as a package or an address.
     """
     shipped: dict[str, type[Part]] = {part.name: part for part in SHIPPED}
-    known = shipped | config.parts.of(Callback.place)
+    known = shipped | config.parts.of(Callback.chosen_by)
     callbacks = [made(known[name], Callback, config.track) for name in config.track.to]
     for given in config.parts.followers:
         if not isinstance(given, Callback):

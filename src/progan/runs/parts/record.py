@@ -52,8 +52,8 @@ class PartsRecord:
         known = {(one.place, one.name): one for one in self._read()}
         for part in config.parts.own:
             if not part.missing:
-                known[part.place, part.name] = _Recorded(
-                    part.place, part.name, place := source_of(part), hashes.get(place)
+                known[part.chosen_by, part.name] = _Recorded(
+                    part.chosen_by, part.name, place := source_of(part), hashes.get(place)
                 )
         if known:
             lines = [asdict(one) for one in known.values()]
@@ -73,7 +73,7 @@ class PartsRecord:
         """
         chosen = config.parts.chosen(config.model_dump(mode="json"))
         if missing := [part for part in chosen if part.missing]:
-            names = ", ".join(f"{part.place} {part.name}" for part in missing)
+            names = ", ".join(f"{part.chosen_by} {part.name}" for part in missing)
             places = list(dict.fromkeys(part.missing for part in missing))
             words = [word for place in places if place != SESSION for word in ("--plugin", place)]
             how = command("train", "--resume", self._folder, *words) if words else "progan.resume in Python"

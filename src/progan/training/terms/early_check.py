@@ -131,7 +131,7 @@ def _value(part: Part, method: str, term: Term, samples: Samples) -> Tensor | No
 
 
 def _named(part: Part) -> str:
-    return f"{part.place} {part.name} ({type(part).__qualname__})"
+    return f"{part.chosen_by} {part.name} ({type(part).__qualname__})"
 
 
 def _samples(image: ImageSpec) -> Samples:

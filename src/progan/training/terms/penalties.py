@@ -76,7 +76,7 @@ class Penalty(Part, ABC):
             `weight` is one of them, unless `weight` is overridden.
     """
 
-    place = "loss.penalties"
+    chosen_by = "loss.penalties"
     slope: ClassVar[Slope | None] = None
     Options: ClassVar[type[Branch]] = PenaltyOptions
 
@@ -210,10 +210,10 @@ SHIPPED: tuple[type[Penalty], ...] = (GradientPenalty, RealSlope, FakeSlope, Dri
 
 def penalties(config: Config) -> tuple[Penalty, ...]:
     """Return the penalties that a configuration asks for, with their options, in the order of the sum."""
-    own = config.parts.of(Penalty.place)
+    own = config.parts.of(Penalty.chosen_by)
     taken = {*ALWAYS, "loss", *(part.name for part in SHIPPED)}
     if clash := taken.intersection(own):
-        raise ConfigError(f"{Penalty.place}: {min(clash)!r} is a term of progan; rename your own penalty")
+        raise ConfigError(f"{Penalty.chosen_by}: {min(clash)!r} is a term of progan; rename your own penalty")
     chosen = [*SHIPPED, *(own[name] for name in config.loss.penalties)]
     every = [made(part, Penalty, config.loss) for part in chosen]  # type: ignore[type-abstract]
     return tuple(penalty for penalty in every if penalty.is_on)
