@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from progan.version import __version__
 
 _HOMES = {
+    "Augmentation": "progan.training.augment",
+    "Metric": "progan.metrics.metric",
+    "SetMetric": "progan.metrics.metric",
     "Callback": "progan.runs.callbacks.callback",
     "Config": "progan.config",
     "PartOptions": "progan.config",
@@ -58,6 +61,7 @@ _HOMES = {
 
 __all__ = [
     "AdversarialLoss",
+    "Augmentation",
     "Batches",
     "Callback",
     "Config",
@@ -66,6 +70,7 @@ __all__ = [
     "ImageSpec",
     "Iteration",
     "LossFacts",
+    "Metric",
     "OwnParts",
     "PackedSet",
     "PartOptions",
@@ -77,6 +82,7 @@ __all__ = [
     "Run",
     "RunStart",
     "Seen",
+    "SetMetric",
     "Verdict",
     "__version__",
     "compare",
@@ -119,6 +125,7 @@ if TYPE_CHECKING:
     from progan.generation.video import interpolate
     from progan.interop.export import export
     from progan.interop.import_weights import import_weights
+    from progan.metrics.metric import Metric, SetMetric
     from progan.models.discriminator import Discriminator
     from progan.models.generator import Generator
     from progan.models.loading import load
@@ -131,6 +138,7 @@ if TYPE_CHECKING:
     from progan.runs.run import OwnParts
     from progan.runs.trained.kept_generators import find_generator
     from progan.runs.trained.publish import push
+    from progan.training.augment import Augmentation
     from progan.training.iteration import Iteration
     from progan.training.spec import ImageSpec, make_spec
     from progan.training.terms.adversarial import AdversarialLoss

@@ -252,3 +252,60 @@ def test_a_loss_is_compiled(blobs: PackedSet, tmp_path: Path, monkeypatch: pytes
 
 def test_names_come_from_classes() -> None:
     assert SquaredScores.name == "squared_scores"
+
+
+class Invert(progan.Augmentation):
+    """Turns black and white round."""
+
+    draws = 1
+
+    def __call__(self, images: Tensor, applied: Tensor, draws: Tensor) -> Tensor:
+        amount = draws.to(images.dtype).view(-1, 1, 1, 1)
+        return torch.where(applied.view(-1, 1, 1, 1), images * (1 - 2 * amount), images)
+
+
+class Spread(progan.SetMetric):
+    """Deviations of the pixels."""
+
+    class Options(progan.PartOptions):
+        """Its options."""
+
+        factor: float = progan.option(2.0, "A factor.")
+
+    def measure(self, reals: Any, fakes: Any) -> dict[str, float]:
+        assert reals.shape == fakes.shape == (8, 3, *reals.shape[2:])
+        factor: float = self.options.factor
+        return {"reals": factor * float(reals.std()), "fakes": factor * float(fakes.std())}
+
+
+class Faulty(progan.SetMetric):
+    """Fails."""
+
+    def measure(self, reals: Any, fakes: Any) -> float:
+        return float(reals.nothing - fakes)
+
+
+def test_an_augmentation_and_metrics(blobs: PackedSet, tmp_path: Path) -> None:
+    reporter = Listener()
+    told: Any = options(
+        augment={"policy": ["color", "invert"], "probability": 0.5},
+        monitor={"metrics": ["spread", "faulty"], "interval_kimg": 0.03, "num_images": 8},
+        schedule={"total_kimg": 0.064},
+        run={"best": "spread/fakes", "stop_after": "phase"},
+    )
+    own: Any = {"augmentations": [Invert], "metrics": [Spread(factor=3.0), Faulty]}
+    run = train(blobs.path, tmp_path / "run", options=told, reporter=reporter, **own)
+    resume(run, options={"run": {"stop_after": "end"}}, reporter=reporter, **own)
+    config = RunFolder(run).config().model_dump()
+    assert config["augment"]["policy"] == ("color", "invert")
+    assert config["monitor"]["spread"] == {"factor": 3.0}
+    assert any("faulty: AttributeError" in line for line in reporter.said), "and training went on"
+    own["metrics"] = [Spread(factor=3.0)]
+    on: Any = merge(told, {"run": {"stop_after": "end"}, "monitor": {"metrics": ["spread"]}})
+    whole = train(blobs.path, tmp_path / "whole", options=on, reporter=Listener(), **own)
+    require_equal(last_tensors(run)[1], last_tensors(whole)[1])
+    assert {"spread/reals", "spread/fakes"} <= read_stats(whole / "stats.jsonl")[-1].keys()
+    usual = {"augment": {"policy": ["color"]}, "monitor": {"metrics": []}, "run": {"best": "swd/mean"}}
+    plain = train(blobs.path, tmp_path / "plain", options=merge(on, usual), reporter=Listener())
+    ours, theirs = (last_tensors(each)[1]["D/dense1.weight"] for each in (whole, plain))
+    assert not torch.equal(ours, theirs), "it does something"

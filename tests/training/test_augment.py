@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from golden_weights import golden
-from progan.config import Augmentation, AugmentOptions
+from progan.config import Augmentation, AugmentOptions, make_config
 from progan.system import tensor_file
 from progan.training.adaptive_augment import ADJUST_INTERVAL, Augmenter
-from progan.training.augment import COLUMNS, DRAWS, augment
+from progan.training.augment import COLUMNS, DRAWS, draws_of, policy_of
+from progan.training.augment import augment as apply
 
 Images = NDArray[np.float64]
 ALL: tuple[Augmentation, ...] = ("color", "translation", "cutout")
@@ -31,6 +32,12 @@ POLICIES = [policy for n in range(4) for policy in itertools.permutations(ALL, n
 ALWAYS, NEVER = torch.tensor(1.0), torch.tensor(0.0)
 LAST = float(np.nextafter(np.float32(1), np.float32(0)))
 CPU = torch.device("cpu")
+
+
+def augment(images: Tensor, draws: Tensor, probability: Tensor, policy: tuple[Augmentation, ...]) -> Tensor:
+    config = make_config({"augment": {"policy": policy}})
+    assert draws_of(config) == (DRAWS if policy else 0)
+    return apply(images, draws, probability, policy_of(config))
 
 
 def random_case(n: int, channels: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from progan.config import Config
 from progan.errors import CheckpointError, DataError
 from progan.evaluation.measure import evaluate
 from progan.evaluation.results import FILE, Result
+from progan.metrics.metric import Metric
 from progan.metrics.registry import DEFAULT, Extractors
 from progan.models.generator import Generator
 from progan.models.loading import load
@@ -100,7 +101,7 @@ class Run(_Path):
 
     def evaluate(
         self,
-        metrics: Sequence[str] = DEFAULT,
+        metrics: Sequence[str | Metric] = DEFAULT,
         *,
         n: int | None = None,
         device: str | None = None,
@@ -110,7 +111,7 @@ class Run(_Path):
         """Measure the newest generator against the pictures of the run; what is known is not computed again.
 
         Args:
-            metrics: Short names: swd, ms_ssim, fid, kid, is, pr, ppl.
+            metrics: Short names (swd, ms_ssim, fid, kid, is, pr, ppl), or metrics.
             n: Images of each set; None: 16,384, or fewer if there are fewer.
             device: Where to compute; None for the CPU.
             extractor: Of metrics on features; None: Inception in the cache.

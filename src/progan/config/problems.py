@@ -34,7 +34,14 @@ OTHER_NAMES = {
 }
 """What others call a value, in lower case with underscores -> what it is called here."""
 
-PLACES = ("loss.adversarial", "track.to", "model.generator_class", "model.discriminator_class")
+PLACES = (
+    "loss.adversarial",
+    "track.to",
+    "model.generator_class",
+    "model.discriminator_class",
+    "monitor.metrics",
+    "augment.policy",
+)
 """Options that choose parts, of which there may be some of one's own."""
 
 MAX_PROBLEMS = 30

@@ -31,7 +31,7 @@ from progan.models.autograd import autocast
 from progan.models.generator import Generator
 from progan.system.progress import Progress, unheard
 from progan.system.randomness import random_generator
-from progan.training.augment import DRAWS
+from progan.training.augment import draws_of
 from progan.training.losses import Conditions, Objective, discriminator_terms
 from progan.training.optimizer import Optimizer
 from progan.training.precision import SMALL_TYPES, needs_loss_scaling
@@ -263,7 +263,7 @@ class DualityGap:
             self._packed,
             config,
             latent_size=G.latent_size,
-            draws=DRAWS if config.augment.policy else 0,
+            draws=draws_of(config),
             device=self._device,
             dtype=next(G.parameters()).dtype,
             channels_last=self._device.type != "mps",

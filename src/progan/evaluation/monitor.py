@@ -17,7 +17,15 @@ from progan.evaluation.measure import compute, count_reals, feed, measure_path
 from progan.metrics.fid_kid_is import FeatureMetric
 from progan.metrics.metric import Metric
 from progan.metrics.path_length import PathLength
-from progan.metrics.registry import ExtractorFile, Extractors, check_names, make_metrics, needs_extractor
+from progan.metrics.registry import (
+    NONE,
+    ExtractorFile,
+    Extractors,
+    Own,
+    check_names,
+    make_metrics,
+    needs_extractor,
+)
 from progan.models.generator import Generator
 from progan.system.progress import Progress
 
@@ -39,6 +47,7 @@ class Monitor:
         device: Where metrics are computed; None for the CPU.
         background: What pictures with transparency are laid on.
         extractor: Of metrics on features; a file is loaded at once, and so is found missing before training.
+        own: What makes metrics of one's own, by name.
 
     Raises:
         ConfigError: if a name is unknown or given twice.
@@ -58,12 +67,14 @@ class Monitor:
         device: torch.device | None = None,
         extractor: Extractors | None = None,
         background: Colour = WHITE,
+        own: Own = NONE,
     ) -> None:
-        check_names(names)
+        check_names(names, own)
+        self._own = own
         self._packed, self._names = packed, tuple(names)
         self._part, self._mirror, self._seed = part, mirror, seed
         self._device = device or torch.device("cpu")
-        if needs_extractor(names):
+        if needs_extractor([name for name in names if name not in own]):
             source = extractor or ExtractorFile()
             extractor = source.load(self._device) if isinstance(source, ExtractorFile) else source
         self._extractor = extractor
@@ -155,7 +166,12 @@ class Monitor:
 
     def _made(self) -> list[Metric | PathLength]:
         return make_metrics(
-            self._names, seed=self._seed, device=self._device, extractor=self._extractor, n=self.n
+            self._names,
+            seed=self._seed,
+            device=self._device,
+            extractor=self._extractor,
+            n=self.n,
+            own=self._own,
         )
 
 

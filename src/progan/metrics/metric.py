@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from progan.config import Part
+from progan.errors import DataError
 from progan.metrics.image_checks import ImageShapes
 
 Images = NDArray[np.uint8]
 """[n, C, H, W], values 0 to 255."""
 
 
-class Metric(ABC):
+class Metric(Part, ABC):
     """One exact definition, computed while images stream through.
 
     Feed all reals and all fakes in batches of any size, then ask for the numbers; how images are cut into
@@ -28,8 +31,9 @@ class Metric(ABC):
         minimum: Fewest images of each set that the definition makes sense for.
     """
 
+    chosen_by = "monitor.metrics"
     name: str
-    version: int
+    version: int = 1
     needs_reals: ClassVar[bool] = True
     minimum: int = 1
 
@@ -97,3 +101,50 @@ class CheckedMetric(Metric):
     @abstractmethod
     def _forget(self, name: str) -> None:
         """Drop the set `name`."""
+
+
+class SetMetric(Metric):
+    """A metric of two whole sets, which are kept in memory. Derive from this for a simple one of your own.
+
+    Attributes:
+        Options: A model of its own options, each with a default; `self.options` has their values.
+    """
+
+    def __init__(self, options: Any = None, **given: Any) -> None:
+        super().__init__(options, **given)
+        self._sets: dict[str, list[Images]] = {"reals": [], "fakes": []}
+
+    @abstractmethod
+    def measure(self, reals: Images, fakes: Images) -> float | Mapping[str, float]:
+        """Return a number, or several by name, of real and generated images: [n, C, H, W] uint8 each."""
+
+    def definition(self) -> dict[str, Any]:
+        """Return its name and its options."""
+        return {"metric": self.name, **self.options.model_dump(mode="json")}
+
+    def add_reals(self, images: Images) -> None:
+        """Keep a batch of real images."""
+        self._sets["reals"].append(np.array(images))
+
+    def add_fakes(self, images: Images) -> None:
+        """Keep a batch of generated images."""
+        self._sets["fakes"].append(np.array(images))
+
+    def compute(self) -> dict[str, float]:
+        """Return the numbers; a DataError says what went wrong in `measure`."""
+        reals, fakes = (np.concatenate(self._sets[name]) for name in ("reals", "fakes"))
+        try:
+            found = self.measure(reals, fakes)
+            named = found if isinstance(found, Mapping) else {"": found}
+            return {f"{self.name}/{key}" if key else self.name: float(value) for key, value in named.items()}
+        # It is of others, and so are its errors.
+        except Exception as error:
+            raise DataError(f"{self.name}: {type(error).__name__}: {error}") from error
+
+    def forget_reals(self) -> None:
+        """Drop the reals."""
+        self._sets["reals"] = []
+
+    def forget_fakes(self) -> None:
+        """Drop the fakes."""
+        self._sets["fakes"] = []

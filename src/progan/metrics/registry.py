@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,10 @@ METRICS = {
     "ppl": "perceptual path length",
 }
 """What each short name stands for."""
+
+Own = Mapping[str, Callable[[], Metric]]
+"""What makes metrics of one's own, by name."""
+NONE: Own = {}
 
 DEFAULT = ("swd", "ms_ssim")
 """The metrics of the paper that need no extractor."""
@@ -84,6 +88,7 @@ def make_metrics(
     extractor: Extractors | None = None,
     n: int = 50_000,
     progress: Progress = unheard,
+    own: Own = NONE,
 ) -> list[Metric | PathLength]:
     """Make metrics by name; all of them share one extractor, which is loaded only if one of them needs it.
 
@@ -94,12 +99,13 @@ def make_metrics(
         extractor: For all but swd and ms_ssim; None: the Inception network in the cache.
         n: Paths of the path length.
         progress: Told how far a download is.
+        own: What makes metrics of one's own, by name.
 
     Raises:
         ConfigError: if a name is unknown or given twice.
         CheckpointError, DependencyError: if what a metric needs is missing.
     """
-    check_names(names)
+    check_names(names, own)
     device = device or torch.device("cpu")
     loaded: list[Inception] = []
 
@@ -111,13 +117,13 @@ def make_metrics(
             loaded.append(source.load(device, progress) if isinstance(source, ExtractorFile) else source)
         return loaded[0]
 
-    return [_make(name, seed, device, features, n) for name in names]
+    return [own[name]() if name in own else _make(name, seed, device, features, n) for name in names]
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raise a ConfigError unless these are metrics of `METRICS`, each once."""
+def check_names(names: Sequence[str], own: Own = NONE) -> None:
+    """Raise a ConfigError unless these are metrics of `METRICS` or of one's own, each once."""
     for name in names:
-        if name not in METRICS:
+        if name not in METRICS and name not in own:
             hint = suggest(name.lower(), METRICS)
             raise ConfigError(f"there is no metric {name!r}{hint} Metrics: {', '.join(METRICS)}")
     if len(set(names)) < len(names):

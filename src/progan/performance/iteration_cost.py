@@ -16,7 +16,7 @@ from progan.data.batches import Batch, DiscriminatorBatch, GeneratorBatch
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.performance.op_counter import Counter, OpCounts
-from progan.training.augment import DRAWS
+from progan.training.augment import draws_of
 from progan.training.losses import Conditions, Objective
 from progan.training.optimizer import Optimizer, is_used, level_of
 from progan.training.precision import SMALL_TYPES
@@ -223,7 +223,10 @@ class Costs:
         return Counted(counter.work, counter.peak)
 
     def _batch(self, kind: Trained, n: int, level: int) -> Batch:
-        draws, images = torch.empty(n, DRAWS), torch.empty(n, self.G.channels, *self.G.resolution(level))
+        draws, images = (
+            torch.empty(n, draws_of(self._config)),
+            torch.empty(n, self.G.channels, *self.G.resolution(level)),
+        )
         latents, labels = torch.empty(n, self.G.latent_size), torch.empty(n, self.G.label_size)
         if kind == "D":
             return DiscriminatorBatch(

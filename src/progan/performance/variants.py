@@ -11,7 +11,7 @@ import torch
 from progan.config import Config, make_config
 from progan.data.batches import Batches
 from progan.errors import ConfigError, suggest
-from progan.training.augment import DRAWS
+from progan.training.augment import draws_of
 from progan.training.iteration import Iteration
 from progan.training.precision import check_settings
 
@@ -27,7 +27,7 @@ def _plainly(iteration: Iteration) -> None:
         network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         network.use_fused(False)
     config = iteration.spec.config
-    draws = DRAWS if config.augment.policy else 0
+    draws = draws_of(config)
     iteration.batches = Batches(
         old.packed, config, latent_size=state.G.latent_size, draws=draws, device=old.device
     )

@@ -14,6 +14,7 @@ from progan.config import Part, Parts, flatten, merge, read_plugins
 from progan.config.parts.given import gathered
 from progan.config.recipes import DEFAULT_RECIPE
 from progan.distributed.ranks import Ranks, join
+from progan.metrics.metric import Metric
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.performance.plan_time import parse_duration
@@ -22,12 +23,13 @@ from progan.runs.checks import Prepared, check, check_in_time, check_rest_in_tim
 from progan.runs.loop import Trainer
 from progan.runs.reporter import LineReporter, Reporter
 from progan.system.signals import StopRequest, stop_on_signals
+from progan.training.augment import Augmentation
 from progan.training.precision import settings
 from progan.training.terms.adversarial import AdversarialLoss
 from progan.training.terms.penalties import Penalty
 from progan.version import __version__
 
-SEVERAL = (Penalty.chosen_by,)
+SEVERAL = (Penalty.chosen_by, Augmentation.chosen_by, Metric.chosen_by)
 """Options that choose several parts."""
 
 
@@ -40,6 +42,8 @@ class OwnParts(TypedDict, total=False):
 
     loss: AdversarialLoss | type[AdversarialLoss]
     penalties: Sequence[Penalty | type[Penalty]]
+    augmentations: Sequence[Augmentation | type[Augmentation]]
+    metrics: Sequence[Metric | type[Metric]]
     generator: type[Generator]
     discriminator: type[Discriminator]
     callbacks: Sequence[Callback | type[Callback]]
@@ -171,7 +175,11 @@ def own_parts(own: OwnParts) -> tuple[Parts, dict[str, object]]:
     Raises:
         ConfigError: if one is no part or lacks something, or a file cannot be read.
     """
-    given: list[Part | type[Part]] = [*own.get("penalties", ())]
+    given: list[Part | type[Part]] = [
+        *own.get("penalties", ()),
+        *own.get("augmentations", ()),
+        *own.get("metrics", ()),
+    ]
     given += [own["loss"]] if "loss" in own else []
     given += [own["generator"]] if "generator" in own else []
     given += [own["discriminator"]] if "discriminator" in own else []

@@ -7,46 +7,123 @@ everything can be differentiated twice with respect to the images, and nothing w
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from progan.config import Augmentation
+from progan.config import Config, Part, made
 from progan.models.autograd import at_least_float32
 
-COLUMNS: dict[Augmentation, slice] = {
-    "color": slice(0, 4),
-    "translation": slice(4, 7),
-    "cutout": slice(7, 10),
-}
+
+class Augmentation(Part, ABC):
+    """A differentiable change of images that D sees, real and fake. Derive from this for one of your own.
+
+    An image is changed with the probability of the augmentations, and nothing is random but the draws.
+
+    Attributes:
+        draws: How many numbers the change of an image needs.
+        Options: A model of its own options, each with a default; `self.options` has their values.
+    """
+
+    chosen_by = "augment.policy"
+    draws: ClassVar[int] = 0
+
+    @abstractmethod
+    def __call__(self, images: Tensor, applied: Tensor, draws: Tensor) -> Tensor:
+        """Change those images that it is applied to.
+
+        Args:
+            images: [N, C, H, W] in [-1, 1], of any floating type. The last of 2 or 4 channels is alpha.
+            applied: [N], which images are changed; the others keep their bits.
+            draws: [N, `draws`], uniform in [0, 1), at least float32.
+
+        Returns:
+            [N, C, H, W] of the type and memory format of `images`, differentiable twice with respect to them.
+        """
+
+
+class Color(Augmentation):
+    """Brightness, saturation and contrast."""
+
+    draws = 3
+
+    def __call__(self, images: Tensor, applied: Tensor, draws: Tensor) -> Tensor:
+        """Change colours, which may leave [-1, 1], as in the original."""
+        return _color(images, applied, draws)
+
+
+class Translation(Augmentation):
+    """A shift by whole pixels."""
+
+    draws = 2
+
+    def __call__(self, images: Tensor, applied: Tensor, draws: Tensor) -> Tensor:
+        """Shift, and fill with zeros."""
+        return _translate(images, applied, draws)
+
+
+class Cutout(Augmentation):
+    """A rectangle of zeros."""
+
+    draws = 2
+
+    def __call__(self, images: Tensor, applied: Tensor, draws: Tensor) -> Tensor:
+        """Cut a rectangle out."""
+        return _cut_out(images, applied, draws)
+
+
+SHIPPED: tuple[type[Augmentation], ...] = (Color, Translation, Cutout)
+
+COLUMNS = {"color": slice(0, 4), "translation": slice(4, 7), "cutout": slice(7, 10)}
 """Which draws belong to which augmentation, whatever the policy: the first decides, the others say how."""
 
 DRAWS = 10
-"""Numbers that the augmentation of one image needs."""
+"""Numbers that the shipped augmentations of one image need; those of one's own come behind them."""
+
+Policy = tuple[tuple[Augmentation, slice], ...]
+"""Augmentations in their order, each with its columns of the draws."""
 
 
-def augment(images: Tensor, draws: Tensor, probability: Tensor, policy: tuple[Augmentation, ...]) -> Tensor:
+def policy_of(config: Config) -> Policy:
+    """Return the augmentations that a configuration chooses, with their options.
+
+    Raises:
+        ConfigError: if the definition of one is not at hand.
+    """
+    shipped: dict[str, type[Part]] = {part.name: part for part in SHIPPED}
+    known, columns = shipped | config.parts.of(Augmentation.chosen_by), dict(COLUMNS)
+    chosen, end = list[tuple[Augmentation, slice]](), DRAWS
+    for name in config.augment.policy:
+        part = made(known[name], Augmentation, config.augment)  # type: ignore[type-abstract]
+        if name not in columns:
+            columns[name] = slice(end, end := end + 1 + part.draws)
+        chosen.append((part, columns[name]))
+    return tuple(chosen)
+
+
+def draws_of(config: Config) -> int:
+    """Return how many numbers the augmentation of one image needs; 0 for no augmentation."""
+    return max([DRAWS, *(columns.stop for _, columns in policy)]) if (policy := policy_of(config)) else 0
+
+
+def augment(images: Tensor, draws: Tensor, probability: Tensor, policy: Policy) -> Tensor:
     """Apply each augmentation of the policy, in its order, to each image with the probability.
 
     Args:
         images: [N, C, H, W] in [-1, 1], of any floating type. The last of 2 or 4 channels is alpha.
-        draws: [N, DRAWS] uniform in [0, 1), at least float32 (half precision would round some up to 1).
+        draws: [N, numbers] uniform in [0, 1), at least float32 (half precision would round some up to 1).
         probability: 0-d, in [0, 1].
         policy: Any of the augmentations; none returns the images.
 
     Returns:
         [N, C, H, W] of the type and memory format of `images`; an image that nothing is applied to keeps
-        its bits. Colours may leave [-1, 1], as in the original.
+        its bits.
     """
-    for name in policy:
-        own = draws[:, COLUMNS[name]]
-        applied, values = own[:, 0] < probability, own[:, 1:]
-        match name:
-            case "color":
-                images = _color(images, applied, values)
-            case "translation":
-                images = _translate(images, applied, values)
-            case "cutout":
-                images = _cut_out(images, applied, values)
+    for change, columns in policy:
+        own = draws[:, columns]
+        images = change(images, own[:, 0] < probability, own[:, 1:])
     return images
 
 

@@ -16,7 +16,7 @@ from progan.models import morph
 from progan.models.generator import LABEL_EXAMPLES
 from progan.system.randomness import random_generator
 from progan.training.acceleration import Acceleration
-from progan.training.augment import DRAWS
+from progan.training.augment import draws_of
 from progan.training.losses import Conditions, Terms
 from progan.training.optimizer import average_decay, update_average
 from progan.training.schedule import Point
@@ -62,7 +62,7 @@ class Iteration:
             packed,
             config,
             latent_size=self.state.G.latent_size,
-            draws=DRAWS if config.augment.policy else 0,
+            draws=draws_of(config),
             device=device,
             channels_last=device.type != "mps",
             rank=ranks.rank,

@@ -19,7 +19,7 @@ from progan.data.batches import DiscriminatorBatch, GeneratorBatch
 from progan.models.autograd import with_squares
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
-from progan.training.augment import augment
+from progan.training.augment import Policy, augment, policy_of
 from progan.training.terms.adversarial import AdversarialLoss, adversarial_loss
 from progan.training.terms.penalties import ALWAYS, SHIPPED, Penalty, Seen, Verdict, penalties
 
@@ -40,11 +40,13 @@ class Objective:
     Attributes:
         adversarial: The adversarial loss.
         penalties: The penalties that are on, in the order in which they are added up.
+        policy: The augmentations.
         config: The configuration.
     """
 
     adversarial: AdversarialLoss
     penalties: tuple[Penalty, ...]
+    policy: Policy
     config: Config
 
     @classmethod
@@ -54,7 +56,7 @@ class Objective:
         Raises:
             ConfigError: if the definition of a part is not at hand.
         """
-        return cls(adversarial_loss(config), penalties(config), config)
+        return cls(adversarial_loss(config), penalties(config), policy_of(config), config)
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -85,13 +87,13 @@ class Conditions:
 class _Judge:
     """D as the losses see it: images are augmented first."""
 
-    def __init__(self, D: Discriminator, at: Conditions, config: Config) -> None:
-        self.D, self.at, self._policy = D, at, config.augment.policy
+    def __init__(self, D: Discriminator, at: Conditions, policy: Policy) -> None:
+        self.D, self.at, self._policy = D, at, policy
 
     def __call__(
         self, images: Tensor, labels: Tensor, draws: Tensor | None, *, squares: bool = False, sets: int = 1
     ) -> Verdict:
-        """Judge images [N, C, H, W] with labels [N, label_size], augmented by draws [N, DRAWS] or None.
+        """Judge images [N, C, H, W] with labels [N, label_size], augmented by draws [N, numbers] or None.
 
         With `squares` the gradients with respect to the images, before augmentation, are computed, too. The
         minibatch-stddev groups of `sets` equal parts of the batch do not mix.
@@ -135,7 +137,7 @@ def discriminator_stages(
         Also `real_score`, `fake_score` and, where scores have a zero, `real_positive` (1 where D takes a real
         image for real, else 0), which are no losses.
     """
-    judge = _Judge(D, at, objective.config)
+    judge = _Judge(D, at, objective.policy)
     with torch.no_grad():
         fakes = G(batch.latents, batch.labels, level=at.level, alpha=at.alpha).to(batch.reals.dtype)
     due = [penalty for penalty in objective.penalties if at.penalize or penalty.slope is None]
@@ -218,7 +220,7 @@ def generator_terms(
     G: Generator, D: Discriminator, batch: GeneratorBatch, at: Conditions, objective: Objective
 ) -> Terms:
     """Return the terms of G's loss, unweighted, per sample: `adversarial` and those of penalties, by name."""
-    judge = _Judge(D, at, objective.config)
+    judge = _Judge(D, at, objective.policy)
     fakes = G(batch.latents, batch.labels, level=at.level, alpha=at.alpha)
     fake = judge(fakes, batch.labels, batch.augment_fake)
     partners = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -38,7 +38,7 @@ class Part:
     """
 
     chosen_by: ClassVar[str] = ""
-    name: ClassVar[str] = ""
+    name: str = ""
     Options: ClassVar[type[Branch]] = PartOptions
     missing: ClassVar[str] = ""
     options: Any
@@ -159,9 +159,7 @@ class Parts:
         return tuple(found)
 
     @staticmethod
-    def named(names: Iterable[tuple[str, str]], where: str) -> Parts:
-        """Return parts of which no more is known than their places and names, and where they are defined."""
-        fields = {"Options": AnyOptions, "missing": where}
-        return Parts(
-            tuple(type(name, (Part,), {"chosen_by": place, "name": name, **fields}) for place, name in names)
-        )
+    def named(place: str, name: str, where: str, has_options: bool) -> type[Part]:
+        """Return a part of which no more is known than its name, and where it is defined."""
+        options = AnyOptions if has_options else PartOptions
+        return type(name, (Part,), {"chosen_by": place, "name": name, "Options": options, "missing": where})

@@ -17,12 +17,13 @@ NAME = "parts.json"
 
 @dataclass(frozen=True)
 class _Recorded:
-    """A part, the option that chooses it, and the file that defined it last."""
+    """A part, the option that chooses it, whether it has options, and the file that defined it last."""
 
     place: str
     name: str
     defined_in: str
     sha256: str | None = None
+    has_options: bool = True
 
 
 class PartsRecord:
@@ -37,14 +38,7 @@ class PartsRecord:
         Raises:
             CheckpointError: if the file is damaged.
         """
-        found = self._read()
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for one in found:
-            groups.setdefault(one.defined_in, []).append((one.place, one.name))
-        parts = Parts()
-        for where, names in groups.items():
-            parts += Parts.named(names, where)
-        return parts
+        return Parts(tuple(Parts.named(o.place, o.name, o.defined_in, o.has_options) for o in self._read()))
 
     def write(self, config: Config) -> None:
         """Write the parts that a configuration knows; nothing where there are none."""
@@ -52,8 +46,9 @@ class PartsRecord:
         known = {(one.place, one.name): one for one in self._read()}
         for part in config.parts.own:
             if not part.missing:
+                place, has_options = source_of(part), bool(part.Options.model_fields)
                 known[part.chosen_by, part.name] = _Recorded(
-                    part.chosen_by, part.name, place := source_of(part), hashes.get(place)
+                    part.chosen_by, part.name, place, hashes.get(place), has_options
                 )
         if known:
             lines = [asdict(one) for one in known.values()]
