@@ -81,7 +81,8 @@ def resume(
         reporter: Who watches; default: in a notebook a bar, else lines on stderr; `progan.Reporter()` says
             nothing.
         memory_check: First try one update at the largest level.
-        own: Parts of your own, among them those that the run uses.
+        own: Parts of your own, among them those that the run uses; which penalties, augmentations and
+            metrics it uses stays as it is.
 
     Returns:
         The run.

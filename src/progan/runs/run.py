@@ -90,7 +90,7 @@ def resume(
     Raises:
         ProganError: of the kind that fits.
     """
-    parts, chosen = own_parts(own)
+    parts, chosen = own_parts(own, lists=False)  # those of the run stay as they are
     tree = merge(chosen, options or {})
     checked: Check = partial(check_resume, run, tree, parts=parts)
     if time is not None:
@@ -169,8 +169,12 @@ def facts(prepared: Prepared) -> dict[str, str]:
     }
 
 
-def own_parts(own: OwnParts) -> tuple[Parts, dict[str, object]]:
+def own_parts(own: OwnParts, *, lists: bool = True) -> tuple[Parts, dict[str, object]]:
     """Return the parts of a call, and the options that choose them.
+
+    Args:
+        own: The parts.
+        lists: Choose those, too, of which there may be several.
 
     Raises:
         ConfigError: if one is no part or lacks something, or a file cannot be read.
@@ -183,6 +187,6 @@ def own_parts(own: OwnParts) -> tuple[Parts, dict[str, object]]:
     given += [own["loss"]] if "loss" in own else []
     given += [own["generator"]] if "generator" in own else []
     given += [own["discriminator"]] if "discriminator" in own else []
-    parts, chosen = gathered(given, SEVERAL)
+    parts, chosen = gathered(given, SEVERAL, lists=lists)
     followers = tuple(one() if isinstance(one, type) else one for one in own.get("callbacks", ()))
     return read_plugins(own.get("plugins", ())) + parts + Parts(followers=followers), chosen

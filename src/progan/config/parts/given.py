@@ -26,17 +26,20 @@ def source_of(part: type[Part]) -> str:
     return str(Path(file).resolve()) if file and Path(file).is_file() else SESSION
 
 
-def gathered(given: Iterable[Part | type[Part]], places: Iterable[str]) -> tuple[Parts, dict[str, Any]]:
+def gathered(
+    given: Iterable[Part | type[Part]], places: Iterable[str], *, lists: bool = True
+) -> tuple[Parts, dict[str, Any]]:
     """Return the parts that were given, and the options that choose them.
 
     Args:
         given: Classes, or instances that were told their options.
         places: Options that choose several parts.
+        lists: Choose parts of these places, too.
 
     Raises:
         ConfigError: if something else was given, or a class lacks what its kind asks for.
     """
-    own, tree, lists = list[type[Part]](), dict[str, Any](), set(places)
+    own, tree, several = list[type[Part]](), dict[str, Any](), set(places)
     for one in given:
         part = one if isinstance(one, type) else type(one)
         if not issubclass(part, Part) or not part.chosen_by:
@@ -46,8 +49,9 @@ def gathered(given: Iterable[Part | type[Part]], places: Iterable[str]) -> tuple
         into = tree
         for name in branch.split("."):
             into = into.setdefault(name, {})
-        if part.chosen_by in lists:
-            into.setdefault(leaf, []).append(part.name)
+        if part.chosen_by in several:
+            if lists:
+                into.setdefault(leaf, []).append(part.name)
         elif into.setdefault(leaf, part.name) != part.name:
             raise ConfigError(f"{part.chosen_by} is one part, not {into[leaf]} and {part.name}")
         if part.__module__.partition(".")[0] != "progan":
