@@ -8,15 +8,19 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from browser import find_browser, opened
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError, DataError
+from progan.report import neighbours
 from progan.report.follow import follow
 from progan.report.html_page import MOST_BYTES, write_report
 from progan.report.run_facts import read_run
 from progan.runs.run import train
+from progan.runs.run_folder import RunFolder
 from tiny import options
 
 pytest.importorskip("plotly")
@@ -54,6 +58,51 @@ def test_what_a_run_says(run: Path) -> None:
     assert ("model.generator.fmap_max", 8) in [(key, here) for key, _, here in differing]
     assert facts.source().startswith("48 pictures of ")
     assert str(run.parent) not in facts.source()
+
+
+def test_the_machine_is_written_down(run: Path, tmp_path: Path) -> None:
+    other = copy(run, tmp_path / "run")
+    folder = RunFolder(other)
+    (line,) = folder.machines()
+    assert (line["images_seen"], line["device"], line["processes"]) == (0, "cpu", 1)
+    assert (line["torch"], line["threads"]) == (torch.__version__, torch.get_num_threads())
+    folder.note_machine(120, {key: line[key] for key in line if key != "images_seen"})
+    assert folder.machines() == [line]
+    folder.note_machine(120, {"name": "A <GPU>", "device": "cuda", "processes": 8, "torch": "2.5.0"})
+    text = write_report([other], tmp_path / "r.html").read_text()
+    assert "<li>From 120 images on: 8 processes, each on A &lt;GPU&gt; (cuda); torch 2.5.0</li>" in text
+    folder.machines_file.write_text("no JSON")
+    assert "has not written down" in write_report([other], tmp_path / "r.html").read_text()
+
+
+def test_a_copy_of_a_picture_is_seen_beside_its_original(
+    run: Path, blobs: PackedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = [7, 3, 40, 12, 0, 21]
+    monkeypatch.setattr(neighbours, "render", lambda *_: blobs.read(2, copied))
+    found = neighbours.near_reals(RunFolder(run))
+    assert isinstance(found, neighbours.Near)
+    assert found.ratios == [0] * 6
+    assert found.looked_at == 48
+    pixels = np.asarray(found.picture)
+    side = 16 * 6  # 16 pixels of a side, six times as large, with 2 between two
+    for row, real in enumerate(copied):
+        for column in (0, 1):
+            left, top = column * (side + 2), row * (side + 2)
+            cell = pixels[top : top + side : 6, left : left + side : 6]
+            assert np.array_equal(cell.transpose(2, 0, 1), blobs.read(2, [real])[0])
+    monkeypatch.undo()
+    honest = neighbours.near_reals(RunFolder(run))
+    assert isinstance(honest, neighbours.Near)
+    assert min(honest.ratios) > 0.3
+
+
+def test_reals_that_are_gone_are_told(run: Path, tmp_path: Path) -> None:
+    other = copy(run, tmp_path / "run")
+    tree = json.loads((other / "dataset.json").read_text())
+    gone = dict.fromkeys(tree, str(tmp_path / "gone"))
+    (other / "dataset.json").write_text(json.dumps({**gone, "fingerprint": tree["fingerprint"]}))
+    assert "Not looked for: " in write_report([other], tmp_path / "r.html").read_text()
 
 
 def test_alarms_are_found_again(run: Path, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from progan.config import flatten
 from progan.errors import ConfigError, DataError, command
 from progan.generation.picture_form import flat
 from progan.report.curves import draw, library
-from progan.report.run_facts import RunFacts, read_run
+from progan.report.neighbours import near_reals
+from progan.report.run_facts import RunFacts, describe_machine, read_run
 from progan.system.files import write_text
 from progan.version import __version__
 
@@ -61,6 +62,7 @@ def write_report(paths: Sequence[str | Path], out: str | Path, *, refresh: int |
     share = _PICTURE_BYTES // len(runs)
     parts = [_facts(run) for run in runs] if single else [_compared(runs)]
     parts += [_samples(run, share, named=not single) for run in runs]
+    parts += [_near(run) for run in runs if single]
     page = Template((files("progan.report") / "page" / "report.html").read_text(encoding="utf-8"))
     text = page.substitute(
         title=_text(title),
@@ -116,7 +118,7 @@ def _facts(run: RunFacts) -> str:
         words += " with other options:</p>" + _table(("option", "recipe", "here"), differing)
     else:
         words += ", as it is shipped.</p>"
-    body = _section("Options", words) + _section("Cost of each level", _costs(run))
+    body = _section("Options", words) + _section("Machine, and cost of each level", _costs(run))
     if metrics := _metrics([run]):
         body += _section("Metrics", metrics)
     return body + _section("Alarms and rollbacks", _alarms(run))
@@ -129,8 +131,39 @@ def _costs(run: RunFacts) -> str:
          f"{cost.images / cost.seconds:,.0f}" if cost.seconds else "")
         for cost in run.costs()
     ]  # fmt: skip
-    device = f"<p>Device: {_text(run.config.run.device)}, precision: {_text(run.config.run.precision)}.</p>"
-    return _table(("level", "images", "time", "share", "images a second"), rows) + device
+    rows.append(("all", f"{run.images_seen:,}", _duration(_seconds(run)), "", ""))
+    table = _table(("level", "images", "time", "share", "images a second"), rows)
+    return table + f"<p>Precision: {_text(run.config.run.precision)}.</p>" + _machines(run)
+
+
+def _machines(run: RunFacts) -> str:
+    """Return what has computed, from when on."""
+    lines: list[str] = []
+    for found in run.folder.machines():
+        begun = f"From {found['images_seen']:,} images on: " if lines else ""
+        lines.append(f"<li>{_text(begun + describe_machine(found))}</li>")
+    return (
+        f"<ul>{''.join(lines)}</ul>"
+        if lines
+        else "<p>Which machine it was, this run has not written down.</p>"
+    )
+
+
+def _near(run: RunFacts) -> str:
+    """Return samples beside the reals that are nearest to them."""
+    found = near_reals(run.folder)
+    if isinstance(found, str):
+        return _section("Nearest real pictures", f"<p>Not looked for: {_text(found)}</p>")
+    ratios = ", ".join(f"{ratio:.2f}" for ratio in found.ratios)
+    words = (
+        f"<p>At the left a sample, then the real pictures that are nearest to it, of {found.looked_at:,}. "
+        f"The distances to the nearest, as shares of what real pictures are from each other: {ratios}. "
+        f"A copy would be near 0.</p>"
+    )
+    picture = (
+        f'<img alt="Samples and their nearest reals" src="{_encoded(found.picture, _PICTURE_BYTES // 8)}">'
+    )
+    return _section("Nearest real pictures", words + picture)
 
 
 def _metrics(runs: Sequence[RunFacts]) -> str:
@@ -213,13 +246,18 @@ def _samples(run: RunFacts, share: int, *, named: bool) -> str:
 
 
 def _picture(path: Path, most: int) -> str:
-    """Return a picture as an address that holds it, in at most so many bytes if it can be."""
+    """Return the picture of a file as `_encoded` does."""
     try:
         with Image.open(path) as opened:
             picture = flat(opened if opened.mode in ("L", "LA", "RGB", "RGBA") else opened.convert("RGB"))
             picture.load()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error}); delete it") from None
+    return _encoded(picture, most)
+
+
+def _encoded(picture: Image.Image, most: int) -> str:
+    """Return a picture as an address that holds it, in at most so many bytes if it can be."""
     if picture.width > _WIDEST:
         picture = picture.resize(
             (_WIDEST, picture.height * _WIDEST // picture.width), Image.Resampling.LANCZOS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -130,6 +130,16 @@ class RunFacts:
             return "pictures that are not there any more"
         name = dataset.source if dataset.source.startswith("builtin:") else Path(dataset.source).name
         return f"{count}{name}"
+
+
+def describe_machine(facts: Mapping[str, Any]) -> str:
+    """Say what a line of `RunFolder.machines` means."""
+    processes = facts.get("processes", 1)
+    many = f"{processes} processes, each on " if isinstance(processes, int) and processes > 1 else ""
+    device = facts.get("device", "")
+    threads = f", {facts.get('threads')} threads" if device == "cpu" else ""
+    versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", "cuda", "progan") if facts.get(name))
+    return f"{many}{facts.get('name', 'an unnamed machine')} ({device}{threads}); {versions}"
 
 
 def read_run(path: str | Path) -> RunFacts:

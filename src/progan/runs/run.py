@@ -17,6 +17,7 @@ from progan.distributed.ranks import Ranks, join
 from progan.metrics.metric import Metric
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
+from progan.performance.peak_rates import describe
 from progan.performance.plan_time import parse_duration
 from progan.runs.callbacks.callback import Callback
 from progan.runs.checks import Prepared, check, check_in_time, check_rest_in_time, check_resume, try_largest
@@ -127,9 +128,15 @@ def carry_out(checked: Check, reporter: Reporter, memory_check: bool = False) ->
                 run.reporter.say(try_largest(run.spec, run.packed, run.device, ranks))
             trainer = Trainer(run)
             trainer.resume()
-            ranks.first_only(lambda: folder.begin(run.spec.config, run.dataset))
+            ranks.first_only(lambda: _begin(run, trainer.state.images_seen))
             trainer.run(stop)
     return folder.path
+
+
+def _begin(run: Prepared, images_seen: int) -> None:
+    """Write down what is trained, and by what."""
+    run.folder.begin(run.spec.config, run.dataset)
+    run.folder.note_machine(images_seen, {**describe(run.device), "processes": run.ranks.size})
 
 
 def only_check(checked: Check, reporter: Reporter) -> Prepared:

@@ -3,6 +3,7 @@
 config.yaml             the resolved configuration
 dataset.json            where the pictures came from and where the packed set is
 stats.jsonl             one line a log point
+machines.jsonl          what has computed, a line whenever that was another machine or version
 events.out.tfevents.*   the same as TensorBoard events, which name a run by its folder
 samples/                grids of fixed latents, and reals.png
 checkpoints/            the newest few states
@@ -17,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self.dataset_file = self.path / "dataset.json"
         self.stats_file = self.path / "stats.jsonl"
+        self.machines_file = self.path / "machines.jsonl"
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
         self.generators = self.path / "generators"
@@ -157,6 +159,31 @@ class RunFolder:
             write_text(self.changes_file, json.dumps(changed, indent=2) + "\n")
         self.parts.write(config)
         write_text(self.config_file, to_yaml(config))
+
+    def note_machine(self, images_seen: int, facts: Mapping[str, Any]) -> None:
+        """Write down what computes from here on, unless that is what did before.
+
+        Args:
+            images_seen: The clock.
+            facts: Names and versions, as `performance.peak_rates.describe` returns them.
+
+        Raises:
+            StorageError: if it cannot be written.
+        """
+        known = self.machines()
+        line = {"images_seen": images_seen, **facts}
+        if known and {**known[-1], "images_seen": images_seen} == line:
+            return
+        write_text(self.machines_file, "".join(json.dumps(each) + "\n" for each in [*known, line]))
+
+    def machines(self) -> list[dict[str, Any]]:
+        """Return what `note_machine` wrote, oldest first; runs of older versions have nothing."""
+        try:
+            lines = self.machines_file.read_text(encoding="utf-8").splitlines()
+            found = [parse_json(line) for line in lines]
+        except (OSError, ValueError):
+            return []
+        return [line for line in found if isinstance(line, dict) and isinstance(line.get("images_seen"), int)]
 
     def _near(self, dataset: Dataset) -> dict[str, str]:
         """Return where the pictures are from here, by which they are found when all is moved together."""
