@@ -133,7 +133,10 @@ def _by_generators(folder: RunFolder, kept: Sequence[Path], grid: tuple[int, int
     for path in kept:
         G, images_seen = load(path), int(path.stem)
         classes = range(G.label_size) if G.label_form == "class" else ()
-        samples = of_seed(G, grid[0] * grid[1], seed, tuple(classes), grid[1])
+        # A class a row, if there are as many rows; else all that find room, one after the other.
+        samples = of_seed(
+            G, grid[0] * grid[1], seed, tuple(classes), grid[1] if grid[0] >= len(classes) else 1
+        )
         images = on_white(render(G, *samples.rows(0, samples.count)))
         factor = max(1, _SIDE // (max(G.resolution()) * max(grid)))
         picture = grid_picture(enlarge(images, factor), grid[1]).convert("RGB")

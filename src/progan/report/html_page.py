@@ -60,15 +60,16 @@ def write_report(paths: Sequence[str | Path], out: str | Path, *, refresh: int |
         f"<figure><figcaption>{_text(head)}</figcaption>{body}</figure>" for head, body in draw(runs)
     )
     share = _PICTURE_BYTES // len(runs)
+    samples = [_samples(run, share, named=not single) for run in runs]
     parts = [_facts(run) for run in runs] if single else [_compared(runs)]
-    parts += [_samples(run, share, named=not single) for run in runs]
-    parts += [_near(run) for run in runs if single]
+    parts += [_near(run) for run in runs] if single else samples
     page = Template((files("progan.report") / "page" / "report.html").read_text(encoding="utf-8"))
     text = page.substitute(
         title=_text(title),
         subtitle=_text(_subtitle(runs)),
         refresh="" if refresh is None else f'<meta http-equiv="refresh" content="{refresh}">',
         library=library(),
+        first="".join(samples) if single else "",
         curves=curves,
         parts="".join(parts),
         endings="".join(_ending(run) for run in runs),
@@ -228,21 +229,20 @@ def _samples(run: RunFacts, share: int, *, named: bool) -> str:
     head = f"Samples of {run.name}" if named else "Samples"
     data = json.dumps([[f"{clock:,} images", source] for clock, source in shots])
     slider = (
+        f"<figure><figcaption>generated: the same latents through the training</figcaption>"
         f'<div class="film" data-shots="{html.escape(data)}">'
         f'<img alt="Samples at one moment" src="{shots[-1][1]}">'
         f'<p><input type="range" min="0" max="{len(shots) - 1}" value="{len(shots) - 1}" '
         f'aria-label="Moment of the training"> <output>{_text(f"{shots[-1][0]:,} images")}</output></p></div>'
+        f"</figure>"
     )
-    body = _section(f"{head}: the same latents through the training", slider)
+    real = ""
     if run.reals is not None:
-        reals = _picture(run.reals, each)
-        pair = (
-            f'<div class="pair"><figure><figcaption>generated</figcaption>'
-            f'<img alt="Generated" src="{shots[-1][1]}"></figure>'
-            f'<figure><figcaption>real</figcaption><img alt="Real" src="{reals}"></figure></div>'
-        )
-        body += _section(f"{head} beside real pictures", pair)
-    return body
+        source = _picture(run.reals, each)
+        real = f'<figure><figcaption>real</figcaption><img alt="Real" src="{source}"></figure>'
+    return _section(
+        f"{head} beside real pictures" if real else head, f'<div class="pair">{slider}{real}</div>'
+    )
 
 
 def _picture(path: Path, most: int) -> str:
