@@ -9,7 +9,7 @@ KILLS ?= 200
 MINUTES ?= 60
 TORCH ?= 2.5.0
 
-.PHONY: install demo test test-slow test-torch fuzz faults soak lint types format docs bench clean
+.PHONY: install demo test test-slow test-torch fuzz faults soak lint types format docs images bench clean
 
 # The stamp is newer than what it was made from, so the environment follows changes of either file.
 $(VENV)/stamp: pyproject.toml constraints.txt
@@ -71,6 +71,14 @@ format: install
 
 docs: install
 	$(BIN)/python -m progan.config.docs docs
+
+# The pictures of README.md, from the run of `make demo`; needs Chromium (Debian: apt install chromium) and
+# tells how fast the page is.
+images: install
+	$(BIN)/progan movie $(RUN) --from generators --grid 1x10 --seconds 6 --fps 8 --out docs/images/growth.webp
+	cp "$$(ls $(RUN)/samples/0*.png | tail -1)" docs/images/samples.png
+	$(BIN)/python benchmarks/page.py $(RUN) --title Glyphs --images docs/images
+	$(BIN)/python benchmarks/wishes.py $(RUN) --images docs/images/wishes
 
 bench: install
 	$(BIN)/progan bench --config benchmarks/light-32.yaml --levels 3 --variants plain float32 bfloat16

@@ -1,9 +1,10 @@
 """The page and the report of a run in headless Chromium: how fast they are, and pictures of them.
 
-    python benchmarks/page.py RUN [--images docs/images] [--seconds 5]
+    python benchmarks/page.py RUN [--images docs/images] [--seconds 5] [--title Glyphs]
 
-Tells how long the first picture takes from opening the page on, and how many pictures a second a slider makes
-that never stands still; then writes explore.png, explore-dark.png, explore-phone.png and report.png.
+Tells how long the first pictures take from opening the page on (those that lie beside it, and the first
+that is computed), and how many pictures a second a slider makes that never stands still; then writes
+explore.png, explore-dark.png, explore-phone.png and report.png.
 Needs `chromium` on the PATH and the extras `dev`, `onnx` and `report`.
 """
 
@@ -47,23 +48,26 @@ MOVE = """seconds => new Promise(done => {
 def measure(page: Page, where: str, seconds: float) -> None:
     begun = time.perf_counter()
     page.goto(where)
-    page.wait_for_selector("body[data-drawn]")
+    page.wait_for_selector("body[data-preview]")
     print(f"first picture after {time.perf_counter() - begun:.2f} s")
+    page.wait_for_selector("body[data-drawn]")
+    print(f"first picture that was computed after {time.perf_counter() - begun:.2f} s")
     page.wait_for_selector("body[data-ready]")
-    isolated = page.evaluate("() => self.crossOriginIsolated")
-    print(f"a slider makes {page.evaluate(MOVE, seconds):.1f} pictures a second (two threads: {isolated})")
+    made = page.evaluate(MOVE, seconds)
+    print(f"a slider makes {made:.1f} pictures a second ({page.inner_text('#runtime')})")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--images", type=Path)
+    parser.add_argument("--title")
     parser.add_argument("--seconds", type=float, default=5)
     options = parser.parse_args()
     program = shutil.which("chromium") or shutil.which("google-chrome")
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder, G = Path(name), load(options.run)
-        about = about_of(options.run, G, "Glyphs" if options.run.name == "run" else None)
+        about = about_of(options.run, G, options.title)
         write_page(G, folder, about, directions=directions_of(options.run, G), offline=True)
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         with serve(folder) as server:
