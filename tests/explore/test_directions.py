@@ -9,14 +9,20 @@ import pytest
 import torch
 from PIL import Image
 
+from progan.__main__ import main
+from progan.data.packed import PackedSet
 from progan.errors import ConfigError, DataError
 from progan.explore import directions as ways
+from progan.explore.about import about_of, directions_of
 from progan.explore.scores import read_scores
 from progan.explore.strips import save_strips
 from progan.generation.samples import of_seed, of_seeds
 from progan.generation.sampling import latents, render
 from progan.generation.save_samples import save_samples
 from progan.models.generator import Generator
+from progan.models.loading import load
+from progan.runs.run import train
+from tiny import options
 
 
 def make(labels: int = 0, channels: int = 3) -> Generator:
@@ -157,3 +163,28 @@ def test_tables_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> 
     (tmp_path / "scores.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         ways.from_table(make(), tmp_path / "scores.csv")
+
+
+def test_any_generator_of_a_run_can_be_asked(
+    blobs: PackedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each has its own directions, and a page that says which it is."""
+    run = Path(train(blobs.path, out=tmp_path / "run", options=options(run={"generator_kimg": 0.08})))
+    seen = min(int(file.stem) for file in (run / "generators").glob("*.safetensors"))
+    kimg = ["--kimg", str(seen / 1000)]
+    for words in (
+        ["directions", str(run), "-K", "1", "--method", "sefa", "--seeds", "0", *kimg],
+        ["mix", str(run), "1", "2", "-o", str(tmp_path / "mix.png"), *kimg],
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code in (0, None), capsys.readouterr()
+    folder = run / f"directions-{seen:09d}"
+    G = load(run / "generators" / f"{seen:09d}.safetensors")
+    assert torch.equal(directions_of(run, G, images_seen=seen)[0].vector, ways.sefa(G, 1)[0].vector)
+    assert ways.read(folder / ways.FILE, G.latent_size)[0].name == "sefa 1"
+    assert not (run / "directions").exists()
+    assert dict(about_of(run, G, images_seen=seen).facts)["Training"].startswith(f"{seen:,} images shown")
+    level = max(G.resolution())
+    with Image.open(tmp_path / "mix.png") as sheet:
+        assert sheet.width == 6 * max(64, level) + 5 * 2

@@ -60,6 +60,7 @@ def test_what_a_run_leaves(done: Path, blobs: PackedSet) -> None:
         "config.yaml",
         "dataset.json",
         "stats.jsonl",
+        "machines.jsonl",
         "samples",
         "checkpoints",
         "generators",

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from progan.cli.terminal.chosen import Kimg, choose
 from progan.cli.terminal.console import PlainConsole, say, stages
 
 Words = Annotated[list[str] | None, Parameter(consume_multiple=True)]
@@ -19,6 +20,7 @@ def project(
     path: Path,
     *,
     target: Path,
+    kimg: Kimg = None,
     num_steps: int = 1000,
     seed: int = 0,
     label: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
@@ -33,7 +35,7 @@ def project(
     Parameters
     ----------
     path
-        Run folder or weight file.
+        Run folder, checkpoint, weight file or name on the hub.
     target
         The picture; its middle is taken, at the generator's size.
     num_steps
@@ -58,7 +60,7 @@ def project(
     from progan.models.loading import load
     from progan.system.device import choose_device
 
-    G = load(path, choose_device(device))
+    G = load(choose(path, kimg).file, choose_device(device))
     level = level_of(G, level, resolution)
     pixels = read_target(G, target, level)
     with stages() as progress:
@@ -72,6 +74,7 @@ def project(
 def directions(
     path: Path,
     *,
+    kimg: Kimg = None,
     k: Annotated[int, Parameter(name=["-K", "--k"])] = 8,
     method: Annotated[list[Literal["sefa", "pca", "looks"]] | None, Parameter(consume_multiple=True)] = None,
     scores: Path | None = None,
@@ -87,7 +90,7 @@ def directions(
     Parameters
     ----------
     path
-        Run folder or weight file.
+        Run folder, checkpoint, weight file or name on the hub.
     k
         How many by each of sefa and pca.
     method
@@ -116,19 +119,20 @@ def directions(
     from progan.models.loading import load
     from progan.system.device import choose_device
 
-    G = load(path, choose_device(device))
-    folder = outdir or ways.folder_of(path)
+    found = choose(path, kimg)
+    G = load(found.file, choose_device(device))
+    folder = outdir or ways.folder_of(path, None if kimg is None else found.images_seen)
     with stages() as progress:
-        found = ways.find(
+        made = ways.find(
             G, k, method or ("looks", "sefa", "pca"), table=scores, names=names or (), progress=progress
         )
-        ways.save(found, folder / ways.FILE)
+        ways.save(made, folder / ways.FILE)
         strips = save_strips(
-            G, found, of_seeds(G, parse_seeds(seeds)), folder, reach=reach, level=level_of(G, level)
+            G, made, of_seeds(G, parse_seeds(seeds)), folder, reach=reach, level=level_of(G, level)
         )
         for done, _ in enumerate(strips, 1):
-            progress("drawing", done, len(found) + 1)
-    say(PlainConsole(), f"{folder}: {len(found)} directions, {', '.join(way.name for way in found)}")
+            progress("drawing", done, len(made) + 1)
+    say(PlainConsole(), f"{folder}: {len(made)} directions, {', '.join(way.name for way in made)}")
 
 
 def mix(
@@ -136,6 +140,7 @@ def mix(
     a: str,
     b: str,
     *,
+    kimg: Kimg = None,
     out: Annotated[Path, Parameter(alias="-o")] = Path("mix.png"),
     how: Literal["all", "average", "halves", "layers"] = "all",
     share: float = 0.5,
@@ -149,7 +154,7 @@ def mix(
     Parameters
     ----------
     path
-        Run folder or weight file.
+        Run folder, checkpoint, weight file or name on the hub.
     a, b
         The two: a seed each, or a file of one latent, as `progan project` writes it.
     out
@@ -175,7 +180,7 @@ def mix(
     from progan.models.loading import load
     from progan.system.device import choose_device
 
-    G = load(path, choose_device(device))
+    G = load(choose(path, kimg).file, choose_device(device))
     first, second = ingredient(G, a), ingredient(G, b)
     if how == "all":
         save_sheet(G, first, second, out, names=(Path(a).stem, Path(b).stem), level=level)
@@ -189,6 +194,7 @@ def mix(
 def explore(
     path: Path,
     *,
+    kimg: Kimg = None,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
     offline: bool = False,
     title: str | None = None,
@@ -200,7 +206,7 @@ def explore(
     Parameters
     ----------
     path
-        Run folder or weight file.
+        Run folder, checkpoint, weight file or name on the hub.
     out
         Write it into this folder and end, for a web host or a static Space; default: explore beside the
         generator, which is then served on 127.0.0.1 until Ctrl-C.
@@ -218,11 +224,15 @@ def explore(
     from progan.explore.web_page import write_page
     from progan.models.loading import load
 
-    G = load(path)
-    folder = out or (path / "explore" if path.is_dir() else Path(f"{path.stem}-explore"))
+    found = choose(path, kimg)
+    G, seen = load(found.file), None if kimg is None else found.images_seen
+    folder = out or (
+        path / ("explore" if seen is None else f"explore-{seen:09d}")
+        if path.is_dir() else Path(f"{path.stem}-explore")
+    )  # fmt: skip
     with stages() as progress:
         page = write_page(
-            G, folder, about_of(path, G, title), directions=directions_of(path, G, progress),
+            G, folder, about_of(path, G, title, seen), directions=directions_of(path, G, progress, seen),
             offline=offline, progress=progress,
         )  # fmt: skip
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 1e6

@@ -20,8 +20,15 @@ _SLIDERS = 4
 """By each method, where no directions were found before."""
 
 
-def about_of(path: Path, G: Generator, title: str | None = None) -> About:
-    """Return what is known of a generator: of its run, where it is of one, and of its network."""
+def about_of(path: Path, G: Generator, title: str | None = None, images_seen: int | None = None) -> About:
+    """Return what is known of a generator: of its run, where it is of one, and of its network.
+
+    Args:
+        path: Its run folder, or what else it was loaded from.
+        G: The generator.
+        title: How it is to be called; None: as its run or file.
+        images_seen: Of a run: which of its generators it is; None for the newest.
+    """
     facts = [("Pictures", f"{format_resolution(G.resolution())}, {G.channels} channels")]
     if G.label_size:
         facts.append(("Labels", describe_labels(G.label_form, G.label_names[:20], G.label_size)))
@@ -29,7 +36,8 @@ def about_of(path: Path, G: Generator, title: str | None = None) -> About:
     if run.exists():
         name = path.resolve().name
         record, _ = checkpoint.newest_record(run.checkpoints)
-        facts += _facts_of_run(run, None if record is None else record.images_seen)
+        newest = None if record is None else record.images_seen
+        facts += _facts_of_run(run, newest if images_seen is None else images_seen)
     facts.append(("Made by", f"progan {__version__}"))
     return About(title or name, facts)
 
@@ -53,13 +61,19 @@ def _facts_of_run(run: RunFolder, images_seen: int | None) -> list[tuple[str, st
     return facts
 
 
-def directions_of(path: Path, G: Generator, progress: Progress = unheard) -> list[Direction]:
+def directions_of(
+    path: Path, G: Generator, progress: Progress = unheard, images_seen: int | None = None
+) -> list[Direction]:
     """Return the directions that were found for a generator; where none were, those that are found quickly.
+
+    Args:
+        path, G, images_seen: As `about_of` takes them.
+        progress: Told of the search.
 
     Raises:
         DataError: if there are some that cannot be read, or are for other latents.
     """
-    file = folder_of(path) / FILE
+    file = folder_of(path, images_seen) / FILE
     if file.is_file():
         return read(file, G.latent_size)
     return find(G, min(_SLIDERS, G.latent_size), progress=progress)

@@ -291,9 +291,16 @@ def read(path: Path, latent_size: int) -> list[Direction]:
     ]
 
 
-def folder_of(path: Path) -> Path:
-    """Return where the directions of a generator lie: in its run folder, or beside its weight file."""
-    return path / "directions" if path.is_dir() else path.with_name(f"{path.stem}-directions")
+def folder_of(path: Path, images_seen: int | None = None) -> Path:
+    """Return where the directions of a generator lie: in its run folder, or beside its weight file.
+
+    Args:
+        path: A run folder, or a weight file.
+        images_seen: Of a run: which of its generators; None for the newest.
+    """
+    if not path.is_dir():
+        return path.with_name(f"{path.stem}-directions")
+    return path / ("directions" if images_seen is None else f"directions-{images_seen:09d}")
 
 
 def file_name(name: str) -> str:
