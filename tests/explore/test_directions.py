@@ -146,6 +146,35 @@ def test_scores_of_pictures(tmp_path: Path) -> None:
         read_scores(G, table)
 
 
+def test_pictures_that_were_sorted(tmp_path: Path) -> None:
+    """Into two folders, or by a column of labels: the fit is the same; three labels are a direction each."""
+    G = make()
+    save_samples(G, tmp_path / "made", of_seed(G, 60, 9))
+    files = sorted((tmp_path / "made").glob("*.png"))
+    bright = {file: float(np.asarray(Image.open(file)).mean()) for file in files}
+    middle = float(np.median(list(bright.values())))
+    for file, value in bright.items():
+        place = tmp_path / "sorted" / ("light" if value > middle else "dark")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "sorted" / "notes.txt").write_text("x")
+    (found,) = ways.from_table(G, tmp_path / "sorted")
+    assert found.name == "dark to light"
+    darker, lighter = ways.moved(latents(1, 0, 40, 8), found, torch.tensor([-2.0, 2.0]))
+    assert render(G, darker).mean() < render(G, lighter).mean() - 2
+    order = sorted(files, key=bright.__getitem__)
+    kinds = {file: ("dark", "grey", "light")[i // 20] for i, file in enumerate(order)}
+    lines = [f"{file.name},{'light' if bright[file] > middle else 'dark'},{kinds[file]}" for file in files]
+    (tmp_path / "made" / "t.csv").write_text("file,two,three\n" + "\n".join(lines))
+    two, *three = ways.from_table(G, tmp_path / "made" / "t.csv")
+    torch.testing.assert_close(two.vector, found.vector, atol=1e-5, rtol=0)
+    assert [way.name for way in three] == ["dark", "grey", "light"]
+    assert three[2].vector @ two.vector > 0.5 > three[0].vector @ two.vector
+    (tmp_path / "empty" / "a").mkdir(parents=True)
+    with pytest.raises(DataError, match="two sub-folders"):
+        ways.from_table(G, tmp_path / "empty")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -157,6 +186,8 @@ def test_scores_of_pictures(tmp_path: Path) -> None:
         ("file,a\nseed1.png,1\nseed2.png,nan\n", "finite"),
         ("file,a\nseed1.png,1\nother.png,2\n", "line 3: nothing says which sample other.png is"),
         ("file,a\nseed1.png,1\nseed2.png,1\n", "all the same"),
+        ("file,a\nseed1.png,x\nseed2.png,x\n", "1 labels in 'a'"),
+        ("file,a,a\nseed1.png,1,2\nseed2.png,2,1\n", "two columns or labels are called 'a'"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:

@@ -97,8 +97,9 @@ def directions(
         sefa (what the first layer magnifies most), pca (in which its features vary most), looks (brightness,
         contrast, colours); default: all.
     scores
-        CSV with scores of pictures of `progan generate`: its first column names them, each other column
-        becomes a direction.
+        CSV with scores or labels of pictures of `progan generate`: its first column names them, each other
+        column of numbers, or each label, becomes a direction. Or a folder into whose sub-folders they were
+        sorted.
     names
         Names for the directions, in their order.
     seeds

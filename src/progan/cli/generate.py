@@ -160,6 +160,7 @@ def interpolate(
     interp: Literal["linear", "slerp", "cubic"] = "slerp",
     w_frames: int = 60,
     loop: Annotated[bool, Parameter(negative="--no-loop")] = True,
+    audio: Path | None = None,
     label: Labels = None,
     trunc: float = 1.0,
     level: int | None = None,
@@ -195,6 +196,9 @@ def interpolate(
         Frames from picture to picture.
     loop
         Whether the way leads back to the first picture.
+    audio
+        A recording (.wav; with the extra `video` .mp3 and others): the film is as long, and goes the faster
+        the louder it is; an .mp4 or .webm has its sound.
     label
         Class, by name or number; several (a,b), or a vector (0.5,-1), as trained; default: one for each
         picture of the grid. Given several times: each row of a grid has one; a single picture goes from one
@@ -226,10 +230,14 @@ def interpolate(
         made = write_video(
             G, out, seconds=seconds, fps=fps,
             grid=(1, 1) if grid is None else chosen.parse_grid(" ".join(grid)), seed=seed, points=points,
-            interp=interp, w_frames=w_frames, loop=loop, labels=label or (), trunc=trunc,
+            interp=interp, w_frames=w_frames, loop=loop, audio=audio, labels=label or (), trunc=trunc,
             level=level_of(G, level, resolution), sight=_sight(channels, background), progress=progress,
         )  # fmt: skip
-    say(PlainConsole(), f"video: {made}")
+    silent = audio is not None and made.suffix.lower() in (".gif", ".webp")
+    say(
+        PlainConsole(),
+        f"video: {made}" + (" (without the sound, which .mp4 and .webm have)" if silent else ""),
+    )
 
 
 def _sight(channels: tuple[int, ...] | None, background: str) -> Sight:

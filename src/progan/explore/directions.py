@@ -182,12 +182,13 @@ def fitted(
 
 
 def from_table(G: Generator, table: Path) -> list[Direction]:
-    """Return the directions of scores that somebody gave to samples of this generator.
+    """Return the directions of scores or labels that somebody gave to samples of this generator.
 
     Args:
         G: The generator.
         table: A CSV file whose first column names pictures of `progan generate`, beside it or by their seed
-            (`seed0004.png`), and whose other columns are numbers.
+            (`seed0004.png`), and whose other columns are numbers or labels; or a folder into whose
+            sub-folders such pictures were sorted.
 
     Raises:
         DataError: if it cannot be used.

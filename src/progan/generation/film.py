@@ -60,7 +60,7 @@ def check_form(out: Path, count: int, fps: float, size: tuple[int, int]) -> None
         other = "" if ending in _BY_FFMPEG else "; or ask for an .mp4"
         raise ConfigError(f"{fps:g} frames a second: a {ending} shows {_FASTEST[ending]:g} at most{other}")
     if ending in _BY_FFMPEG:
-        _ffmpeg(ending)
+        ffmpeg(f"a {ending}")
     elif count * area > _MOST_PIXELS_HELD:
         raise ConfigError(
             f"{count} frames of {area / 1e6:.1f} million pixels are too much for a {ending}; "
@@ -93,6 +93,7 @@ def write_film(
     *,
     few: Callable[[], Iterable[Image.Image]],
     smooth: bool,
+    audio: Path | None = None,
 ) -> Path:
     """Write a film, which loops where its form can say so.
 
@@ -104,6 +105,7 @@ def write_film(
         few: Returns some of the frames, at any size, from which the colours of a .gif are chosen.
         smooth: Whether the pictures are not enlarged ones, in which dithering would be a grain finer than
             their pixels, and twice the bytes.
+        audio: A file whose sound an .mp4 or .webm gets; the others have none.
 
     Returns:
         The path.
@@ -115,7 +117,7 @@ def write_film(
     ending = out.suffix.lower()
     with atomic_path(out) as temporary:
         if ending in _BY_FFMPEG:
-            _write_by_ffmpeg(temporary, frames, count, fps, out)
+            _write_by_ffmpeg(temporary, frames, count, fps, out, audio)
         elif ending == ".webp":
             _write_webp(temporary, frames, _delays(count, fps))
         else:
@@ -123,20 +125,28 @@ def write_film(
     return out
 
 
-def _ffmpeg(ending: str = ".mp4") -> Any:
-    """Return the module `imageio_ffmpeg`, which is part of the extra `video`, with a program to run."""
+def ffmpeg(what: str) -> Any:
+    """Return the module `imageio_ffmpeg`, which is part of the extra `video`, with a program to run.
+
+    Args:
+        what: What needs it, in words.
+
+    Raises:
+        DependencyError: if it is not installed.
+    """
     try:
         module = importlib.import_module("imageio_ffmpeg")
         module.get_ffmpeg_exe()
     except (ImportError, RuntimeError):
         raise DependencyError(
-            f'a {ending} needs ffmpeg: pip install "progan[video]", or ask for a .gif or .webp, which need '
-            f"nothing"
+            f'{what} needs ffmpeg: pip install "progan[video]"; .gif, .webp and .wav need nothing'
         ) from None
     return module
 
 
-def _write_by_ffmpeg(path: Path, frames: Iterable[Image.Image], count: int, fps: float, out: Path) -> None:
+def _write_by_ffmpeg(
+    path: Path, frames: Iterable[Image.Image], count: int, fps: float, out: Path, audio: Path | None
+) -> None:
     """Write a video of a constant quality, with one colour for 2x2 pixels, as all players know it."""
     # Imported here, as it is slow to import and only videos need it.
     import imageio.v2 as imageio
@@ -144,9 +154,14 @@ def _write_by_ffmpeg(path: Path, frames: Iterable[Image.Image], count: int, fps:
     codec, extra = _BY_FFMPEG[out.suffix.lower()]
     options: dict[str, Any] = {"codec": codec, "pixelformat": "yuv420p", "macro_block_size": 2,
                                "ffmpeg_log_level": "quiet"}  # fmt: skip
+    if audio is not None:
+        options |= {
+            "audio_path": str(audio),
+            "audio_codec": "aac" if out.suffix.lower() == ".mp4" else "libopus",
+        }
     try:
         writer: Any = imageio.get_writer(
-            path, format="FFMPEG", fps=fps, quality=None, output_params=extra, **options
+            path, format="FFMPEG", fps=fps, quality=None, output_params=[*extra], **options
         )
         with writer:
             for frame in frames:
@@ -171,7 +186,7 @@ def _frames_in(path: Path) -> int:
     The writer does not tell a failure of ffmpeg after the last frame, such as a disk that is full.
     """
     try:
-        return int(_ffmpeg().count_frames_and_secs(path)[0])
+        return int(ffmpeg("a film").count_frames_and_secs(path)[0])
     except RuntimeError:
         return 0
 

@@ -16,6 +16,7 @@ from progan.data.showing import Sight, shown
 from progan.errors import ConfigError
 from progan.generation.film import check_form, factor_for, write_film
 from progan.generation.label_arguments import Label, label_vector
+from progan.generation.loudness import paced, read_loudness
 from progan.generation.samples import Samples
 from progan.generation.sampling import (
     Make,
@@ -52,6 +53,7 @@ def interpolate(
     loop: bool = True,
     level: int | None = None,
     trunc: float = 1.0,
+    audio: str | Path | None = None,
     sight: Sight = Sight(),  # noqa: B008 - a NamedTuple
     progress: Progress = unheard,
 ) -> Path:
@@ -78,6 +80,8 @@ def interpolate(
         loop: Whether the way leads back to the first point. (A walk always does.)
         level: As `level_of` takes it.
         trunc: psi of `Truncation`; 1 leaves pictures as they are.
+        audio: A recording: the film is as long, its way is gone the faster the louder it is, and an .mp4 or
+            .webm has its sound.
         progress: Told how many are made.
 
     Returns:
@@ -85,6 +89,7 @@ def interpolate(
 
     Raises:
         ConfigError: if an argument cannot be used.
+        DataError: if the recording cannot be read.
         DependencyError: if a video needs the extra and it is not installed.
         StorageError: if the file cannot be written; an older one is then unharmed.
     """
@@ -92,13 +97,19 @@ def interpolate(
     sight.check(G.channels)
     labels = labels or (() if label is None else (label,))
     count = _frame_count(10.0 if seconds is None else seconds, fps, grid)
+    loudness = None if audio is None else read_loudness(Path(audio), fps)
+    if loudness is not None:
+        count = len(loudness)
+        if seconds is not None:
+            raise ConfigError("a film to a recording is as long as that; leave seconds out")
     if points is not None:
         count = _way_count(points, grid, whole("w_frames", w_frames, least=1), loop=loop)
         if seconds is not None:
             raise ConfigError("a way through given pictures is as long as w-frames says; leave seconds out")
     size = (G.resolution(level)[0] * grid[0], G.resolution(level)[1] * grid[1])
     factor = factor_for(size)
-    check_form(out, count, fps, (size[0] * factor, size[1] * factor))
+    length = count if loudness is None else len(loudness)
+    check_form(out, length, fps, (size[0] * factor, size[1] * factor))
     _require_room(count, grid, G.latent_size)
     if points is None:
         smoothing = min(1.0, count / fps / 10)
@@ -106,6 +117,9 @@ def interpolate(
         marks = _walked_labels(G, labels, seed, count, grid)
     else:
         z, marks = _way(G, points, labels, grid, w_frames, interp, loop=loop)
+    if loudness is not None:
+        z, count = paced(z, loudness), length
+        marks = None if marks is None else paced(marks, loudness)
     make = Truncation(G, trunc)
     made = _frames(G, z, marks, level, grid[1], factor, make, sight)
     frames = reported(made, progress, "rendering", count, size=lambda _: 1)
@@ -115,7 +129,8 @@ def interpolate(
         own = None if marks is None else marks[::step]
         return _frames(G, z[::step], own, level, grid[1], 1, make, sight)
 
-    return write_film(out, frames, count, fps, few=few, smooth=factor == 1)
+    sound = None if audio is None else Path(audio)
+    return write_film(out, frames, count, fps, few=few, smooth=factor == 1, audio=sound)
 
 
 def _walked_labels(
