@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from browser import find_browser, opened
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError, DataError
 from progan.models import weights
@@ -97,3 +98,51 @@ def test_what_a_run_keeps_is_filmed(run: Path, tmp_path: Path) -> None:
     shown = frames(make_movie(run, tmp_path / "x.webp", seconds=1, fps=5, grid=(2, 2)))
     assert len(shown) >= len(list(run.glob("generators/*.safetensors"))) >= 4
     assert len({frame.shape for frame in shown}) == 1
+
+
+LOOK = """async () => {
+  // All of it is at hand, so that it can be wound to any place.
+  const video = document.querySelector("video"), whole = await (await fetch(video.src)).blob();
+  await new Promise((go) => { video.oncanplaythrough = go; video.src = URL.createObjectURL(whole); });
+  const canvas = document.createElement("canvas"), seen = [];
+  const at = (time) => new Promise((go) => { video.onseeked = go; video.currentTime = time; });
+  for (const share of [0, 0.999]) {
+    await at(share * video.duration);
+    [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(video, 0, 0);
+    seen.push(Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data));
+  }
+  return [video.duration, canvas.width, canvas.height, ...seen];
+}"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["x.mp4", "x.webm", "x.webp", "x.gif"])
+def test_a_browser_plays_it(run: Path, tmp_path: Path, name: str) -> None:
+    """A video from its first grid to its last; of an animation, that it is one that the browser decodes."""
+    find_browser()
+    pytest.importorskip("imageio_ffmpeg")
+    make_movie(run, tmp_path / name, source="grids", seconds=2, fps=10)
+    is_video = name.endswith(("mp4", "webm"))
+    tag = f'<video src="{name}" muted preload="auto">' if is_video else f'<img src="{name}">'
+    (tmp_path / "index.html").write_text(f'<!doctype html><link rel="icon" href="data:,">{tag}')
+    grids = sorted(run.glob("samples/0*.png"))
+    with opened(tmp_path) as web:
+        if is_video:
+            web.page.wait_for_function("() => document.querySelector('video').readyState >= 3")
+            duration, width, height, *seen = web.page.evaluate(LOOK)
+            assert duration == pytest.approx(2, abs=0.15)
+            for pixels, grid in zip(seen, (grids[0], grids[-1]), strict=True):
+                shown = np.array(pixels, np.uint8).reshape(height, width, 4)[..., :3].astype(int)
+                with Image.open(grid) as picture:
+                    scale = width // picture.width
+                    size = (picture.width * scale, picture.height * scale)
+                    wanted = np.asarray(picture.convert("RGB").resize(size, 0)).astype(int)
+                part = shown[: wanted.shape[0], : wanted.shape[1]]
+                assert np.corrcoef(part.ravel(), wanted.ravel())[0, 1] > 0.9
+        else:
+            web.page.wait_for_function("() => document.querySelector('img').complete")
+            assert web.page.evaluate("() => document.querySelector('img').naturalWidth") > 100
+        assert web.said == []
+        assert web.elsewhere() == []
