@@ -119,3 +119,24 @@ def test_a_broken_generator_is_told() -> None:
     G.to_rgb[2].bias.fill_(float("nan"))  # type: ignore[operator]
     with pytest.raises(DataError, match="not finite"):
         project(G, np.zeros((3, 16, 16), np.uint8), num_steps=50)
+
+
+def test_a_label_between_two_is_found() -> None:
+    """A picture of half a cat and half a dog comes back only if the label may be searched."""
+    G, between = make(2), torch.tensor([[0.5, 0.5]])
+    z = torch.randn(1, 12, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        target = (G(z, between)[0] * 127.5 + 127.5).round().clamp(0, 255).byte().numpy()
+    fixed = project(G, target, num_steps=400)
+    free = project(G, target, num_steps=400, search_label=True)
+    assert free.latent_psnr > 45
+    assert free.latent_psnr > fixed.latent_psnr + 3
+    assert free.label is not None
+    assert free.label.shape == (1, 2)
+    assert "cat" in describe(free, G)
+    assert "dog" in describe(free, G)
+    with torch.inference_mode():
+        again = (G(free.z, free.label)[0] * 127.5 + 127.5).round().clamp(0, 255).byte().numpy()
+    assert psnr(again, target) == pytest.approx(free.latent_psnr, abs=0.1)
+    with pytest.raises(ConfigError, match="no labels to search"):
+        project(make(), target, search_label=True)

@@ -24,6 +24,7 @@ def project(
     num_steps: int = 1000,
     seed: int = 0,
     label: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    search_label: Annotated[bool, Parameter(negative=())] = False,
     outdir: Annotated[Path, Parameter(alias="-o")] = Path("projected"),
     save_video: bool = False,
     level: int | None = None,
@@ -44,6 +45,8 @@ def project(
         Of the first latents.
     label
         The picture's label; default: that of the best of random samples.
+    search_label
+        Search the label too: mixtures of classes, which come nearer.
     outdir
         Gets projected.npz (for --latents of other commands, and mix) and projected.png (side by side).
     save_video
@@ -66,7 +69,7 @@ def project(
     with stages() as progress:
         found = save_projection(
             G, pixels, outdir, save_video=save_video, num_steps=num_steps, seed=seed, label=label,
-            level=level, progress=progress,
+            search_label=search_label, level=level, progress=progress,
         )  # fmt: skip
     say(PlainConsole(), f"{outdir}: {describe(found, G)}")
 

@@ -134,6 +134,7 @@ def project(
     num_steps: int = 1000,
     seed: int = 0,
     label: Label | None = None,
+    search_label: bool = False,
     level: int | None = None,
     progress: Progress = unheard,
     watch: Watch | None = None,
@@ -150,7 +151,9 @@ def project(
         target: [channels, *resolution(level)] uint8.
         num_steps: About how often the picture is computed.
         seed: Of the first latents, at least 0.
-        label: The picture's; None searches among those that are drawn.
+        label: The picture's; None takes that of the most promising of random samples.
+        search_label: Improve the label with the latent: it becomes numbers between and beyond those that the
+            generator was trained with.
         level: As `level_of` takes it; None for the generator's own.
         progress: Told of the steps.
         watch: Told of pictures on the way.
@@ -163,10 +166,16 @@ def project(
     shape = (G.channels, *G.resolution(level))
     if target.shape != shape:
         raise ConfigError(f"a target of shape {list(target.shape)}: this generator makes {list(shape)}")
+    if search_label and not G.label_size:
+        raise ConfigError("this generator has no labels to search")
     search = _Search(G, target, level, num_steps, progress, watch)
     z, marks = search.starts(seed, label)
+    if search_label and marks is not None:
+        z, marks = search.joined(z, marks), None
     z, marks = search.improve(z, marks, num_steps * 15 // 100)
     z = search.latent(z, marks, num_steps * 70 // 100)
+    if search_label:
+        z, marks = search.parted(z)
     with torch.no_grad():
         first = G.features(z, marks)
     features = search.features(first, num_steps)
@@ -238,6 +247,14 @@ class _Search:
         z = torch.stack([row for _, row, _ in best])
         return z.to(self._weight), None if marks is None else marks.to(self._weight)
 
+    def joined(self, z: Tensor, marks: Tensor) -> Tensor:
+        """Return latents with their labels as more numbers of them."""
+        return torch.cat([z, marks], dim=1)
+
+    def parted(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `joined` has joined."""
+        return z[:, : self.G.latent_size], z[:, self.G.latent_size :]
+
     def improve(self, z: Tensor, marks: Tensor | None, steps: int) -> tuple[Tensor, Tensor | None]:
         """Improve latents together; return the best one and its label."""
         z = z.clone().requires_grad_()
@@ -308,6 +325,8 @@ class _Search:
         return best
 
     def _make(self, z: Tensor, marks: Tensor | None) -> Tensor:
+        if marks is None and self.G.label_size:
+            z, marks = self.parted(z)
         sent = [rows.to(self._weight) for rows in (z, marks) if rows is not None]
         made: Tensor = self.G(*sent, level=self.asked)
         return made
@@ -327,8 +346,13 @@ def describe(projection: Projection, G: Generator) -> str:
     size = format_resolution(G.resolution(projection.level))
     label = ""
     if projection.label is not None and G.label_form == "class":
-        index = int(projection.label[0].argmax())
-        label = f", as {G.label_names[index] if G.label_names else f'class {index}'}"
+        weights = projection.label[0].tolist()
+        order = sorted(range(len(weights)), key=lambda i: -abs(weights[i]))[:3]
+        names = [G.label_names[i] if G.label_names else f"class {i}" for i in order]
+        parts = [
+            f"{weights[i]:.2g} {name}" for i, name in zip(order, names, strict=True) if abs(weights[i]) > 0.1
+        ]
+        label = f", as {names[0]}" if max(weights) == sum(weights) == 1 else f", as {', '.join(parts)}"
     return (
         f"at {size}{label}: the latent makes it to {projection.latent_psnr:.1f} dB, features to "
         f"{projection.feature_psnr:.1f} dB"
