@@ -25,25 +25,33 @@ _WIDEST = 560
 
 
 class Wish(NamedTuple):
-    """A wish: in words, as a command (without `progan`; RUN is the run), and the picture that it makes."""
+    """A wish: in words, as a command (without `progan`), in Python, and the picture that the command makes.
+
+    RUN is the run.
+    """
 
     words: str
     command: str
-    made: str
+    python: str
+    made: str = ""
 
 
 WISHES = (
-    Wish("pictures of certain seeds", "generate RUN --seeds 0,1,4-6 --grid 1x5 -o seeds.png", "seeds.png"),
-    Wish("a grid, a class a row", "generate RUN --grid 3x8 --label 0 --label 1 --label 2 -o g.png", "g.png"),
-    Wish("fewer odd ones", "generate RUN --trunc 0.7 --grid 2x8 -o trunc.png", "trunc.png"),
+    Wish("pictures of certain seeds", "generate RUN --seeds 0,1,4-6 --grid 1x5 -o seeds.png",
+         "progan.generation.save_samples.save_samples", "seeds.png"),
+    Wish("a grid, a class a row", "generate RUN --grid 3x8 --label A --label K --label S -o grid.png",
+         "the same", "grid.png"),
+    Wish("fewer odd ones", "generate RUN --trunc 0.7 --grid 2x8 -o trunc.png",
+         "generation.truncation.Truncation", "trunc.png"),
     Wish("a film from picture to picture", "interpolate RUN --seeds 3,8,5 --w-frames 12 --fps 12 -o way.webp",
-         "way.webp"),
-    Wish("the latent of my own photo", "project RUN --target photo.png", "projected/projected.png"),
-    Wish("what can be changed", "directions RUN -K 4", "RUN/directions/all.png"),
-    Wish("two pictures in one", "mix RUN 3 projected/projected.npz", "mix.png"),
-    Wish("sliders in a browser", "explore RUN --out page", ""),
-    Wish("a film of the training", "movie RUN -o growth.mp4", ""),
-    Wish("a page of what happened", "report RUN -o report.html", ""),
+         "progan.interpolate", "way.webp"),
+    Wish("the latent of my own photo", "project RUN --target photo.png",
+         "explore.projection.project", "projected/projected.png"),
+    Wish("what can be changed", "directions RUN -K 4", "explore.directions.find", "RUN/directions/all.png"),
+    Wish("two pictures in one", "mix RUN 3 projected/projected.npz", "explore.mixing.mix", "mix.png"),
+    Wish("sliders in a browser", "explore RUN --out page", "explore.web_page.write_page"),
+    Wish("a film of the training", "movie RUN -o growth.mp4", "report.growth_film.make_movie"),
+    Wish("a page of what happened", "report RUN -o report.html", "report.html_page.write_report"),
 )  # fmt: skip
 
 
@@ -53,7 +61,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     options = parser.parse_args()
     run = options.run.resolve()
-    print("| wish | command | seconds | made |\n| --- | --- | ---: | --- |")
+    print("| wish | command | in Python | seconds | |\n| --- | --- | --- | ---: | --- |")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         packed = PackedSet.open(RunFolder(run).pictures())
@@ -69,7 +77,9 @@ def main() -> None:
                 file = options.images / f"{number}.webp"
                 shrink(folder / wish.made.replace("RUN", str(run)), file)
                 picture = f"![{wish.words}](images/wishes/{file.name})"
-            print(f"| {wish.words} | `progan {wish.command}` | {seconds:.0f} | {picture} |", flush=True)
+            python = wish.python if " " in wish.python else f"`{wish.python}`"
+            row = (wish.words, f"`progan {wish.command}`", python, f"{seconds:.0f}", picture)
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 def core_seconds() -> float:
