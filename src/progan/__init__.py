@@ -19,12 +19,12 @@ _HOMES = {
     "PartOptions": "progan.config",
     "option": "progan.config",
     "LossFacts": "progan.config",
-    "AdversarialLoss": "progan.training.terms.adversarial",
+    "AdversarialLoss": "progan.training.terms.kinds",
     "RunStart": "progan.runs.callbacks.callback",
-    "Penalty": "progan.training.terms.penalties",
+    "Penalty": "progan.training.terms.kinds",
     "PenaltyOptions": "progan.config",
-    "Seen": "progan.training.terms.penalties",
-    "Verdict": "progan.training.terms.penalties",
+    "Seen": "progan.training.terms.kinds",
+    "Verdict": "progan.training.terms.kinds",
     "load_config": "progan.config",
     "recipe_names": "progan.config.recipes",
     "PackedSet": "progan.data.packed",
@@ -141,8 +141,7 @@ if TYPE_CHECKING:
     from progan.training.augment import Augmentation
     from progan.training.iteration import Iteration
     from progan.training.spec import ImageSpec, make_spec
-    from progan.training.terms.adversarial import AdversarialLoss
-    from progan.training.terms.penalties import Penalty, Seen, Verdict
+    from progan.training.terms.kinds import AdversarialLoss, Penalty, Seen, Verdict
 
 
 def __getattr__(name: str) -> Any:

@@ -137,7 +137,7 @@ def test_in_python(blobs: PackedSet, tmp_path: Path) -> None:
 
 
 def test_a_shipped_loss_is_a_part_like_any_other(blobs: PackedSet, tmp_path: Path) -> None:
-    from progan.training.terms.adversarial import Hinge
+    from progan.training.terms.shipped import Hinge
 
     told: Any = options(schedule={"total_kimg": 0.016})
     run = train(blobs.path, tmp_path / "run", options=told, reporter=Listener(), loss=Hinge)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from progan.config import Adversarial, make_config
 from progan.models.autograd import with_squares
-from progan.training.terms.adversarial import AdversarialLoss, adversarial_loss
-from progan.training.terms.penalties import Drift, Seen, Verdict, gradient_penalty, label_loss
+from progan.training.terms.kinds import AdversarialLoss, Seen, Verdict
+from progan.training.terms.shipped import Drift, adversarial_loss, gradient_penalty, label_loss
 
 Array = NDArray[np.float64]
 scores = npst.arrays(np.float64, 6, elements=st.floats(-30, 30))

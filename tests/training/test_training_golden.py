@@ -27,7 +27,7 @@ from progan.training.losses import (
 from progan.training.optimizer import Optimizer, update_average
 from progan.training.schedule import Schedule
 from progan.training.step import Step
-from progan.training.terms.penalties import gradient_penalty
+from progan.training.terms.shipped import gradient_penalty
 
 CASES = [("A", 0.0), ("A", 0.35), ("C", 0.0), ("C", 0.35)]
 CONFIG = make_config({})

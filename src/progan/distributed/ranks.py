@@ -133,11 +133,20 @@ class Ranks:
             return device.index == self.local_rank
         return int(self._link.store.add(f"gpu/{gpu}", 1)) == 1
 
-    def at(self, what: str, clock: int | None = None, phase: str = "") -> None:
-        """Note what this process is about to do, for the message that says where each is when one is lost."""
-        if self._link is not None:
-            when = "" if clock is None else f" at {clock:,} images"
-            self._link.watch.at(f"{what}{when}{f' ({phase})' if phase else ''}")
+    def at(self, what: str | Callable[[], str], clock: int | None = None, phase: str = "") -> None:
+        """Note what this process is about to do, for the message that says where each is when one is lost.
+
+        Args:
+            what: In words; or what returns them, with clock and phase, and is asked when they are told.
+            clock: Images seen.
+            phase: Name of the phase.
+        """
+        if self._link is None:
+            return
+        when = "" if clock is None else f" at {clock:,} images"
+        self._link.watch.at(
+            f"{what}{when}{f' ({phase})' if phase else ''}" if isinstance(what, str) else what
+        )
 
     def progress(self, what: str, done: int, total: int, /) -> None:
         """Note how far this process is with some work."""

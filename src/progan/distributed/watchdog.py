@@ -100,7 +100,8 @@ class Watch:
         self.timeout = PATIENCE
         now = time.monotonic()
         self._seen = [Seen(heard=now, moved=now) for _ in range(size)]
-        self._own = Seen(where="the start")
+        self._own = Seen()
+        self._place: str | Callable[[], str] = self._own.where
         self._exchanged = now
         self.follow(0)
         self._verdict: RankError | ToldElsewhere | None = None
@@ -121,15 +122,22 @@ class Watch:
         for rank in ranks:
             self._seen[rank].heard, self._seen[rank].there = time.monotonic(), True
 
-    def at(self, where: str) -> None:
+    def at(self, where: str | Callable[[], str]) -> None:
         """Note where this process is.
+
+        Args:
+            where: In words; or what returns them, asked by another thread when they are told.
 
         Raises:
             RankError, ToldElsewhere: if another one is known to be lost or to have failed.
         """
-        self._own.where = where
+        self._place = where
         self._own.moves += 1
         self.require_well()
+
+    def _where(self) -> str:
+        """Return where this process is now."""
+        return self._place if isinstance(self._place, str) else self._place()
 
     def require_well(self) -> None:
         """Raise as `at` does, without having moved."""
@@ -179,7 +187,7 @@ class Watch:
 
     def _write(self) -> None:
         own = self._own
-        own.sign, own.read_first = own.sign + 1, self._seen[0].sign
+        own.sign, own.read_first, own.where = own.sign + 1, self._seen[0].sign, self._where()
         state = {name: getattr(own, name) for name in TOLD}
         self._store.set(f"place/{self._rank}", json.dumps(state))
 
@@ -276,7 +284,7 @@ class Watch:
         )
 
     def _message(self, what: str) -> str:
-        self._seen[self._rank].where = self._own.where
+        self._seen[self._rank].where = self._where()
         shown = [rank for rank, seen in enumerate(self._seen) if seen.there or rank == self._rank]
         places = "; ".join(f"rank {rank}: {self._seen[rank].where}" for rank in shown[:SHOWN])
         more = f"; and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""

@@ -26,8 +26,7 @@ from progan.runs.reporter import LineReporter, Reporter
 from progan.system.signals import StopRequest, stop_on_signals
 from progan.training.augment import Augmentation
 from progan.training.precision import settings
-from progan.training.terms.adversarial import AdversarialLoss
-from progan.training.terms.penalties import Penalty
+from progan.training.terms.kinds import AdversarialLoss, Penalty
 from progan.version import __version__
 
 SEVERAL = (Penalty.chosen_by, Augmentation.chosen_by, Metric.chosen_by)

@@ -88,8 +88,9 @@ class Iteration:
         at, phase, noted = self.conditions(point), point.phase.name, list[Terms]()
         # A level that is morphed in judges whole images from the start: of them it sees no more than before.
         faded = at.alpha if point.fading else None
+        network = self._order[0]
+        self._ranks.at(lambda: f"the update of {network} at {state.images_seen:,} images ({phase})")
         for update, network in enumerate(self._order, start=point.update):
-            self._ranks.at(f"the update of {network}", state.images_seen, phase)
             if network == "D":
                 batch: Batch = self.batches.discriminator(state.images_seen, n, at.level, faded)
                 due, lr = update % interval == 0, point.d_lr

@@ -20,8 +20,8 @@ from progan.models.autograd import with_squares
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.training.augment import Policy, augment, policy_of
-from progan.training.terms.adversarial import AdversarialLoss, adversarial_loss
-from progan.training.terms.penalties import ALWAYS, SHIPPED, Penalty, Seen, Verdict, penalties
+from progan.training.terms.kinds import AdversarialLoss, Penalty, Seen, Verdict
+from progan.training.terms.shipped import ALWAYS, PENALTIES, adversarial_loss, penalties
 
 Terms = dict[str, Tensor]
 """Loss terms by name; each [N] before, 0-d after the mean over the batch."""
@@ -29,7 +29,7 @@ Terms = dict[str, Tensor]
 Stage = Callable[[], Terms]
 """Computes some of the terms of a loss; the stages of one loss have no term in common, and add up."""
 
-TERM_NAMES = (*ALWAYS, *(penalty.name for penalty in SHIPPED), "loss")
+TERM_NAMES = (*ALWAYS, *(penalty.name for penalty in PENALTIES), "loss")
 """Every term of shipped parts that there can be, and the loss."""
 
 

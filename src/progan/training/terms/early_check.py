@@ -12,8 +12,7 @@ from torch import Tensor
 from progan.config import Part
 from progan.errors import ConfigError
 from progan.training.spec import ImageSpec
-from progan.training.terms.adversarial import AdversarialLoss
-from progan.training.terms.penalties import Penalty, Seen, Verdict
+from progan.training.terms.kinds import AdversarialLoss, Penalty, Seen, Verdict
 
 N = 8
 """Samples that are tried."""

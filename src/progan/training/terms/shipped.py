@@ -1,112 +1,108 @@
-"""Terms beside the adversarial loss: penalties of D, losses of labels, and what one of one's own has to be.
+"""The five adversarial losses and the penalties that ship: terms of the loss, each by its formula.
 
-Each has one value a sample; the mean over the whole batch is taken once.
+Scores are [N], higher for real, at least in float32; each term has one value a sample.
 """
 
 from __future__ import annotations
-
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from progan.config import Branch, Config, LabelForm, Part, PenaltyOptions, made
+from progan.config import LOSSES, Config, LabelForm, Part, made
 from progan.config import Loss as LossBranch
 from progan.errors import ConfigError
-
-Slope = Literal["reals", "fakes", "between"]
-"""Where the slope of D's score is taken: at real images, at fakes, or somewhere between each pair."""
+from progan.training.terms.kinds import AdversarialLoss, Penalty, Seen, Verdict
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What D makes of images: scores [N], and logits [N, label_size] of AC-GAN, else [N, 0].
+class _ShippedLoss(AdversarialLoss):
+    """A loss that ships with progan: what goes with it is in the configuration, which imports no torch."""
 
-    If asked for, [N] squared norms of the scores' gradients with respect to the images.
-    """
+    Options = LossBranch
 
-    scores: Tensor
-    logits: Tensor
-    squares: Tensor | None = None
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.facts = LOSSES[cls.name]
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What a penalty may look at during an update of D or of G.
+class Wgan(_ShippedLoss):
+    """D(fake) - D(real) (Arjovsky et al. 2017; section 2 of the paper); G: -D(fake)."""
 
-    Attributes:
-        images: [N, C, H, W] in [-1, 1], the fakes; between reals and fakes where the slope is taken there.
-        fake: What D makes of the fakes; None between reals and fakes.
-        reals: [N, C, H, W], real images; None in an update of G, unless the loss compares with them.
-        real: What D makes of them, in an update of D.
-        squares: [N], squared norms of the slope that the penalty asks for (`Penalty.slope`), else None.
-        labels: [N, label_size], of reals and fakes alike; `label_form` says what they are.
-        latents: [N, latent_size], of the fakes.
-        judge: Has D judge images [N, C, H, W] with labels [N, label_size], augmented as the fakes are.
-        generate: Has G make images of latents and labels.
-    """
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return D(fake) - D(real): [N]."""
+        return fake - real
 
-    images: Tensor
-    fake: Verdict | None
-    reals: Tensor | None
-    real: Verdict | None
-    squares: Tensor | None
-    labels: Tensor
-    label_form: LabelForm
-    latents: Tensor
-    judge: Callable[[Tensor, Tensor], Verdict]
-    generate: Callable[[Tensor, Tensor], Tensor]
+    def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:  # noqa: ARG002 - not compared
+        """Return -D(fake): [N]."""
+        return -fake
 
 
-class Penalty(Part, ABC):
-    """A term of D's loss, or of G's, beside the adversarial loss. Derive from this for one of your own.
+class LeastSquares(_ShippedLoss):
+    """Half the squared distances to the targets 1 and 0 (Mao et al. 2017, eq. 2), which noise may move."""
 
-    The value of a sample depends on that sample and its partner alone, so that a batch may be computed in
-    parts and by several processes.
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return ((D(real) - 1)^2 + D(fake)^2) / 2: [N]."""
+        return self._distances(real, fake, 0.0, 0.0)
 
-    Attributes:
-        slope: Where it asks for the slope of D's score, which it is then given (`Seen.squares`); it is
-            computed at every `loss.penalty_interval`-th update of D only, and counts as many times as much
-            there.
-        Options: A model of its own options, each with a default; `self.options` has their values.
-            `weight` is one of them, unless `weight` is overridden.
-    """
+    def noisy_discriminator(self, real: Tensor, fake: Tensor, noise: Tensor) -> Tensor:
+        """Return the same with the targets moved by noise: [N, 2] -> [N]."""
+        return self._distances(real, fake, *noise.unbind(dim=1))
 
-    chosen_by = "loss.penalties"
-    slope: ClassVar[Slope | None] = None
-    Options: ClassVar[type[Branch]] = PenaltyOptions
+    def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:  # noqa: ARG002 - not compared
+        """Return (D(fake) - 1)^2 / 2: [N]."""
+        return (fake - 1).square() / 2
 
-    @property
-    def weight(self) -> float:
-        """What its values are multiplied by in the loss."""
-        return float(self.options.weight)
-
-    @property
-    def is_on(self) -> bool:
-        """Whether it is computed at all."""
-        return self.weight > 0
-
-    @abstractmethod
-    def discriminator(self, seen: Seen) -> Tensor | None:
-        """Return the term of D's loss, [N], unweighted; None for none."""
-
-    def generator(self, seen: Seen) -> Tensor | None:  # noqa: ARG002 - of use to those that override it
-        """Return the term of G's loss, [N], unweighted; None for none."""
-        return None
+    @staticmethod
+    def _distances(real: Tensor, fake: Tensor, to_real: Tensor | float, to_fake: Tensor | float) -> Tensor:
+        return ((real - 1 - to_real).square() + (fake - to_fake).square()) / 2
 
 
-class _Shipped(Penalty):
+class Logistic(_ShippedLoss):
+    """The cross-entropy of Goodfellow et al. 2014; for G the form that does not saturate."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return softplus(-D(real)) + softplus(D(fake)): [N]."""
+        return F.softplus(-real) + F.softplus(fake)
+
+    def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:  # noqa: ARG002 - not compared
+        """Return softplus(-D(fake)): [N]."""
+        return F.softplus(-fake)
+
+
+class Hinge(_ShippedLoss):
+    """max(0, 1 - D(real)) + max(0, 1 + D(fake)) (Lim and Ye 2017; Miyato et al. 2018); G: -D(fake)."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return max(0, 1 - D(real)) + max(0, 1 + D(fake)): [N]."""
+        return F.relu(1 - real) + F.relu(1 + fake)
+
+    def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:  # noqa: ARG002 - not compared
+        """Return -D(fake): [N]."""
+        return -fake
+
+
+class Relativistic(_ShippedLoss):
+    """For pairs of real and fake (Jolicoeur-Martineau 2018; Huang et al. 2024, eq. 2)."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return softplus(D(fake) - D(real)): [N]."""
+        return F.softplus(fake - real)
+
+    def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:
+        """Return softplus(D(real) - D(fake)): [N]; a ValueError if there are no partners."""
+        if real is None:
+            raise ValueError("the relativistic loss compares fakes with reals: give real scores")
+        return F.softplus(real - fake)
+
+
+class _ShippedPenalty(Penalty):
     """A penalty whose weight is an option of the branch loss."""
 
     Options = LossBranch
     options: LossBranch
 
 
-class GradientPenalty(_Shipped):
+class GradientPenalty(_ShippedPenalty):
     """(|grad D| - target)^2 / target^2 between reals and fakes (Gulrajani et al. 2017; appendix A.1)."""
 
     name, slope = "gp", "between"
@@ -123,7 +119,7 @@ class GradientPenalty(_Shipped):
         return gradient_penalty(seen.squares, self.options.gp_target, one_sided=one_sided)
 
 
-class RealSlope(_Shipped):
+class RealSlope(_ShippedPenalty):
     """R1: |grad D|^2 at real images (Mescheder et al. 2018); its weight is gamma / 2."""
 
     name, slope = "r1", "reals"
@@ -138,7 +134,7 @@ class RealSlope(_Shipped):
         return seen.squares
 
 
-class FakeSlope(_Shipped):
+class FakeSlope(_ShippedPenalty):
     """R2: |grad D|^2 at fakes (Mescheder et al. 2018); its weight is gamma / 2."""
 
     name, slope = "r2", "fakes"
@@ -153,7 +149,7 @@ class FakeSlope(_Shipped):
         return seen.squares
 
 
-class Drift(_Shipped):
+class Drift(_ShippedPenalty):
     """D(real)^2, which keeps the scores near zero (appendix A.1)."""
 
     @property
@@ -167,7 +163,7 @@ class Drift(_Shipped):
         return seen.real.scores.square()
 
 
-class _Labels(_Shipped):
+class _Labels(_ShippedPenalty):
     """How far D's estimate of the labels is off, where it estimates them (AC-GAN, Odena et al. 2017)."""
 
     @property
@@ -201,20 +197,30 @@ class LabelFake(_Labels):
         return self.discriminator(seen)
 
 
+ADVERSARIAL: tuple[type[AdversarialLoss], ...] = (Wgan, LeastSquares, Logistic, Hinge, Relativistic)
+
+
+def adversarial_loss(config: Config) -> AdversarialLoss:
+    """Return the adversarial loss that a configuration names, with its options."""
+    own = config.parts.of("loss.adversarial")
+    shipped: dict[str, type[Part]] = {part.name: part for part in ADVERSARIAL}
+    return made((shipped | own)[config.loss.adversarial], AdversarialLoss, config.loss)  # type: ignore[type-abstract]
+
+
 ALWAYS = ("real_score", "fake_score", "adversarial", "real_positive")
 """Terms that an update may have whatever the penalties are."""
 
-SHIPPED: tuple[type[Penalty], ...] = (GradientPenalty, RealSlope, FakeSlope, Drift, LabelReal, LabelFake)
+PENALTIES: tuple[type[Penalty], ...] = (GradientPenalty, RealSlope, FakeSlope, Drift, LabelReal, LabelFake)
 """In the order in which they are added up."""
 
 
 def penalties(config: Config) -> tuple[Penalty, ...]:
     """Return the penalties that a configuration asks for, with their options, in the order of the sum."""
     own = config.parts.of(Penalty.chosen_by)
-    taken = {*ALWAYS, "loss", *(part.name for part in SHIPPED)}
+    taken = {*ALWAYS, "loss", *(part.name for part in PENALTIES)}
     if clash := taken.intersection(own):
         raise ConfigError(f"{Penalty.chosen_by}: {min(clash)!r} is a term of progan; rename your own penalty")
-    chosen = [*SHIPPED, *(own[name] for name in config.loss.penalties)]
+    chosen = [*PENALTIES, *(own[name] for name in config.loss.penalties)]
     every = [made(part, Penalty, config.loss) for part in chosen]  # type: ignore[type-abstract]
     return tuple(penalty for penalty in every if penalty.is_on)
 
