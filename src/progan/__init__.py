@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from progan.version import __version__
 
 _HOMES = {
+    "PictureSource": "progan.preparation.own_source",
     "Augmentation": "progan.training.augment",
     "Metric": "progan.metrics.metric",
     "SetMetric": "progan.metrics.metric",
@@ -77,6 +78,7 @@ __all__ = [
     "Penalty",
     "PenaltyOptions",
     "PictureDataset",
+    "PictureSource",
     "ProganError",
     "Reporter",
     "Run",
@@ -130,6 +132,7 @@ if TYPE_CHECKING:
     from progan.models.generator import Generator
     from progan.models.loading import load
     from progan.models.weights import save
+    from progan.preparation.own_source import PictureSource
     from progan.preparation.source import prepare
     from progan.report.growth_film import make_movie
     from progan.report.html_page import write_report

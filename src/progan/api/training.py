@@ -9,13 +9,14 @@ from typing import Any, Unpack
 from progan.api.notebook import InlineSamples, NotebookReporter, in_notebook
 from progan.api.run import Run
 from progan.errors import Interrupted
+from progan.preparation.own_source import PictureSource
 from progan.runs import run as runs
 from progan.runs.reporter import LineReporter, Reporter
 from progan.runs.run import OwnParts
 
 
 def train(
-    source: str | Path | Sequence[str | Path],
+    source: str | Path | Sequence[str | Path] | PictureSource,
     out: str | Path | None = None,
     *,
     recipe: str | Path | None = None,
@@ -34,7 +35,7 @@ def train(
 
     Args:
         source: A folder or .zip of pictures, another form that docs/data.md lists, several of them, a packed
-            set, or `builtin:glyphs`.
+            set, `builtin:glyphs`, or a `PictureSource` of your own.
         out: The run folder; default `runs/<source>-<recipe>`.
         recipe: Name of a shipped recipe, or a file; default: paper-light-128, with a time quickstart.
         file: A YAML, JSON or TOML file of options laid over the recipe.

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from progan.config import Config, PictureOptions
+from progan.config import Config, Parts, PictureOptions, at_hand
 from progan.data.packed import PackedSet, is_packed
 from progan.errors import ConfigError, DataError
 from progan.preparation import celeba_hq
 from progan.preparation.builtin_sets import PREFIX, make_builtin
 from progan.preparation.formats.hugging_face import HUB
+from progan.preparation.own_source import OwnPictures, PictureSource
 from progan.preparation.pack import Request, find_or_pack
 from progan.preparation.report import PrepareReport
 from progan.preparation.several import gather
@@ -134,6 +135,23 @@ def _plain(place: str) -> str:
     return path.name
 
 
+class OwnSource(PathSource):
+    """Pictures of a source of one's own, which are packed into a cache by this process."""
+
+    def __init__(self, source: PictureSource) -> None:
+        self._pictures, self._beside, self._places = OwnPictures(source), None, [source.place]
+        self.place = source.place
+        self.name = "-".join(filter(None, [source.name, Path(source.argument.translate(ODD)).name]))
+
+    def find(self, asked: Request) -> tuple[PackedSet, PrepareReport | None]:
+        """Look for the set in the cache; else pack the pictures."""
+        # Other processes do not know the class.
+        packed, made = find_or_pack(
+            self._pictures, asked._replace(workers=1), partial(self._caches, asked.cache)
+        )
+        return packed, PrepareReport.of(packed, training=True) if made else None
+
+
 class PackedSource(PathSource):
     """A packed set, used as it is: with the labels and the split that it has."""
 
@@ -154,11 +172,12 @@ class PackedSource(PathSource):
             )
 
 
-def open_source(place: str | Path | Sequence[str | Path]) -> Source:
+def open_source(place: str | Path | Sequence[str | Path], parts: Parts = Parts()) -> Source:  # noqa: B008
     """Return what `place` is: a built-in set, a packed set, or else pictures, which need not be there yet.
 
     Args:
         place: A path or name; or several of them, as a list or, as `Source.place` tells it, in JSON.
+        parts: Parts of one's own, of which a source may be named: `NAME:ARGUMENT`.
 
     Raises:
         DataError: if it names several sources of which one is a built-in or packed set, or none.
@@ -166,6 +185,10 @@ def open_source(place: str | Path | Sequence[str | Path]) -> Source:
     places = [str(place)] if isinstance(place, str | Path) else [str(one) for one in place]
     if len(places) == 1 and places[0].startswith('["'):
         places = [str(one) for one in parse_json(places[0])]
+    name, colon, argument = places[0].partition(":") if len(places) == 1 else ("", "", "")
+    own = parts.of(PictureSource.chosen_by).get(name) if colon else None
+    if own is not None:
+        return OwnSource(at_hand(own, PictureSource)(argument))  # type: ignore[type-abstract]
     if len(places) == 1 and places[0].startswith(PREFIX):
         return BuiltinSource(places[0])
     if len(places) == 1 and is_packed(Path(places[0])):

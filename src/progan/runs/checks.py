@@ -139,7 +139,7 @@ def check(
     device = ranks.device(config.run.device)
     config = settle(config, device)
     check_settings(config.run, device)
-    opened = open_source(source)
+    opened = open_source(source, parts)
     named = f"{opened.name}-{Path(file or recipe).stem}"
     folder = RunFolder(out or Path("runs") / re.sub("[\ud800-\udfff]", "_", named))
     if folder.is_foreign():
@@ -215,7 +215,7 @@ def check_in_time(
     if lengths:
         raise ConfigError(f"--time decides schedule.{min(lengths)}: leave one of them out")
     stem = "time" if recipe is None and file is None else Path(file or recipe or "").stem
-    folder = RunFolder(out or Path("runs") / f"{open_source(source).name}-{stem}")
+    folder = RunFolder(out or Path("runs") / f"{open_source(source, parts).name}-{stem}")
     if folder.exists():
         reporter.say(f"{folder.path} goes on as it was planned")
         return check_resume(folder.path, merge(laid, given), reporter, stop, ranks=ranks, parts=parts)
@@ -281,7 +281,7 @@ def check_resume(
     place = dataset.source
 
     def again(place: str | Path | Sequence[str | Path]) -> tuple[PackedSet, str]:
-        opened = open_source(place)
+        opened = open_source(place, config.parts)
         known = _labels_beside(config, folder, opened.place)
         return _prepare(opened, known, reporter, stop, ranks), opened.place
 

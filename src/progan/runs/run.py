@@ -19,6 +19,7 @@ from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
 from progan.performance.peak_rates import describe
 from progan.performance.plan_time import parse_duration
+from progan.preparation.own_source import PictureSource
 from progan.runs.callbacks.callback import Callback
 from progan.runs.checks import Prepared, check, check_in_time, check_rest_in_time, check_resume, try_largest
 from progan.runs.loop import Trainer
@@ -51,7 +52,7 @@ class OwnParts(TypedDict, total=False):
 
 
 def train(
-    source: str | Path | Sequence[str | Path],
+    source: str | Path | Sequence[str | Path] | PictureSource,
     out: str | Path | None = None,
     *,
     recipe: str | Path | None = None,
@@ -68,6 +69,8 @@ def train(
         ProganError: of the kind that fits.
     """
     parts, chosen = own_parts(own)
+    if isinstance(source, PictureSource):
+        parts, source = parts + Parts((type(source),)), source.place
     tree = merge(chosen, options or {})
     checked: Check = partial(check, source, out, recipe or DEFAULT_RECIPE, tree, file=file, parts=parts)
     if time is not None:
