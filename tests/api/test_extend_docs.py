@@ -70,6 +70,8 @@ def test_the_page_has_them() -> None:
 
 @pytest.mark.parametrize("number", range(len(RUN)))
 def test_python(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    if "accelerate" in RUN[number]:
+        pytest.importorskip("accelerate")
     exec(compile(RUN[number], f"snippet {number}", "exec"), {"__name__": "snippet"})
     capsys.readouterr()
 

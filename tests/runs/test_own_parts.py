@@ -27,6 +27,7 @@ from progan.training.spec import ImageSpec, make_spec
 from progan.training.step import EagerGradients
 from small_updates import CPU, SMOOTH, weights
 from tiny import Listener, last_tensors, options, require_equal, words
+from tiny import progan as progan_command
 
 CHOSEN: dict[str, Any] = {
     "loss": {"adversarial": "tempered", "penalties": ["smooth"], "tempered": {"temperature": 3.0}}
@@ -309,3 +310,18 @@ def test_an_augmentation_and_metrics(blobs: PackedSet, tmp_path: Path) -> None:
     plain = train(blobs.path, tmp_path / "plain", options=merge(on, usual), reporter=Listener())
     ours, theirs = (last_tensors(each)[1]["D/dense1.weight"] for each in (whole, plain))
     assert not torch.equal(ours, theirs), "it does something"
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_update(blobs: PackedSet, tmp_path: Path) -> None:
+    """Two processes, each of which runs the file, train what one trains, up to rounding."""
+    file = plugin(tmp_path)
+    told = words(merge(options(optimizer=SMOOTH, schedule={"total_kimg": 0.048}), CHOSEN))
+    given = ["train", blobs.path, "--plugin", file, *told]
+    for name, more in (("one", []), ("two", ["--devices", 2])):
+        done = progan_command(*given, "--out", tmp_path / name, *more)
+        assert done.returncode == 0, done.stderr
+    ours, expected = (last_tensors(tmp_path / name)[1] for name in ("two", "one"))
+    for name, value in expected.items():
+        if name.startswith(("G/", "D/")):
+            torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-4, msg=name)
