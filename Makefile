@@ -8,8 +8,9 @@ INPUTS ?= 100000
 KILLS ?= 200
 MINUTES ?= 60
 TORCH ?= 2.5.0
+DEVICE ?= cuda
 
-.PHONY: install demo test test-slow test-torch fuzz faults soak lint types format docs images bench clean
+.PHONY: install demo test test-slow test-torch gpu-check fuzz faults soak lint types format docs images bench clean
 
 # The stamp is newer than what it was made from, so the environment follows changes of either file.
 $(VENV)/stamp: pyproject.toml constraints.txt
@@ -45,6 +46,10 @@ test-torch: install
 	sed -E '/^(torch|sympy|mpmath|networkx|fsspec|setuptools)==/d' constraints.txt > $(OLD)/constraints.txt
 	$(OLD)/bin/pip install --quiet --disable-pip-version-check -c $(OLD)/constraints.txt torch==$(TORCH) '.[dev]'
 	PYTHONPATH=$(CURDIR)/src $(OLD)/bin/pytest -n 2 --dist loadfile $(FILES)
+
+# Under eight minutes on one card: its tests, speed, memory, a killed run, generation; into gpu-check.json and .md.
+gpu-check: install
+	$(BIN)/python benchmarks/gpu_check.py --device $(DEVICE)
 
 # INPUTS mutated files for each reader of files from strangers; says how to repeat what it finds.
 fuzz: install
