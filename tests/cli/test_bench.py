@@ -191,6 +191,20 @@ def test_a_level_without_room_is_told_and_the_next_is_measured(
     assert "fade, default: out of memory: CUDA out of memory" in out
 
 
+def test_what_is_refused_is_not_called_a_lack_of_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuses(*_: Any) -> Any:
+        raise ConfigError("the compiled update finds gradients that differ by 0.5 of their norm")
+
+    monkeypatch.setattr(Iteration, "__call__", refuses)
+    print_measurements(Console(width=110), measured(configuration(), levels=[0], variants=("default",)))
+    out = capsys.readouterr().out
+    assert "default: failed: the compiled update finds gradients that differ" in out
+    assert "memory:" not in out
+    assert "no memory" not in out
+
+
 def test_a_round_holds_as_many_penalties_as_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
     update = Step.__call__

@@ -18,7 +18,7 @@ from progan.training.iteration import Iteration
 from progan.training.precision import settings
 from progan.training.schedule import Phase, point_of
 from progan.training.spec import Spec
-from progan.training.step import is_out_of_memory
+from progan.training.step import TooLittleMemoryError, is_out_of_memory
 
 WARM_UP = 3
 """Rounds before those that count: algorithms are chosen in them, updates recorded and compiled."""
@@ -28,6 +28,10 @@ WORTH_SAYING = 10.0
 
 BURST_SECONDS = 0.2
 """Where a device computes while the program goes on, a round takes at least so long."""
+
+
+NO_MEMORY = "out of memory"
+"""What a note begins with that says so."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +94,26 @@ class Runner:
         """Make a round of iterations and note the seconds of one; nothing is waited for within a round."""
         if self.failed:
             return
+        problem = self._try_round()
+        if problem:  # outside the handler: while it runs, the error keeps the failed attempt's tensors alive
+            self.failed = True
+            self._notes.append(problem)
+            self._make_room()
+
+    def _try_round(self) -> str:
+        """Make a round and note its time; returns what was in the way of it, or ""."""
         with settings(self._spec.config.run, self._device):
             try:
                 taken = seconds(self._iterate, self._device)
-            except (RuntimeError, ConfigError) as error:
-                if not isinstance(error, ConfigError) and not is_out_of_memory(error):
+            except ConfigError as error:
+                kind = NO_MEMORY if isinstance(error, TooLittleMemoryError) else "failed"
+                return f"{kind}: {str(error).splitlines()[0]}"
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
                     raise
-                self.failed = True
-                self._notes.append(f"out of memory: {str(error).splitlines()[0]}")
-            else:
-                self.times.append(taken / self._count)
-        if self.failed:
-            self._make_room()
+                return f"{NO_MEMORY}: {str(error).splitlines()[0]}"
+        self.times.append(taken / self._count)
+        return ""
 
     def result(self, reference: Sequence[float], rounds: int) -> Timed:
         """Return what was measured, and measure the parts.

@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from progan.config import Config
+from progan.config import Config, Precision
 from progan.data.batches import Batch
 from progan.errors import ConfigError
 from progan.models.conv2d_graph_pass import weight_gradients_asked_for
@@ -27,7 +27,12 @@ GRAPHS = 1000
 
 
 LARGEST_ERROR = 0.05
-"""Of gradients computed in another way, relative to those of the operations: far above any rounding."""
+"""Of gradients that the same operations give in another way, or with TF32, relative to theirs."""
+
+LARGEST_ERROR_SMALL = 0.25
+"""The same where a compiler decides what is rounded to a small type. Those of the operations in
+bfloat16 were off from those in float32 by 0.04 to 0.09 by rounding alone, and of a mistaken derivative
+by 0.45."""
 
 LARGEST_ERROR_FLOAT32 = 1e-3
 """The same where nothing is rounded to less than float32."""
@@ -85,8 +90,7 @@ class CheckedGradients:
     ) -> None:
         self._compiled, self._plain, self._say = compiled, plain, say
         self._forced = config.run.compile == "always"
-        small = config.run.precision in SMALL_TYPES or config.run.precision == "tf32"
-        self._largest_error = LARGEST_ERROR if small else LARGEST_ERROR_FLOAT32
+        self._largest_error = largest_error(config.run.precision)
         self._phase: tuple[int, bool] | None = None
         self._compared: set[tuple[object, ...]] = set()
         self._failed = False
@@ -128,6 +132,13 @@ class CheckedGradients:
                 f"the operations; leave run.compile always out"
             )
         return not math.isnan(error)
+
+
+def largest_error(precision: Precision) -> float:
+    """Return how far compiled gradients may be off from those of the operations, relative to their norm."""
+    if precision in SMALL_TYPES:
+        return LARGEST_ERROR_SMALL
+    return LARGEST_ERROR if precision == "tf32" else LARGEST_ERROR_FLOAT32
 
 
 def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:

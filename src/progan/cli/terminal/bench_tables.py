@@ -15,6 +15,7 @@ from progan.config import format_resolution
 from progan.performance.bench import Measurement as Measured
 from progan.performance.bench import Report
 from progan.performance.estimate import WORKSPACE
+from progan.performance.interleaved import NO_MEMORY
 from progan.system.progress import format_seconds
 
 HEAD = (
@@ -103,7 +104,8 @@ def _cells(report: Report, one: Measured) -> list[str]:
     """Return the numbers of a row."""
     timed, work = one.timed, one.cost.work
     if timed is None or timed.seconds is None:
-        return ["no memory", *["-"] * (len(HEAD) - 3)]
+        failed = timed is not None and not any(note.startswith(NO_MEMORY) for note in timed.notes)
+        return ["failed" if failed else "no memory", *["-"] * (len(HEAD) - 3)]
     rate = work.operations / timed.seconds
     shares = [f"{100 * share:.0f}" for share in timed.parts.shares()] if timed.parts else ["-"]
     return [
