@@ -311,3 +311,37 @@ def test_an_interrupted_run_is_told_as_stopped(
         train(blobs.path, tmp_path / "run", options=options(), reporter=Listener(), callbacks=[notes])
     assert notes.heard[-1] == ("end", "stopped", 16)
     assert ("checkpoint", 16) in notes.heard
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_in_a_folder(blobs: PackedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    place = (tmp_path / "mlruns").as_uri()
+    track = {"to": ["mlflow"], "project": "faces", "name": "first", "url": place}
+    told = options(**SHORT, track=track, run={"stop_after": "phase"})
+    run = train(blobs.path, tmp_path / "run", options=told, reporter=Listener())
+    resume(run, options={"run": {"stop_after": "end"}}, reporter=Listener())
+    client = mlflow.MlflowClient(place)
+    [found] = client.search_runs([client.get_experiment_by_name("faces").experiment_id])
+    assert (found.info.run_name, found.info.status) == ("first", "FINISHED")
+    assert found.data.params["loss.adversarial"] == "wgan"
+    curve = [(point.step, point.value) for point in client.get_metric_history(found.info.run_id, "D/loss")]
+    assert curve == [(each["images_seen"], each["D/loss"]) for each in read_stats(run / "stats.jsonl")]
+    pictures = client.list_artifacts(found.info.run_id, "samples")
+    assert len(pictures) == len(list((run / "samples").glob("0*.png")))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trackio_on_this_machine(blobs: PackedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    storage = pytest.importorskip("trackio.sqlite_storage").SQLiteStorage
+    told = options(**SHORT, track={"to": ["trackio"], "project": "faces"}, run={"stop_after": "phase"})
+    run = train(blobs.path, tmp_path / "run", options=told, reporter=Listener())
+    resume(run, options={"run": {"stop_after": "end"}}, reporter=Listener())
+    [name] = storage.get_runs("faces")
+    logged = storage.get_logs("faces", name)
+    curve = [(each["step"], each["D/loss"]) for each in logged if "D/loss" in each]
+    assert curve == [(each["images_seen"], each["D/loss"]) for each in read_stats(run / "stats.jsonl")]
+    assert sum("samples" in each for each in logged) == len(list((run / "samples").glob("0*.png")))
+    assert logged[-1]["ended"] == "done"

@@ -112,7 +112,7 @@ class Wandb(_Tracker):
 class Mlflow(_Tracker):
     """MLflow: options as parameters, curves over images seen, sample grids as artifacts.
 
-    `track.url`, MLFLOW_TRACKING_URI or a folder `mlruns` here says where.
+    `track.url`, MLFLOW_TRACKING_URI or MLflow's own default says where.
     """
 
     module = install = "mlflow"
