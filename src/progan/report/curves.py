@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from importlib import import_module
@@ -115,11 +116,18 @@ def _finish(figure: Any, plot: Plot, runs: Sequence[RunFacts]) -> None:
             annotation_font={"size": 11, "color": _GREY}, annotation_position="top",
         )  # fmt: skip
     lines = {"gridcolor": "rgba(128,128,128,0.2)", "zerolinecolor": "rgba(128,128,128,0.4)"}
+    figure.add_annotation(
+        text="images seen", x=1, y=0, xref="paper", yref="paper", xanchor="right", yanchor="bottom",
+        showarrow=False, font={"size": 11, "color": _GREY},
+    )  # fmt: skip
+    # Names of many curves take room from the curves, about two in a line.
+    lines_of_names = math.ceil(len(figure.data) / 2)
     figure.update_layout(
-        height=320, margin={"l": 55, "r": 15, "t": 25, "b": 40}, paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)", font={"color": _GREY, "family": "system-ui, sans-serif"},
-        legend={"orientation": "h", "y": -0.22}, hovermode="x unified", showlegend=True,
+        height=320 + 19 * max(0, lines_of_names - 2), margin={"l": 55, "r": 15, "t": 25, "b": 40},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": _GREY, "family": "system-ui, sans-serif"},
+        legend={"orientation": "h", "y": -0.12}, hovermode="x unified", showlegend=True,
         hoverlabel={"font": {"color": "#222"}},
     )  # fmt: skip
-    figure.update_xaxes(title_text="images seen", **lines)
+    figure.update_xaxes(**lines)
     figure.update_yaxes(type="log" if plot.log else "linear", **lines)
