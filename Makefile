@@ -55,9 +55,10 @@ gpu-check: install
 fuzz: install
 	PYTHONPATH=tests:tests/helpers OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --inputs $(INPUTS)
 
-# KILLS processes are killed and resumed, disks fail, files are damaged; says how to repeat what it finds.
+# KILLS processes are killed and resumed, disks fail, files are damaged, clocks jump, the power fails.
 faults: install
 	PYTHONPATH=tests:tests/helpers OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/faults.py --kills $(KILLS)
+	PYTHONPATH=tests:tests/helpers OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/system_faults.py
 
 soak: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --minutes $(MINUTES)

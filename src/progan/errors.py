@@ -24,6 +24,18 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u20
 """What moves the cursor, colours, turns the direction of writing, or has no code; not tab and newline."""
 
 
+_OUT_OF_MEMORY = (
+    "out of memory", "an't allocate memory", "annot allocate memory", "not enough memory", "bad_alloc",
+    "can't start new thread", "ALLOC_FAILED",
+)  # fmt: skip
+"""What errors say that mean it: those of processors, CUDA, cuDNN, cuBLAS, MPS and decoders of pictures."""
+
+
+def says_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory, the machine's or a device's, does not suffice."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
 def printable(text: str) -> str:
     """Return a text as a terminal may show it: control characters are written as in Python's source."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

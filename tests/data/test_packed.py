@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import tracemalloc
 from pathlib import Path
@@ -226,11 +228,36 @@ def test_too_little_memory_is_told(packed: PackedSet, monkeypatch: pytest.Monkey
     def full(*_arguments: object, **_options: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(np, "array", full)
+    monkeypatch.setattr(np, "empty", full)
     with pytest.raises(DataError, match=r"level 1 needs 0\.00 GiB of memory.* leave data\.in_memory out"):
         packed.hold(1)
     monkeypatch.undo()
     assert packed.read(1, [0]).any()
+
+
+def test_a_disk_that_fails_is_told(packed: PackedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is mapped would end the process instead."""
+
+    def fails(*_arguments: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before = packed.read(1, [3, 0, 1, 2])
+    monkeypatch.setattr(os, "preadv", fails)
+    with pytest.raises(DataError, match=r"level_1_.*: cannot be read \(the disk does not read"):
+        packed.read(1, [0])
+    with pytest.raises(DataError, match="cannot be read"):
+        packed.hold(1)
+    monkeypatch.undo()
+    assert (packed.read(1, np.arange(4))[[3, 0, 1, 2]] == before).all()
+
+
+def test_a_read_that_comes_in_pieces(packed: PackedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, read = packed.read(1, np.arange(packed.count)), os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, into, offset: read(fd, [into[0][:100]], offset))
+    assert (packed.read(1, np.arange(packed.count)) == whole).all()
+    monkeypatch.setattr(os, "preadv", lambda *_arguments: 0)
+    with pytest.raises(DataError, match="it is shorter than it was"):
+        packed.read(1, [0])
 
 
 def test_manifest_tells_the_choices(packed: PackedSet) -> None:

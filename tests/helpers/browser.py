@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from progan.errors import DependencyError
-from progan.explore.runtime import FILES, cache_folder, copy_runtime
+from progan.explore.runtime import FILES, PACKAGE, VERSION, copy_runtime
 from progan.explore.serving import address, serve
+from progan.system.files import cache_folder
 
 HOME_CACHE = os.environ.get("XDG_CACHE_HOME")
 """As it was before tests were given caches of their own."""
@@ -31,7 +32,7 @@ def find_browser() -> str:
 
 def require_runtime() -> None:
     """Fill this test's cache with the page's runtime, from the user's own or the registry, or skip."""
-    target = cache_folder()
+    target = cache_folder() / f"{PACKAGE}-{VERSION}"
     own = (Path(HOME_CACHE) if HOME_CACHE else Path.home() / ".cache") / "progan" / target.name
     target.mkdir(parents=True, exist_ok=True)
     for file in FILES:

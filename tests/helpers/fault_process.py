@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import random
@@ -25,12 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from progan.__main__ import main
+from progan.data.batches import Batches
 from progan.runs import logs
 from progan.runs.checkpointing import Saver
 from progan.runs.loop import Trainer
 from progan.system import files, tensor_file
 from progan.system.background import BackgroundWriter
 from progan.training.iteration import Iteration
+from progan.training.step import Step
 from stop_requests import tell_stop_requests
 
 CLOCKS = struct.Struct("qqq")
@@ -38,10 +41,10 @@ CAPABILITIES = 0x20080522
 """Version of the kernel's structure (linux/capability.h)."""
 
 
-EVENTS = ("checkpoint", "growth", "end", "log", "tensors", "signal", "wait")
+EVENTS = ("checkpoint", "growth", "end", "log", "tensors", "signal", "wait", "middle")
 """What a process comes to: both ends of each step of writing a checkpoint, of a log point, of the end, and of
 waiting for what is being written; a new phase; the writing of a checkpoint or generator alone; a signal that
-asks it to stop. Their first letters differ, as they are told by them.
+asks it to stop; the update of G, when D's is done. Their first letters differ, as they are told by them.
 """
 
 
@@ -52,7 +55,8 @@ class Fault:
     Attributes:
         kind: 'kill', or what the disk does from there on: 'ENOSPC', 'EDQUOT', 'EFBIG', 'EACCES', or 'hang',
             which is a write (or what else the event is) that takes forever, or 'wait', until a signal has
-            asked the process to stop.
+            asked the process to stop; 'clock', which is set back an hour; 'freeze' (SIGSTOP), until somebody
+            sends SIGCONT; 'memory', of which there is no more; 'EIO', as pictures are read.
         event: At which kind of event: one of `EVENTS`.
         occurrence: At which of them in this process, from 0.
         delay: Seconds after it, from outside; None: at once, at that very instruction.
@@ -124,6 +128,15 @@ class _Hooks:
         elif kind == "wait":
             while not self._asked:
                 time.sleep(0.01)
+        elif kind == "clock":
+            now = time.time
+            time.time = lambda: now() - 3600
+        elif kind == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif kind == "memory":
+            Step._gather = _no_memory  # type: ignore[assignment,method-assign]
+        elif kind == "EIO":
+            os.preadv = _fails(errno.EIO)
         elif kind != "kill":
             self.errno = getattr(errno, kind)
 
@@ -136,6 +149,29 @@ class _Hooks:
         """A checkpoint is about to be written."""
         self._before, self._last = self._last, clock
         self.tell(clock)
+
+
+def _no_memory(*_arguments: object) -> Any:
+    """Say what PyTorch says on a processor. (A limit that leaves no memory at all hangs Python's threads.)"""
+    raise RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+        "to allocate 37016 bytes. Error code 12 (Cannot allocate memory)"
+    )
+
+
+def _fails(number: int) -> Callable[..., Any]:
+    """Return a function of the system that fails."""
+
+    def fails(*_arguments: object) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return fails
+
+
+def without_locks_and_flushing() -> None:
+    """Let all file systems be such as have no locks and do not flush, in this process."""
+    fcntl.flock = _fails(errno.ENOLCK)
+    os.fsync = _fails(errno.EINVAL)
 
 
 def bind_root() -> None:
@@ -193,6 +229,13 @@ def _install(hooks: _Hooks) -> None:
     Iteration._enter = grow  # type: ignore[method-assign]
     Saver.save = begin  # type: ignore[method-assign]
     Trainer._iterate = count  # type: ignore[method-assign]
+    of_generator = Batches.generator
+
+    def begin_update(self: Batches, *arguments: Any) -> Any:
+        hooks.reach("middle")
+        return of_generator(self, *arguments)
+
+    Batches.generator = begin_update  # type: ignore[assignment,method-assign]
     _before_and_after(files, "_sync", lambda: hooks.reach("checkpoint"))
     _before_and_after(Path, "replace", lambda: hooks.reach("checkpoint"))
     _before_and_after(Path, "unlink", lambda: hooks.reach("checkpoint"))
@@ -202,7 +245,14 @@ def _install(hooks: _Hooks) -> None:
     tell_stop_requests(hooks.ask)
 
 
-def _child(words: list[str], fault: Fault | None, log: Path, pipe: int, clocks: mmap.mmap) -> None:
+def _child(
+    words: list[str],
+    fault: Fault | None,
+    log: Path,
+    pipe: int,
+    clocks: mmap.mmap,
+    world: Callable[[], None],
+) -> None:
     """Be the command, and never return."""
     code = 70
     try:
@@ -211,8 +261,10 @@ def _child(words: list[str], fault: Fault | None, log: Path, pipe: int, clocks: 
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        run = words[words.index("--out") + 1] if "--out" in words else words[words.index("--resume") + 1]
+        place = "--out" if "--out" in words else "--resume"
+        run = words[words.index(place) + 1] if place in words else "."
         _install(_Hooks(fault, Path(run), pipe, clocks))
+        world()
         main(words)
         code = 0
     except SystemExit as end:
@@ -232,9 +284,16 @@ class Process:
         words: Its arguments.
         log: Where what it prints goes.
         fault: What happens to it; None for nothing.
+        world: Called in it first, to make it another world.
     """
 
-    def __init__(self, words: list[str], log: Path, fault: Fault | None = None) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        log: Path,
+        fault: Fault | None = None,
+        world: Callable[[], None] = lambda: None,
+    ) -> None:
         self._log, self._fault = log, fault
         self._clocks = mmap.mmap(-1, CLOCKS.size)
         self._clocks[:] = CLOCKS.pack(-1, -1, -1)
@@ -242,7 +301,7 @@ class Process:
         self._begun = time.monotonic()
         self.pid = os.fork()
         if self.pid == 0:
-            _child(words, fault, log, write, self._clocks)
+            _child(words, fault, log, write, self._clocks, world)
         os.close(write)
         self._events: list[str] = []
 

@@ -78,10 +78,12 @@ class Matrix:
         """Return the arguments of a run."""
         return ["train", str(self.packed), "--out", str(run), *words(merge(TREE, VARIANTS[variant]))]
 
-    def start(self, arguments: list[str], fault: Fault | None = None) -> Process:
+    def start(
+        self, arguments: list[str], fault: Fault | None = None, world: Callable[[], None] = lambda: None
+    ) -> Process:
         """Start the command."""
         self._count += 1
-        return Process(arguments, self.folder / f"{self._count}.log", fault)
+        return Process(arguments, self.folder / f"{self._count}.log", fault, world)
 
     def undisturbed(self, variant: int) -> tuple[Path, Outcome]:
         """Return the run that is left alone, made once."""

@@ -536,7 +536,7 @@ def test_too_little_space_is_said_before_the_work(tmp_path: Path, monkeypatch: p
 def test_a_place_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     fill(tmp_path / "p", 2)
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match=r"cannot write .*a file is where a folder"):
+    with pytest.raises(StorageError, match=r"no packed set can be kept in .*a file is where a folder"):
         prepare(tmp_path / "p", tmp_path / "file" / "set", SMALL)
 
 

@@ -558,7 +558,7 @@ def test_a_schedule_that_would_go_back_is_refused(copy: Path) -> None:
 
 
 def test_two_at_once_are_refused(copy: Path) -> None:
-    with RunFolder(copy).lock(), pytest.raises(ConfigError, match="another process is training"):
+    with RunFolder(copy).lock(print), pytest.raises(ConfigError, match="another process is training"):
         progan.resume(copy)
     assert progan.resume(copy) == copy
 

@@ -17,7 +17,7 @@ from progan.cli.config import plugin_parts
 from progan.cli.terminal.console import PlainConsole
 from progan.config import Options, PictureOptions, explain, extended
 from progan.distributed.leaving import leave_others, told_once
-from progan.errors import ConfigError, ProganError, StorageError
+from progan.errors import ConfigError, ProganError, StorageError, says_out_of_memory
 from progan.system.safe_stdout import PatientStream, patient_output
 
 PRINTING = ("info", "recipes", "config", "bench", "--help", "-h", "--version")
@@ -90,12 +90,27 @@ def _explained(words: Sequence[str]) -> Iterator[None]:
     except ValidationError as error:
         _fail(explain(error), ConfigError.exit_code)
     except OSError as error:
+        _explain_memory(error)
         # Of a path that nothing more particular was said about: too long a name, a disk that fails.
         if error.filename is None:
             raise
         _fail(f"{error.filename}: {error.strerror}; look at that path", StorageError.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        _explain_memory(error)
+        raise
     except KeyboardInterrupt:
         _interrupted()
+
+
+def _explain_memory(error: Exception) -> None:
+    """Exit with a message if it says that memory is at its end."""
+    if says_out_of_memory(error):
+        said = str(error).strip().split("\n")[0] or "the system gives no more"
+        _fail(
+            f"memory is at its end ({said}): let other programs end, or ask for less at once; what was "
+            f"written before is whole, and the same command goes on from there",
+            ConfigError.exit_code,
+        )
 
 
 def _explain_command(error: CycloptsError, words: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The packed set on disk: one memory-mapped array a level, labels, split, names, and a manifest.
+"""The packed set on disk: one array a level, labels, split, names, and a manifest.
 
 A packed set is a folder:
 
@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from progan.config import LabelForm, explain, level_resolution
+from progan.data.level_file import LevelFile
 from progan.errors import DataError
 from progan.system.files import parse_json
 from progan.system.npy_files import load_array
@@ -176,7 +177,7 @@ class PackedSet:
         self._split = self._load("split.npy", np.uint8, ())
         if self._split.max() >= len(SPLITS):
             raise DataError(f"{path / 'split.npy'}: holds other values than 0, 1 and 2")
-        self._maps: dict[int, np.memmap[tuple[int, int, int, int], np.dtype[np.generic]]] = {}
+        self._files: dict[int, LevelFile] = {}
         self._held: dict[int, Pixels] = {}
 
     @classmethod
@@ -230,30 +231,33 @@ class PackedSet:
 
         Raises:
             IndexError: if the level or an index is out of range.
-            DataError: if the set was deleted, cut off or replaced since it was opened.
+            DataError: if the set was deleted, cut off or replaced since it was opened, or the disk fails.
         """
         rows = np.asarray(indices, dtype=np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < self.count:
             raise IndexError(f"picture index out of range: the set has {self.count} pictures")
-        pixels = self._held[level] if level in self._held else self._map(level)
-        return np.ascontiguousarray(pixels[rows], dtype=self.manifest.dtype)
+        if level in self._held:
+            held: Pixels = np.ascontiguousarray(self._held[level][rows], self.manifest.dtype)
+            return held
+        read: Pixels = self._file(level).read(rows)
+        return read
 
     def hold(self, level: int) -> None:
         """Read a level into memory, from where `read` takes it from then on, and let go of any other.
 
         Raises:
             IndexError: if the level is out of range.
-            DataError: if the memory is not enough.
+            DataError: if the memory is not enough, or the disk fails.
         """
-        pixels = self._map(level)
+        file = self._file(level)
         if level in self._held:
             return
         self._held.clear()
         try:
-            self._held[level] = np.array(pixels, dtype=self.manifest.dtype)
+            self._held[level] = file.read(np.arange(self.count))
         except MemoryError:
             raise DataError(
-                f"{self.path}: level {level} needs {pixels.nbytes / 2**30:.2f} GiB of memory, more than "
+                f"{self.path}: level {level} needs {file.nbytes / 2**30:.2f} GiB of memory, more than "
                 f"there is; leave data.in_memory out"
             ) from None
 
@@ -314,26 +318,23 @@ class PackedSet:
         return f"PackedSet({str(self.path)!r}: {self.count} pictures, {self.channels}x{height}x{width})"
 
     def __getstate__(self) -> dict[str, object]:
-        # A memory map would be copied as its whole content.
-        return {**self.__dict__, "_maps": {}, "_held": {}}
+        # Open files stay with their process, and pixels in memory would be copied.
+        return {**self.__dict__, "_files": {}, "_held": {}}
 
-    def _map(self, level: int) -> np.memmap[tuple[int, int, int, int], np.dtype[np.generic]]:
+    def _file(self, level: int) -> LevelFile:
         if not 0 <= level <= self.max_level:
             raise IndexError(f"level {level} is out of range: the set has levels 0 to {self.max_level}")
-        # Reading past the end of a map that was cut off would end the process without a word.
         _require_size(self.path, self.manifest, level)
-        if level not in self._maps:
+        if level not in self._files:
             if read_manifest(self.path).fingerprint != self.fingerprint:
                 raise DataError(
                     f"{self.path}: holds other pictures than when it was opened; put the old ones back, or "
                     f"begin anew with these"
                 )
             shape = (self.count, self.channels, *self.resolution(level))
-            dtype = np.dtype(self.manifest.dtype).newbyteorder("<")
-            self._maps[level] = np.memmap(
-                self.path / self.manifest.level_file(level), dtype=dtype, mode="r", shape=shape
-            )
-        return self._maps[level]
+            place = self.path / self.manifest.level_file(level)
+            self._files[level] = LevelFile(place, self.manifest.dtype, shape)
+        return self._files[level]
 
     def _load_labels(self) -> Labels:
         form, size = self.label_form, self.label_size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from progan.errors import DataError, StorageError
-from progan.system.files import file_lock, parse_json, storage_errors
+from progan.system.files import file_lock, flush, parse_json, storage_errors
 from progan.version import __version__
 
 FILE = "metrics.jsonl"
@@ -142,7 +141,7 @@ def append_result(path: Path, result: Result) -> None:
             file.truncate(path.read_bytes().rfind(b"\n") + 1)  # where its last whole line ends
             file.write(line)
             file.flush()
-            os.fsync(file.fileno())
+            flush(file.fileno())
 
 
 def _parse(line: str, where: str) -> Result:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
 import shutil
 import subprocess
 import tarfile
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from progan.errors import DependencyError
-from progan.system.files import atomic_path
+from progan.system.files import atomic_path, cache_folder
 from progan.system.progress import Progress, unheard
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
@@ -76,7 +75,7 @@ def copy_runtime(folder: Path, progress: Progress = unheard) -> None:
         DependencyError: if they cannot be had.
         StorageError: if they cannot be written.
     """
-    cache = cache_folder()
+    cache = cache_folder() / f"{PACKAGE}-{VERSION}"
     for done, file in enumerate(FILES):
         progress("runtime of the page", done, len(FILES))
         cached = cache / file.name
@@ -85,12 +84,6 @@ def copy_runtime(folder: Path, progress: Progress = unheard) -> None:
         with atomic_path(folder / file.name) as temporary:
             shutil.copyfile(cached, temporary)
     progress("runtime of the page", len(FILES), len(FILES))
-
-
-def cache_folder() -> Path:
-    """Return where downloaded files of the runtime are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "progan" / f"{PACKAGE}-{VERSION}"
 
 
 def _fill(cache: Path) -> None:

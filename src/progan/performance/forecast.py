@@ -180,7 +180,7 @@ def _remembered() -> dict[str, list[tuple[int, bool, float]]]:
             str(key): [(int(level), bool(fading), float(time)) for level, fading, time in kinds]
             for key, kinds in held.items()
         }
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (ProganError, OSError, ValueError, TypeError, AttributeError):
         return {}
 
 

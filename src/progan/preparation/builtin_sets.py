@@ -21,7 +21,7 @@ from progan.data.packed import PackedSet, is_packed
 from progan.errors import ConfigError, DataError
 from progan.preparation.drawing import draw_blobs, draw_glyph, find_fonts
 from progan.preparation.fitting import digest, pyramid
-from progan.preparation.pack import Request
+from progan.preparation.pack import Request, first_writable
 from progan.preparation.packed_writer import Layout, Writer, check_destination, clear_partial, partial_folder
 from progan.system.files import storage_errors
 from progan.system.progress import Progress, unheard
@@ -103,7 +103,7 @@ def make_builtin(source: str, asked: Request, cache: Path) -> PackedSet:
     choices = DRAWING_VERSION, drawing["resolution"], asked.base_shape, options.channels, drawing["count"]
     matters = json.dumps([*choices, options.shares, drawing["labelled"]])
     place = cache / f"{name}-{hashlib.sha256(matters.encode()).hexdigest()[:16]}"
-    return PackedSet.open(place) if is_packed(place) else make(place, **drawing)
+    return PackedSet.open(place) if is_packed(place) else make(first_writable([place], asked), **drawing)
 
 
 def glyphs(destination: Path, *, characters: str = GLYPH_CHARACTERS, **how: Unpack[Drawing]) -> PackedSet:

@@ -6,6 +6,7 @@ ends in the same bytes.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -36,7 +37,7 @@ from progan.preparation.packed_writer import (
 from progan.preparation.picture.cropping import parse_crop
 from progan.preparation.picture.duplicates import Dedupe, Twins
 from progan.preparation.pictures import Listing, Pictures
-from progan.system.files import parse_json, storage_errors, write_text
+from progan.system.files import parse_json, storage_errors, why, write_text
 from progan.system.progress import Progress, unheard
 from progan.system.worker_pool import run_chunks, usable_cores
 
@@ -93,11 +94,16 @@ class Request(NamedTuple):
         """Where packed sets go, if that was said."""
         return self.options.cache if isinstance(self.options, DataOptions) else None
 
+    @property
+    def training(self) -> bool:
+        """Whether a run asks, whose options of pictures begin with `data.`."""
+        return isinstance(self.options, DataOptions)
+
     def note(self, sentences: Sequence[str]) -> None:
         """Pass on what a person should know."""
         for sentence in sentences:
             if self.say is not None:
-                self.say(spelled(sentence, training=isinstance(self.options, DataOptions)))
+                self.say(spelled(sentence, training=self.training))
 
     def tell(self, done: int, total: int) -> None:
         """Pass on how far the work is."""
@@ -153,15 +159,28 @@ def find_or_pack(
         if is_packed(place):
             asked.note(listing.notes)
             return _require_key(PackedSet.open(place), key), False
-    place = next((one for one in possible if _can_make(one.parent)), possible[0])
-    return _make(_Request(pictures, listing, asked, key), place)
+    return _make(_Request(pictures, listing, asked, key), first_writable(possible, asked))
 
 
-def _can_make(folder: Path) -> bool:
-    """Make `folder` if need be, and tell whether it can be written."""
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+def first_writable(possible: Sequence[Path], asked: Request) -> Path:
+    """Return the first of some places whose folder can be written, and make that folder if need be.
+
+    Raises:
+        StorageError: if there is none; it says why, and which option names another.
+    """
+    reasons = []
+    for place in possible:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            writable = os.access(place.parent, os.W_OK | os.X_OK)
+            reason = None if writable else why(errno.EACCES)
+        except OSError as error:
+            reason = why(error.errno)
+        if reason is None:
+            return place
+        reasons.append(f"in {place.parent} ({reason})")
+    option = "give a folder with --data.cache" if asked.training else "give another destination"
+    raise StorageError(f"no packed set can be kept {' or '.join(reasons)}; {option}")
 
 
 def _key(pictures: Pictures, listing: Listing, asked: Request) -> str:

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -22,7 +23,7 @@ from progan.config import LabelForm
 from progan.data.packed import Labels, Manifest, PackedSet, format_version, partial_path
 from progan.errors import DataError, StorageError
 from progan.preparation.labels.folder_labels import split_of
-from progan.system.files import atomic_path, file_lock, remove_leftovers, storage_errors, write_text
+from progan.system.files import atomic_path, file_lock, flush, remove_leftovers, storage_errors, write_text
 
 DIGEST_BYTES = 16
 SYNC_SECONDS = 2.0
@@ -120,7 +121,7 @@ class Writer:
     def sync(self) -> None:
         """Wait until everything that was added is on the disk."""
         for stream in self._files:
-            os.fsync(stream.fileno())
+            flush(stream.fileno())
         self._synced = time.monotonic()
 
     def close(self) -> None:
@@ -175,6 +176,7 @@ class Writer:
         if self.destination.exists():
             self.destination.rmdir()  # an empty folder, as `check_destination` made sure
         self.folder.rename(self.destination)
+        flush(self.destination.parent)
         # Only now: without them, work that is interrupted here would begin again.
         for name in ("plan.json", "progress.json", "digests.bin", PLANNED_LABELS):
             (self.destination / name).unlink(missing_ok=True)
@@ -286,7 +288,11 @@ def _hold(stack: ExitStack, destination: Path, say: Callable[[str], None], stop:
     """Take the lock of a set that is written, and say so if that takes time."""
     folder = partial_path(destination)
     lock, said = folder.with_name(folder.name + ".lock"), False
-    while not stack.enter_context(file_lock(lock, wait=False, remove=True)):
+    unlocked = partial(
+        say, f"warning: the file system of {folder.parent} has no locks: see that no other process prepares "
+        f"the same pictures there",
+    )  # fmt: skip
+    while not stack.enter_context(file_lock(lock, wait=False, remove=True, unlocked=unlocked)):
         if not said:
             say(f"another process is preparing {destination}: waiting for it")
         said = True

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from progan.config import Config, Parts, PictureOptions, at_hand
 from progan.data.packed import PackedSet, is_packed
-from progan.errors import ConfigError, DataError
+from progan.errors import ConfigError, DataError, StorageError
 from progan.preparation import celeba_hq
 from progan.preparation.builtin_sets import PREFIX, make_builtin
 from progan.preparation.formats.hugging_face import HUB
@@ -124,7 +124,12 @@ class PathSource(Source):
         if cache is not None:
             return [cache / f"{name}-{key}"]
         beside = [] if self._beside is None else [self._beside / f"{name}.progan" / key]
-        return [*beside, cache_folder() / f"{name}-{key}"]
+        try:
+            return [*beside, cache_folder() / f"{name}-{key}"]
+        except StorageError:
+            if not beside:
+                raise
+            return beside
 
 
 def _plain(place: str) -> str:

@@ -23,6 +23,7 @@ from progan.runs.trained.keeping import keeper
 from progan.runs.trained.kept_generators import forget_later, halved, write_kept
 from progan.system import tensor_file
 from progan.system.background import BackgroundWriter
+from progan.system.files import flush, storage_errors
 from progan.training.state import TrainState
 from progan.version import __version__
 
@@ -137,6 +138,10 @@ class Saver:
         average = {name[6:]: value for name, value in tensors.items() if name.startswith("G_ema/")}
 
         def write() -> None:
+            log = self._folder.stats_file
+            with storage_errors(log):
+                if log.exists():  # the log points before a checkpoint belong to it
+                    flush(log)
             self._written.append(checkpoint.save(self._folder.checkpoints, record, tensors, keep))
             self.pace.finish(begun)
             tensor_file.write(self._folder.generator_file, weights.FORMAT, description, average)

@@ -150,7 +150,8 @@ class Trainer:
                 raise
             if (told := self._ranks.first_only(partial(self._save_alone, error))) is None:
                 raise
-            raise type(error)(told) from error
+            kind = DataError if isinstance(error, DataError) else ConfigError
+            raise kind(told) from error
 
     def _iterate(self, point: Point) -> None:
         """Make one iteration and take note of its terms."""

@@ -125,7 +125,8 @@ def carry_out(checked: Check, reporter: Reporter, memory_check: bool = False) ->
     with _checked(checked, reporter) as (run, stop):
         options, folder, ranks = run.spec.config.run, run.folder, run.ranks
         ranks.limit(options.timeout_minutes)
-        with ranks.first_only(folder.lock) or nullcontext(), settings(options, run.device):
+        held = ranks.first_only(lambda: folder.lock(run.reporter.say)) or nullcontext()
+        with held, settings(options, run.device):
             if memory_check:
                 run.reporter.say(try_largest(run.spec, run.packed, run.device, ranks))
             trainer = Trainer(run)

@@ -18,8 +18,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from progan.models.averaged import GENERATOR_FILE
 from progan.runs.parts.record import PartsRecord
 from progan.system.files import (
     file_lock,
+    flush,
     is_leftover,
+    make_folder,
     parse_json,
     remove_leftovers,
     storage_errors,
@@ -114,8 +117,11 @@ class RunFolder:
         return any(path not in ours and not is_leftover(path) for path in self.path.iterdir())
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, say: Callable[[str], None]) -> Iterator[None]:
         """Keep other processes from training in this folder; the lock ends with the process that holds it.
+
+        Args:
+            say: Told what the file system cannot do.
 
         Raises:
             ConfigError: if another process holds it.
@@ -123,11 +129,18 @@ class RunFolder:
         """
         with contextlib.ExitStack() as stack:
             with storage_errors(self.path):
-                self.path.mkdir(parents=True, exist_ok=True)
-                if not stack.enter_context(file_lock(self.lock_file, wait=False)):
+                make_folder(self.path)
+                unlocked = partial(
+                    say, f"warning: the file system of {self.path} has no locks: see that no other process "
+                    f"trains in this folder",
+                )  # fmt: skip
+                if not stack.enter_context(file_lock(self.lock_file, wait=False, unlocked=unlocked)):
                     raise ConfigError(
                         f"another process is training in {self.path}; wait until it has stopped"
                     )
+                if not flush(self.path):
+                    say(f"warning: the file system of {self.path} does not flush files when it is told to: "
+                        f"a power failure may cost checkpoints that seem to be written")  # fmt: skip
             yield
 
     def remove_leftovers(self) -> None:

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,15 @@ _WHY = {
 }
 
 
+_NO_SUCH_THING = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)
+"""What a file system answers that has no locks, or does not flush when it is told to."""
+
+
+def why(number: int | None) -> str:
+    """Return an error of the operating system in words."""
+    return "it does not work" if number is None else _WHY.get(number) or os.strerror(number)
+
+
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn the errors of the operating system into `StorageError`, naming `path`.
@@ -44,9 +53,8 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # raised by Python or a library, not by the system
             raise
-        why = _WHY.get(error.errno) or os.strerror(error.errno)
         raise StorageError(
-            f"cannot write {path}: {why}. What was there before is unharmed; "
+            f"cannot write {path}: {why(error.errno)}. What was there before is unharmed; "
             f"make room or permit writing, then give the same command again."
         ) from error
 
@@ -64,18 +72,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     with storage_errors(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             temporary.touch()
             mode = temporary.stat().st_mode
             yield temporary
             # Some writers (safetensors) put a file in place that only its owner can read.
             temporary.chmod(mode)
-            _sync(temporary)
+            flush(temporary)
             temporary.replace(path)
-            with _unless_unsupported():
-                _sync(path.parent)
+            flush(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, so that they survive a power failure.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for place in reversed(missing):
+        flush(place.parent)
 
 
 def is_utf8(name: str) -> bool:
@@ -93,19 +112,32 @@ def is_leftover(path: Path) -> bool:
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder for packed sets and for files that others have published."""
+    """Return the user's cache folder for packed sets and for files that others have published.
+
+    Raises:
+        StorageError: if the user has no home folder, as in a container that runs under any user id.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "progan"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "progan"
+    except RuntimeError:
+        raise StorageError(
+            f"there is no home folder to keep a cache in (HOME is not set, and there is no entry for user id "
+            f"{os.getuid()}): set XDG_CACHE_HOME to a folder, or for packed sets give --data.cache"
+        ) from None
 
 
 @contextlib.contextmanager
-def file_lock(path: Path, *, wait: bool, remove: bool = False) -> Iterator[bool]:
+def file_lock(
+    path: Path, *, wait: bool, remove: bool = False, unlocked: Callable[[], None] = lambda: None
+) -> Iterator[bool]:
     """Hold a lock that the system gives back when the process ends, however it ends.
 
     Args:
         path: The file that is locked; its folder must be there.
         wait: Wait for another process that holds it.
         remove: Delete the file in the end.
+        unlocked: Called where the file system has no locks; then nobody is kept out.
 
     Yields:
         Whether it is held; if not, another process holds it, and nobody has waited.
@@ -121,6 +153,10 @@ def file_lock(path: Path, *, wait: bool, remove: bool = False) -> Iterator[bool]
     except Timeout:
         yield False
         return
+    except OSError as error:
+        if error.errno not in _NO_SUCH_THING:
+            raise
+        unlocked()
     try:
         yield True
     finally:
@@ -164,14 +200,25 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-@contextlib.contextmanager
-def _unless_unsupported() -> Iterator[None]:
-    """Go on where a file system (some of networks and of users' processes) knows no such thing."""
+def flush(what: Path | int) -> bool:
+    """Make the contents of a file (which may be open), or the entries of a folder, durable.
+
+    Returns:
+        Whether the file system can do so; some of networks and of users' processes cannot.
+
+    Raises:
+        OSError: if the disk fails.
+    """
     try:
-        yield
+        if isinstance(what, Path):
+            _sync(what)
+        else:
+            os.fsync(what)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+        if error.errno not in _NO_SUCH_THING:
             raise
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:

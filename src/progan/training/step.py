@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from progan.config import Config, per_level
 from progan.data.batches import Batch, micro_batches
 from progan.distributed.ranks import ALONE, Ranks
-from progan.errors import ConfigError
+from progan.errors import ConfigError, says_out_of_memory
 from progan.models.autograd import autocast
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
@@ -242,9 +242,6 @@ def _constant(network: torch.nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
-"""What errors say that are no `torch.OutOfMemoryError` but mean it: those of cuDNN, cuBLAS and MPS."""
-
 NO_ENGINE = "unable to find an engine to execute"
 """What cuDNN says where it has no kernel for a convolution, and where no workspace of one has room."""
 
@@ -254,10 +251,7 @@ SCARCE = 1 / 8
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether an error says that the device's memory does not suffice."""
-    said = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or any(text in said for text in OUT_OF_MEMORY):
-        return True
-    return NO_ENGINE in said and _is_scarce()
+    return says_out_of_memory(error) or (NO_ENGINE in str(error) and _is_scarce())
 
 
 def _is_scarce() -> bool:
