@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,12 @@ from hub_stand_in import TOKEN, Hub, hub
 from progan import generate, load, train
 from progan.errors import CheckpointError, ConfigError
 from progan.evaluation.results import FILE, Result, append_result
+from progan.explore.web_page import About, write_page
 from progan.models.generator import Generator
 from progan.models.hub import is_hub_name
 from progan.models.weights import save
 from progan.preparation.builtin_sets import synthetic
+from progan.report.growth_film import make_movie
 from progan.runs.trained.publish import push, write_hub_folder
 from tiny import Listener, environment, options
 
@@ -130,6 +133,31 @@ def test_the_folder(run: Path, tmp_path: Path) -> None:
         capture_output=True, text=True, cwd=folder, timeout=60,
     )  # fmt: skip
     assert done.stdout == "(4, 3, 16, 16)\n", done.stderr
+
+
+def test_the_page_and_the_film_of_a_run(run: Path, tmp_path: Path) -> None:
+    """What `progan explore` and `progan movie` wrote into the run goes along, and the card shows it."""
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    write_page(load(own), own / "explore", About("blobs"))
+    film = make_movie(own, own / "growth.gif", seconds=1, fps=8)
+    said: list[str] = []
+    folder = write_hub_folder(own, "ann/blobs", tmp_path / "out", onnx=False, say=said.append)
+    card = (folder / "README.md").read_text()
+    assert "![the training](growth.gif)" in card
+    assert (folder / "growth.gif").read_bytes() == film.read_bytes()
+    assert 'hf download ann/blobs --include "explore/*" --local-dir blobs' in card
+    kept = {path.name for path in (own / "explore").iterdir()} - {"README.md"}
+    assert {path.name for path in (folder / "explore").iterdir()} == kept
+    assert {"index.html", "level-0.onnx", "level-2.onnx"} <= kept
+    assert said == []
+    save(Generator(**load(own).config()), own / "generator.safetensors")
+    folder = write_hub_folder(own, "ann/blobs", tmp_path / "old", onnx=False, say=said.append)
+    assert not (folder / "explore").exists()
+    assert "explore" not in (folder / "README.md").read_text()
+    page = own / "explore"
+    again = f"progan explore {own} --out {page}"
+    assert said == [f"the page in {page} is of another generator and left out; {again} writes it again"]
 
 
 def test_a_weight_file_alone(tmp_path: Path) -> None:

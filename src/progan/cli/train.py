@@ -129,7 +129,7 @@ def train(
             return
         folder = carry_out(checked, reporter, memory_check)
     pictures = command("generate", folder, "--n", 64, "--out", "samples.png")
-    film = command("movie", folder, "--out", "growth.gif")
+    film = command("movie", folder, "--out", folder / "growth.gif")
     say(
         console,
         f"run folder: {folder}; its grids of samples: {folder / 'samples'}\n"

@@ -21,6 +21,7 @@ from progan.generation.samples import of_seeds
 from progan.generation.sampling import render
 from progan.interop.export import export
 from progan.models.generator import Generator
+from progan.models.weights import fingerprint
 from progan.system.files import atomic_path, write_text
 from progan.system.progress import Progress, unheard
 from progan.version import __version__
@@ -99,6 +100,7 @@ def write_page(
         "levels": levels,
         "preview": {"count": PREVIEWS, "size": preview},
         "directions": [_slider(way) for way in directions],
+        "weights": fingerprint(G.trimmed()),  # by which `progan push` knows whose page it is
         "runtime": _runtime("" if offline else PUBLIC),
         **_labels(G, labels),
     }

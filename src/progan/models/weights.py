@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import hashlib
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,6 +40,15 @@ def describe(network: Network) -> tensor_file.Record:
     """Return the description of a network in a weight file, from which it is made again."""
     named = {"own": network.name} if network.is_own else {}
     return {"network": network.kind, "config": {**network.config(), **named}}
+
+
+def fingerprint(network: Network) -> str:
+    """Return a name of a network's weights, from which none of their numbers can be told: SHA-256 of all."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def find_weights(path: Path) -> Path:

@@ -20,7 +20,9 @@ from progan.runs.trained.kept_generators import Found
 
 PIPELINE = "unconditional-image-generation"
 """What the hub calls making images of nothing but chance (or a label)."""
-SAMPLES, FILM, ONNX, PAGE = "samples.png", "film.gif", "generator.onnx", "index.html"
+SAMPLES, FILM, ONNX, PAGE = "samples.png", "film.gif", "generator.onnx", "explore/index.html"
+GROWTH = ("growth.gif", "growth.webp", "growth.mp4", "growth.webm")
+"""Names of a film of the training, as `progan movie RUN --out RUN/growth.gif` writes it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class CardFacts:
         found: Where it comes from.
         name: On the hub: `user/name`.
         license: Of the weights; None if nobody said.
-        files: Names of the files that lie beside the card.
+        files: Names of the files beside the card and in folders there, such as `explore/index.html`.
     """
 
     G: Generator
@@ -75,9 +77,16 @@ def _title(facts: CardFacts) -> str:
 
 
 def _pictures(facts: CardFacts) -> str:
-    told = {SAMPLES: "samples", FILM: "a walk through latent space"}
-    shown = [f"![{alt}]({name})" for name, alt in told.items() if name in facts.files]
+    told = {SAMPLES: "samples", FILM: "a walk through latent space", **dict.fromkeys(GROWTH, "the training")}
+    shown = [_shown(name, alt) for name, alt in told.items() if name in facts.files]
     return "\n\n".join(shown)
+
+
+def _shown(name: str, alt: str) -> str:
+    """Return what shows a picture or film; the hub takes video as HTML alone."""
+    if name.endswith((".mp4", ".webm")):
+        return f'<video controls loop muted src="{name}" title="{alt}"></video>'
+    return f"![{alt}]({name})"
 
 
 def _usage(facts: CardFacts) -> str:
@@ -112,7 +121,14 @@ z = numpy.random.standard_normal((4, {G.latent_size})).astype("float32"){rows}
 (images,) = session.run(None, {{"z": z{labels}}})
 ```"""
     if PAGE in facts.files:
-        text += f"\n\n`{PAGE}` explores it in a browser."
+        text += f"""
+
+In a browser, which runs it itself:
+
+```bash
+hf download {name} --include "explore/*" --local-dir {name.split("/")[-1]}
+python -m http.server --directory {name.split("/")[-1]}/explore
+```"""
     return text
 
 

@@ -13,7 +13,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 
 from progan.config import Config, to_yaml
 from progan.data.pixels import to_8_bit
-from progan.errors import CheckpointError, ConfigError, DependencyError
+from progan.errors import CheckpointError, ConfigError, DependencyError, command
 from progan.generation.grids import save_grid
 from progan.generation.sampling import generate
 from progan.generation.video import interpolate
@@ -21,9 +21,9 @@ from progan.interop.export import export
 from progan.models.generator import Generator
 from progan.models.hub import MOST_SAID, is_hub_name
 from progan.models.loading import load
-from progan.models.weights import HUB_FILE
+from progan.models.weights import HUB_FILE, fingerprint
 from progan.runs.trained.kept_generators import Found, Kimg, find_generator
-from progan.runs.trained.model_card import FILM, ONNX, PAGE, SAMPLES, CardFacts, model_card
+from progan.runs.trained.model_card import FILM, GROWTH, ONNX, PAGE, SAMPLES, CardFacts, model_card
 from progan.system.files import storage_errors, write_text
 
 GRID = (4, 6)
@@ -91,7 +91,7 @@ def write_hub_folder(
     onnx: bool = True,
     say: Say = lambda _message: None,
 ) -> Path:
-    """Write what `push` sends: weights, their description, a model card, samples, a film, ONNX.
+    """Write what `push` sends: weights, their description, a model card, samples, films, ONNX, the page.
 
     Args:
         place, name, kimg, license, onnx, say: Arguments of `push`.
@@ -112,8 +112,8 @@ def write_hub_folder(
             _write_pictures(G, folder)
             if onnx:
                 _write_onnx(G, folder, license, say)
-            _write_run(found, folder)
-            files = frozenset(path.name for path in folder.iterdir())
+            _write_run(G, found, folder, say)
+            files = frozenset(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
             write_text(folder / "README.md", model_card(CardFacts(G, found, name, license, files)))
             G.save_pretrained(folder)
             (folder / HUB_FILE).chmod((folder / "README.md").stat().st_mode)  # its writer lets nobody else
@@ -156,14 +156,28 @@ def _write_onnx(G: Generator, folder: Path, license: str | None, say: Say) -> No
     say(f"{ONNX} is at most {made.difference:.2g} from PyTorch")
 
 
-def _write_run(found: Found, folder: Path) -> None:
-    """Write the configuration of the run, without paths of this machine, and its page if it has one."""
+def _write_run(G: Generator, found: Found, folder: Path, say: Say) -> None:
+    """Write the configuration of the run, without paths of this machine; its page and film if it has them."""
     if found.run is None:
         return
     write_text(folder / "training.yaml", to_yaml(_without_paths(found.run.config())))
+    for film in (found.run.path / name for name in GROWTH):
+        if film.is_file():
+            shutil.copyfile(film, folder / film.name)
+            break
     page = found.run.path / PAGE
-    if page.is_file():
-        shutil.copyfile(page, folder / PAGE)
+    if page.is_file() and (page.parent / "model.js").is_file():
+        _write_page(page, G, found, folder, say)
+
+
+def _write_page(page: Path, G: Generator, found: Found, folder: Path, say: Say) -> None:
+    """Copy the page that a run has, if it is of this generator."""
+    if fingerprint(G) not in (page.parent / "model.js").read_text(encoding="utf-8"):
+        again = command("explore", found.file, "--out", page.parent)
+        say(f"the page in {page.parent} is of another generator and left out; {again} writes it again")
+        return
+    # The page's own README is of a repository that holds nothing else.
+    shutil.copytree(page.parent, folder / page.parent.name, ignore=shutil.ignore_patterns("README.md"))
 
 
 def _without_paths(config: Config) -> Config:
