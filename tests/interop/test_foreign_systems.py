@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from foreign import agrees, golden, images, latents, numbers, read, state_dict
+from foreign import agrees, golden, images, latents, read, state_dict
+from foreign_files import flax_extension, flax_parameters, prefixed, theano_network, write_theano
 from progan import Discriminator, Generator, import_weights
 from progan.errors import CheckpointError
 
@@ -34,10 +33,6 @@ def class_of_gan_zoo(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any
         return made
 
     return make
-
-
-def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {prefix + name: value for name, value in state.items()}
 
 
 def of_both(G: Generator, D: Discriminator, case: str, outputs: dict[str, Any]) -> int:
@@ -207,59 +202,6 @@ def test_mmagic(tmp_path: Path, case: str) -> None:
     assert read(path)[1][-1] == "assumed: it takes no labels; its discriminator is missing"
 
 
-class Python2(pickle._Pickler):
-    """Writes text and bytes as Python 2 wrote its strings, which are both."""
-
-    dispatch: ClassVar[dict[Any, Any]] = pickle._Pickler.dispatch.copy()
-
-    def save_string(self: Any, value: str | bytes) -> None:
-        data = value.encode("latin-1") if isinstance(value, str) else value
-        short = len(data) < 256
-        self.write((b"U" if short else b"T") + len(data).to_bytes(1 if short else 4, "little") + data)
-        self.memoize(value)
-
-    dispatch[str] = dispatch[bytes] = save_string
-
-
-class Network:
-    """What `network.Network` of the Theano code is to a pickle."""
-
-    __module__ = "network"
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        self.state = state
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.state
-
-
-def theano_network(entries: list[Any], seed: int, spec: dict[str, Any], lod: float, func: str) -> Network:
-    """Make what the Theano code pickles; an entry without a shape is the constant of a layer."""
-    values = [
-        np.asarray(numbers(seed + i, *shape) * deviation if shape else deviation, np.float32)
-        for i, (_, shape, deviation) in enumerate(entries)
-    ]
-    return Network(
-        {
-            "build_func_spec": {"func": func, **spec},
-            "build_module_src": "raise SystemExit('the source was run')",
-            "param_values": values,
-            "toplevel_params": {"cur_lod": np.asarray(lod, np.float32)},
-        }
-    )
-
-
-def write_theano(path: Path, networks: object, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write networks as Python 2 wrote them."""
-    with monkeypatch.context() as patch:
-        module = types.ModuleType("network")
-        module.Network = Network  # type: ignore[attr-defined]
-        patch.setitem(sys.modules, "network", module)
-        with path.open("wb") as stream:
-            Python2(stream, 2).dump(networks)
-    return path
-
-
 @pytest.mark.parametrize("case", ["plain", "labels", "bare"])
 def test_theano(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cases, outputs = golden("theano")
@@ -304,24 +246,6 @@ def test_theano_networks_that_cannot_be(
     network.state["build_func_spec"] |= change
     with pytest.raises(CheckpointError, match=message):
         import_weights(write_theano(tmp_path / "x.pkl", network, monkeypatch))
-
-
-def flax_extension(value: Any) -> msgpack.ExtType:
-    """Write an array as Flax does: (shape, type, bytes)."""
-    array = np.asarray(value)
-    packed = msgpack.packb((array.shape, array.dtype.name, array.tobytes()), use_bin_type=True)
-    return msgpack.ExtType(1, packed)
-
-
-def flax_parameters(entries: list[Any], seed: int) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, value in state_dict(entries, seed).items():
-        *path, leaf = name.split("/")
-        branch = tree
-        for part in path:
-            branch = branch.setdefault(part, {})
-        branch[leaf] = flax_extension(value.numpy())
-    return tree
 
 
 def test_flax(tmp_path: Path) -> None:

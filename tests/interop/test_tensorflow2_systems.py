@@ -10,46 +10,13 @@ import h5py
 import numpy as np
 import pytest
 
-from foreign import agrees, golden, images, latents, numbers, read, state_dict
+from foreign import agrees, golden, images, latents, read
+from foreign_files import described, write_folders, write_keras
 from progan import import_weights
 from progan.__main__ import main
 from progan.errors import CheckpointError, ConfigError
 
 ALPHA = "alpha is 1 at its largest level, since the"
-
-
-def described(meta: dict[str, Any]) -> dict[str, Any]:
-    """Return what Keras says of a model: here, the layers that decide something."""
-    order = "channels_last" if meta["channels_last"] else "channels_first"
-    norm = {"name": "block_2/pixel_norm_1", "epsilon": meta["eps"], "data_format": order}
-    layers = [
-        {"class_name": "WeightScalingWrapper", "config": {}},
-        {"class_name": "LeakyReLU", "config": {"alpha": float(np.float32(meta["slope"]))}},
-        {"class_name": "PixelNormalization", "config": norm},
-        {"class_name": "StandardDeviationLayer", "config": {"epsilon": 1e-8, "data_format": order}},
-    ]
-    if meta["normalized"]:
-        layers.append(
-            {"class_name": "PixelNormalization", "config": {**norm, "name": "block_s/pixel_norm_noise"}}
-        )
-    return {"class_name": "Functional", "config": {"layers": layers}}
-
-
-def write_keras(path: Path, entries: list[Any], seed: int, config: dict[str, Any] | None) -> Path:
-    """Write a model as Keras 2 does: each weight below its layer, under a name of its own.
-
-    An entry without a shape is the constant of a layer.
-    """
-    with h5py.File(path, "w") as file:
-        root = file if config is None else file.create_group("model_weights")
-        if config is not None:
-            file.attrs["model_config"] = json.dumps(config)
-            root.create_group("block_2/flatten")
-        for i, (name, shape, deviation) in enumerate(entries):
-            layer, _, leaf = name.rpartition("/")
-            values = numbers(seed + i, *shape) * deviation if shape else deviation
-            root[f"{layer}/Scaled/{layer}/Scaled/{leaf}:0"] = np.asarray(values, np.float32)
-    return path
 
 
 @pytest.mark.parametrize("case", ["strided", "separate", "first", "plain", "final"])
@@ -130,16 +97,6 @@ def test_damaged_and_hostile_keras_files(tmp_path: Path) -> None:
         file["block_2"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/")
         file["loop"] = file["/"]
     assert "it holds weights of Keras (none as Keras 2 has them)" in refusal()
-
-
-def write_folders(path: Path, meta: dict[str, Any], place: str) -> Path:
-    """Write networks as that code does, and the configuration of its training."""
-    for folder, entries, seed in (("G_model_smoothed", meta["G"], 100), ("D_model", meta["D"], 500)):
-        (path / place / folder).mkdir(parents=True)
-        for name, value in state_dict(entries, seed).items():
-            np.save(path / place / folder / f"{name}.npy", value.numpy())
-    (path / "config.json").write_text(json.dumps(meta["options"]))
-    return path / place
 
 
 @pytest.mark.parametrize("place", ["4,stabilization", "4,fade-in", "3,fade-in", "2,stabilization"])

@@ -62,7 +62,8 @@ def train(
     resume
         Go on with this run; a source says where its pictures are now, if they were moved.
     init
-        Begin with trained networks: a run, checkpoint, weight file or name on the hub.
+        Begin with trained networks: a run, checkpoint, weight file (also of another system) or name on the
+        hub.
     freeze_d
         Short for --init.freeze-d (FreezeD).
     freeze_g

@@ -13,7 +13,9 @@ class InitOptions(Branch):
     """What a run begins with, instead of fresh weights."""
 
     source: str | None = option(
-        None, "Run, checkpoint, weight file or name on the hub to begin with; --init is short for it."
+        None,
+        "Run, checkpoint, weight file (also of another system) or name on the hub to begin with; --init is"
+        " short for it.",
     )
     skip: tuple[Literal["labels"], ...] = option((), "What is made new although it would fit: labels.")
     freeze_d: int = option(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -46,24 +47,60 @@ def import_weights(
         ConfigError: if `like` is needed and missing, or given and not needed.
     """
     path = Path(path)
-    try:
+    with _refused(path):
         foreign = recognise(path, None if like is None else Path(like))
         if say is not None:
             say(f"{path} is {foreign.describe()}")
-        found = foreign.network(_chosen(foreign, network, path))
+        made = _made(foreign, _chosen(foreign, network, path), path)
+    if say is not None:
+        for note in foreign.notes:
+            say(f"assumed: {note}")
+    if network is not None and type(made).__name__[0] != network[0]:
+        raise CheckpointError(f"{path} holds a {type(made).__name__}; {network} is something else")
+    return made
+
+
+def import_all(path: Path) -> tuple[dict[str, Network], list[str]]:
+    """Read all networks of a file of another system.
+
+    Args:
+        path: As `import_weights` takes it.
+
+    Returns:
+        Those that are there by 'Gs' (the averaged generator), 'G' and 'D', on the CPU; and what is to be
+        said: what the file is, and what was assumed.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or has an operation that our networks have not.
+        ConfigError: if it does not say which network it is of.
+    """
+    with _refused(path):
+        foreign = recognise(path)
+        networks, notes = {}, list[str]()
+        for name in foreign.names:
+            networks[name] = _made(foreign, name, path)
+            notes += [note for note in foreign.notes if note not in notes]
+    return networks, [f"{path} is {foreign.describe()}", *(f"assumed: {note}" for note in notes)]
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Add the file's name to why it is refused."""
+    try:
+        yield
     except Refused as error:
         raise CheckpointError(f"{path} is not imported: {error}") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from None
-    if say is not None:
-        for note in foreign.notes:
-            say(f"assumed: {note}")
+
+
+def _made(foreign: Foreign, name: str, path: Path) -> Network:
+    """Return a network of a file, whose numbers must be finite."""
+    found = foreign.network(name)
     bad = next((n for n, value in found.tensors.items() if not bool(value.isfinite().all())), None)
     if bad is not None:
-        raise CheckpointError(f"{path} is not imported: {bad} holds values that are not finite")
-    made = build_network(found.record, found.tensors, path).place("cpu")
-    if network is not None and type(made).__name__[0] != network[0]:
-        raise CheckpointError(f"{path} holds a {type(made).__name__}; {network} is something else")
+        raise Refused(f"{bad} holds values that are not finite")
+    made: Network = build_network(found.record, found.tensors, path).place("cpu")
     return made
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import hashlib
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,11 +43,7 @@ def describe(network: Network) -> tensor_file.Record:
 
 def fingerprint(network: Network) -> str:
     """Return a name of a network's weights, from which none of their numbers can be told: SHA-256 of all."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+    return tensor_file.digest(None, {name: value.cpu() for name, value in network.state_dict().items()})
 
 
 def find_weights(path: Path) -> Path:

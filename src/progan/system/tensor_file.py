@@ -52,6 +52,15 @@ def write(path: Path, form: str, record: Record, tensors: dict[str, Tensor]) -> 
             raise (error if number is None else OSError(int(number[1]), str(error))) from None
 
 
+def is_tensor_file(path: Path) -> bool:
+    """Tell whether a path is a file in the form of safetensors: the length of a header, then the header."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        start = stream.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """Return the header object of a file, or an empty one if it is another program's safetensors file.
 

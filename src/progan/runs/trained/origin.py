@@ -12,6 +12,8 @@ from torch import Tensor
 
 from progan.config import Config, format_resolution, make_config, merge
 from progan.errors import CheckpointError, ConfigError
+from progan.interop.import_weights import import_all
+from progan.interop.systems import varabei
 from progan.models import weights
 from progan.models.averaged import GENERATOR_FILE, averaged_config, is_checkpoint
 from progan.models.discriminator import Discriminator
@@ -41,6 +43,7 @@ class Origin:
         parts: `G`, `D` and `G_ema`, as far as it has them.
         model: Options of the networks, as a tree of the configuration.
         images_seen: How many images its run had seen; None if it does not say.
+        told: What the file of another system is, and what was assumed of it.
     """
 
     file: Path
@@ -48,6 +51,7 @@ class Origin:
     parts: dict[str, Part]
     model: dict[str, Any]
     images_seen: int | None
+    told: tuple[str, ...] = ()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -58,9 +62,13 @@ class Origin:
 def read_origin(source: str | Path) -> Origin:
     """Read the networks of a run (its newest checkpoint), checkpoint, weight file or name on the hub.
 
+    A weight file may be of another system: then what it has of G, D and the average is taken.
+
     Raises:
         CheckpointError: if there are none.
     """
+    if _is_of_others(source):
+        return _read_others(Path(source))
     file = _file(source)
     header = tensor_file.read_header(file)
     sha256 = str(header.get("sha256") or "")
@@ -77,9 +85,36 @@ def read_origin(source: str | Path) -> Origin:
     found, tensors = weights.read(file)
     kind, config = weights.kind_of(found, file), found["config"]
     name, branch = ("G", "generator") if kind == "Generator" else ("D", "discriminator")
-    options = {key: value for key, value in config.items() if key not in (*_SHARED, "conditioning")}
     seen = found.get("images_seen")
-    return Origin(file, sha256, {name: (config, tensors)}, {branch: options}, seen)
+    return Origin(file, sha256, {name: (config, tensors)}, {branch: _options(config)}, seen)
+
+
+def _is_of_others(source: str | Path) -> bool:
+    """Tell whether a source is a file, or a folder of arrays, and none of progan's."""
+    path = Path(source)
+    if path.is_dir():
+        return not RunFolder(path).exists() and varabei.matches(path)
+    return path.is_file() and not tensor_file.is_tensor_file(path)
+
+
+def _read_others(path: Path) -> Origin:
+    """Read the networks of another system."""
+    found, told = import_all(path)
+    names = {"Gs": "G_ema", "G": "G", "D": "D"}
+    parts: dict[str, Part] = {names[name]: (made.config(), made.state_dict()) for name, made in found.items()}
+    model = {
+        "discriminator" if name == "D" else "generator": _options(config)
+        for name, (config, _) in parts.items()
+    }
+    everything = {
+        f"{name}/{key}": value for name, (_, state) in parts.items() for key, value in state.items()
+    }
+    return Origin(path, tensor_file.digest(None, everything), parts, model, None, tuple(told))
+
+
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options among the arguments of a network's constructor."""
+    return {key: value for key, value in config.items() if key not in (*_SHARED, "conditioning")}
 
 
 _SHARED = (
@@ -244,7 +279,7 @@ def begin_with(state: TrainState, config: Config) -> list[str]:
             f"{origin.file} is not what this run was begun with (another checksum), and it has no checkpoint "
             f"yet: begin anew with another --out"
         )
-    told = [_heading(origin)]
+    told = [*origin.told, _heading(origin)]
     for name, network in (("G", state.G), ("D", state.D), ("G_ema", state.G_ema)):
         done = _moved(network, origin, name, config)
         taken = sum(not each.why for each in done)
