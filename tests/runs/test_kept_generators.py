@@ -134,9 +134,13 @@ def test_commands_take_them(run: Path, tmp_path: Path) -> None:
     )
     assert every.returncode == 0, every.stderr
     results = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
-    assert "not measured: The fakes are images of 4x4, but MS-SSIM" in every.stdout
     told = [line for line in every.stdout.splitlines() if line.startswith("after ")]
-    assert told == [f"after {each.images_seen:,} images:" for each in kept(RunFolder(run))]
+    assert [line.split(" images,")[0] for line in told] == [
+        f"after {each.images_seen:,}" for each in kept(RunFolder(run))
+    ]
+    assert told[0].endswith(" 4x4: no ms_ssim of images so small")
+    numbers = ", ".join(f"{name} {value:.4f}" for name, value in results[-1]["numbers"].items())
+    assert told[-1].endswith(f" 16x16: {numbers}")
     assert results[0]["about"]["images"]["images_seen"] in [each.images_seen for each in kept(RunFolder(run))]
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from progan.config import Config, format_resolution, level_resolution, parse_resolution, split_resolution
 from progan.data.packed import PackedSet, is_packed
-from progan.errors import CheckpointError, DataError
+from progan.errors import CheckpointError, DataError, listed
 from progan.generation.label_arguments import describe_labels
 from progan.models.averaged import GENERATOR_FILE
 from progan.models.hub import locate
@@ -75,6 +75,10 @@ def _run(folder: RunFolder) -> Facts:
     facts = {"kind": "run", "path": str(folder.path), "pictures": dataset.source}
     if (init := config.init).source is not None:
         facts["begun with"] = f"{init.source}, level {init.level}, sha256 {(init.sha256 or '')[:16]}"
+        if init.new:
+            facts["new beside it"] = listed(list(init.new), 8)
+        if left := [f"the first {init.freeze_d} levels of D"] * bool(init.freeze_d) + ["G"] * init.freeze_g:
+            facts["not trained of it"] = " and ".join(left)
     record, damaged = checkpoint.newest_record(folder.checkpoints)
     if damaged:
         facts["damaged"] = "; ".join(damaged)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from progan.distributed.work_sharing import Deal, Work
     from progan.evaluation.generated_images import GeneratedImages
     from progan.evaluation.image_set import ImageSet
+    from progan.evaluation.results import Result
     from progan.metrics.extractor_files import Inception
     from progan.runs.gap_of_run import GapOfRun
     from progan.runs.run_folder import RunFolder
@@ -78,8 +79,6 @@ def evaluate(
     with join() as ranks:
         for found in chosen:
             asked = _Asked(found, data, label, part, mirror, out, neighbours)
-            if every:
-                ranks.first_only(partial(say, PlainConsole(), f"after {found.images_seen:,} images:"))
             _measure_together(ranks, partial(_open_generator, ranks, asked, measuring, copies), among=every)
 
 
@@ -192,7 +191,7 @@ def _measure_together(ranks: Ranks, opened: Callable[[], _Opened], *, among: boo
     Args:
         ranks: The processes.
         opened: Opens what is measured, on each of them.
-        among: It is one of many: where it cannot be measured, that is said and no error.
+        among: It is one of many: it gets a line, and where it cannot be measured, that is no error.
     """
     from progan.distributed.work_sharing import share
 
@@ -205,12 +204,7 @@ def _measure_together(ranks: Ranks, opened: Callable[[], _Opened], *, among: boo
         if found.gap is not None:
             _measure_gap(ranks, found.gap, found.out, found.options.force, deal)
         if found.options.metrics or (found.gap is None and found.near is None):
-            try:
-                _measure(ranks, found)
-            except DataError as error:  # small images, for which a metric is not defined
-                if not among:
-                    raise
-                say(PlainConsole(), f"  not measured: {error}")
+            (_measure_in_a_line if among else _measure)(ranks, found)
         if found.near is not None:
             _write_neighbours(ranks, found, deal)
 
@@ -378,19 +372,37 @@ def _measure_gap(ranks: Ranks, gap: GapOfRun, out: Path | None, force: bool, dea
 
 def _measure(ranks: Ranks, found: _Opened) -> None:
     """Measure, and print a table."""
+    results, console = _results(ranks, found), PlainConsole()
+    print_results(console, results)
+    say(console, f"results: {found.out}" if found.out is not None else "not written down; --out FILE would")
+
+
+def _measure_in_a_line(ranks: Ranks, found: _Opened) -> None:
+    """Measure one of many generators, and print a line."""
+    from progan.config import format_resolution
+
+    assert found.images is not None
+    try:
+        numbers = [each for result in _results(ranks, found) for each in result.numbers.items()]
+        told = ", ".join(f"{name} {value:.4f}" for name, value in numbers)
+    except DataError:  # small images, for which a metric is not defined
+        told = f"no {' and no '.join(found.options.metrics)} of images so small"
+    size = format_resolution((found.images.shape[1], found.images.shape[2]))
+    say(PlainConsole(), f"after {found.images.about['images_seen']:,} images, {size}: {told}")
+
+
+def _results(ranks: Ranks, found: _Opened) -> list[Result]:
+    """Measure, and write the results down."""
     from progan.evaluation import measure
 
     assert found.images is not None
     options, out = found.options, found.out
     with interruptible(ranks, out) as progress:
-        results = measure.evaluate(
+        return measure.evaluate(
             found.images, found.reals, options.metrics, n=options.num_images, num_reals=options.num_reals,
             seed=options.seed_of_images, device=found.device, extractor=found.extractor, out=out,
             force=options.force, progress=progress,
         )  # fmt: skip
-    console = PlainConsole()
-    print_results(console, results)
-    say(console, f"results: {out}" if out is not None else "not written down; --out FILE would")
 
 
 def _write_neighbours(ranks: Ranks, found: _Opened, deal: Deal) -> None:
