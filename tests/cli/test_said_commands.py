@@ -275,6 +275,7 @@ ELSEWHERE = {
     "runs/parts/record.py",  # test_own_parts.py::test_on_the_command_line gives it
     "runs/callbacks/webhook.py",  # the command of an interrupted run, which is tried above
     "runs/trained/model_card.py",  # is for the hub
+    "runs/trained/publish.py",  # test_publish.py::test_the_page_and_the_film_of_a_run gives it
     "runs/trained/kept_generators.py",  # measures for minutes
 }
 """Modules whose commands are quoted, but not run here."""

@@ -15,6 +15,7 @@ from PIL import Image
 
 from hub_stand_in import TOKEN, Hub, hub
 from progan import generate, load, train
+from progan.__main__ import main
 from progan.errors import CheckpointError, ConfigError
 from progan.evaluation.results import FILE, Result, append_result
 from progan.explore.web_page import About, write_page
@@ -24,6 +25,7 @@ from progan.models.weights import save
 from progan.preparation.builtin_sets import synthetic
 from progan.report.growth_film import make_movie
 from progan.runs.trained.publish import push, write_hub_folder
+from said_commands import shell_words
 from tiny import Listener, environment, options
 
 
@@ -158,6 +160,11 @@ def test_the_page_and_the_film_of_a_run(run: Path, tmp_path: Path) -> None:
     page = own / "explore"
     again = f"progan explore {own} --out {page}"
     assert said == [f"the page in {page} is of another generator and left out; {again} writes it again"]
+    with pytest.raises(SystemExit, match="0"):
+        main(shell_words(again))
+    folder = write_hub_folder(own, "ann/blobs", tmp_path / "new", onnx=False, say=said.append)
+    assert (folder / "explore" / "index.html").is_file()
+    assert len(said) == 1
 
 
 def test_a_weight_file_alone(tmp_path: Path) -> None:
