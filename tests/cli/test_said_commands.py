@@ -279,8 +279,8 @@ ELSEWHERE = {
     "runs/trained/kept_generators.py",  # measures for minutes
 }
 """Modules whose commands are quoted, but not run here."""
-OTHERS = {"--nproc-per-node", "--max-restarts"}
-"""Options of torchrun."""
+OTHERS = {"--nproc-per-node", "--max-restarts", "--include", "--local-dir", "--directory"}
+"""Options of torchrun, hf and http.server."""
 
 
 @pytest.mark.parametrize(
