@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
+from rich.progress import Progress as RichProgress
 from rich.segment import Segment
 from rich.text import Text
 
@@ -37,6 +37,28 @@ class PlainConsole(Console):
         """Yield the segments of what is to be shown, their text printable."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+class _Narrower(NamedTuple):
+    """Something with columns left free beside it."""
+
+    inner: RenderableType
+    columns: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        """Yield it."""
+        yield from console.render(self.inner, options.update_width(max(options.max_width - self.columns, 1)))
+
+
+class Bars(RichProgress):
+    """Bars that are narrower than the terminal by what it shows of a Ctrl-C or two (`^C^C`).
+
+    Else that would begin a new line, and the first of the bars would stay when they are taken away.
+    """
+
+    def get_renderable(self) -> RenderableType:
+        """Return the bars."""
+        return _Narrower(super().get_renderable(), 5)
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from typing import Self
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from progan.cli.terminal.console import format_bytes, say
+from progan.cli.terminal.console import Bars, format_bytes, say
 from progan.config import format_resolution
 from progan.performance.estimate import Estimate
 from progan.performance.projection import Projection
@@ -52,7 +52,7 @@ class TerminalReporter(LineReporter):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
-        self._bars = Progress(
+        self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>5.1f} %"),
