@@ -22,7 +22,13 @@ from progan.config import LabelForm
 from progan.data.pixels import to_uint8
 from progan.errors import ConfigError, StorageError
 from progan.generation.image_files import PLAIN, save_folder, save_npy, save_zip
-from progan.generation.label_arguments import Label, class_index, describe_labels, label_vector
+from progan.generation.label_arguments import (
+    Label,
+    class_index,
+    describe_labels,
+    label_vector,
+    taken_as_names,
+)
 from progan.generation.sampling import batch_size_for, generate, label_vectors, latents, level_of
 from progan.generation.save_samples import MANIFEST, Layout, save_samples
 from progan.models.generator import Generator
@@ -240,6 +246,17 @@ def test_labels_in_words() -> None:
     assert describe_labels("class", ("a", "b"), 2) == "class (2: a, b)"
     assert describe_labels("classes", ("a", "b"), 2) == "several classes (2: a, b)"
     assert describe_labels("vector", (), 7) == "vector (7)"
+
+
+def test_classes_that_are_called_by_numbers() -> None:
+    """A name is a name; a number in text that is none is refused, as nobody knows which class is meant."""
+    G = make(labels=3)
+    G.label_names = ("1", "10", "2")
+    assert [int(label_vector(G, label).argmax()) for label in ("1", "10", "2", 0, 1, 2)] == [0, 1, 2, 0, 1, 2]
+    with pytest.raises(ConfigError, match=r"label '0': no class is called so.*class number 0 is called '1'"):
+        label_vector(G, "0")
+    said = "label 1 is the class that is called so, number 0; class number 1 is called 10"
+    assert taken_as_names(G, ["1", "2", "10", 1]) == [said]
 
 
 def test_level_of() -> None:

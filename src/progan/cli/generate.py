@@ -110,6 +110,7 @@ def generate(
     """
     from progan.distributed.ranks import join
     from progan.generation import samples as chosen
+    from progan.generation.label_arguments import taken_as_names
     from progan.generation.sampling import digest, level_of
     from progan.generation.save_samples import Layout, save_samples
 
@@ -137,6 +138,8 @@ def generate(
         )  # fmt: skip
         if save_latents is not None:
             ranks.first_only(partial(chosen.save_latents, samples, save_latents))
+        for line in taken_as_names(G, label or ()):
+            say(training_console(), line)
         with stages() as progress:
             made = save_samples(
                 G, out, samples, level=chosen_level, batch_size=batch_size, trunc=trunc, layout=layout,
@@ -217,6 +220,7 @@ def interpolate(
         auto, cpu, cuda, mps, ...
     """
     from progan.generation import samples as chosen
+    from progan.generation.label_arguments import taken_as_names
     from progan.generation.sampling import level_of
     from progan.generation.video import interpolate as write_video
 
@@ -226,6 +230,8 @@ def interpolate(
         points = chosen.choose(
             G, seeds=None if seeds is None else chosen.parse_seeds(seeds), files=latents or ()
         )
+    for line in taken_as_names(G, label or ()):
+        say(PlainConsole(), line)
     with stages() as progress:
         made = write_video(
             G, out, seconds=seconds, fps=fps,

@@ -23,19 +23,50 @@ def class_index(G: Generator, label: str | float) -> int:
     """Return the index of a class that is given by name, by number, or by a number in text.
 
     Raises:
-        ConfigError: if the generator has no labels or no such class.
+        ConfigError: if the generator has no labels or no such class; or if a number in text is no name, but
+            all names are numbers, as nobody knows then which is meant.
     """
     _require_labels(G, label)
     if label in G.label_names:
         return G.label_names.index(str(label))
-    text = str(label)
-    # Not int(text) first, which refuses thousands of digits.
-    if text.isascii() and text.isdigit() and len(text) <= len(str(G.label_size)) and int(text) < G.label_size:
-        return int(text)
+    text, number = str(label), _number(G, label)
+    if number is not None and isinstance(label, str) and _called_by_numbers(G):
+        raise ConfigError(
+            f"label {label!r}: no class is called so, and all are called by numbers "
+            f"({listed(G.label_names, NAMED)}); class number {number} is called {G.label_names[number]!r}: "
+            f"give that name"
+        )
+    if number is not None:
+        return number
     near = difflib.get_close_matches(text, G.label_names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     names = f" Labels: {listed(G.label_names, NAMED)}; or" if G.label_names else " Give"
     raise ConfigError(f"no label {label!r}{hint}{names} a number from 0 to {G.label_size - 1}.")
+
+
+def _called_by_numbers(G: Generator) -> bool:
+    return bool(G.label_names) and all(name.isdigit() for name in G.label_names)
+
+
+def _number(G: Generator, label: str | float) -> int | None:
+    """Return the number of a class that a label may mean; None if it can be none."""
+    text = str(label)
+    # Not int(text) first, which refuses thousands of digits.
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(G.label_size))
+    return int(text) if digits and int(text) < G.label_size else None
+
+
+def taken_as_names(G: Generator, labels: Sequence[Label]) -> list[str]:
+    """Say of labels that are names of classes, and would be the numbers of others, which they are."""
+    said = []
+    for label in labels:
+        number = _number(G, label) if isinstance(label, str) and label in G.label_names else None
+        if number is not None and G.label_names[number] != label:
+            said.append(
+                f"label {label} is the class that is called so, number {G.label_names.index(str(label))}; "
+                f"class number {number} is called {G.label_names[number]}"
+            )
+    return said
 
 
 def label_vector(G: Generator, label: Label) -> Tensor:
