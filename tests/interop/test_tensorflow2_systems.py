@@ -15,6 +15,7 @@ from foreign_files import described, write_folders, write_keras
 from progan import import_weights
 from progan.__main__ import main
 from progan.errors import CheckpointError, ConfigError
+from progan.interop import keras_files
 
 ALPHA = "alpha is 1 at its largest level, since the"
 
@@ -52,6 +53,14 @@ def test_matt_roz_weights_alone(tmp_path: Path) -> None:
     G, said = read(write_keras(tmp_path / "g.h5", cases["first"]["G"], 100, None))
     assert said[1].startswith("assumed: a file of weights alone does not say how units are ordered")
     agrees(G(latents(7)), outputs["first/images/2/1.0"])
+
+
+def test_a_keras_file_that_is_not_read_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As damaged ones, on which the library of HDF5 may go on for ever: here there is no time at all."""
+    path = write_keras(tmp_path / "g.h5", golden("matt_roz")[0]["first"]["G"], 100, None)
+    monkeypatch.setattr(keras_files, "PATIENCE", 0.0)
+    with pytest.raises(CheckpointError, match=r"it is a damaged HDF5 file \(not read in 0 seconds\)"):
+        import_weights(path)
 
 
 def test_damaged_and_hostile_keras_files(tmp_path: Path) -> None:

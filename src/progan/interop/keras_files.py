@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progan.errors import DependencyError, shown
+import progan
+from progan.errors import DependencyError
+from progan.interop.keras_process import REFUSED
 from progan.system.files import parse_json
+from progan.system.npy_files import load_arrays
 from progan.system.safe_pickle import Refused
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
-MAX_ITEMS = 20_000
-LEAVES = ("kernel:0", "bias:0", "weight_scale:0")
+PATIENCE = 60.0
+"""Seconds that a file may take, and one more for each 10 MB."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class KerasFile:
 
 
 def read_keras(path: Path, budget: int) -> KerasFile:
-    """Read a model; nothing outside the file is followed, whatever links it has.
+    """Read a model in a process of its own, which a damaged file may hang or crash.
 
     Args:
         path: An HDF5 file.
@@ -46,64 +53,41 @@ def read_keras(path: Path, budget: int) -> KerasFile:
         Refused: if it is damaged, or no file of Keras 2.
         DependencyError: if the package h5py is missing.
     """
-    try:
-        import h5py
-    except ModuleNotFoundError:
+    if find_spec("h5py") is None:
         raise DependencyError(
             f"{path} is an HDF5 file, which needs the package h5py: pip install 'progan[hdf5]'"
-        ) from None
+        )
+    with tempfile.TemporaryDirectory(prefix="progan-keras-") as folder:
+        arrays = _arrays(path, budget, Path(folder) / "weights.npz")
+    text = arrays.pop("config", None)
+    weights = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
+    return KerasFile(None if text is None else _config(text.tobytes()), weights)
+
+
+def _arrays(path: Path, budget: int, out: Path) -> dict[str, Any]:
+    """Have the file read by a process, within a time."""
+    words = [sys.executable, "-m", "progan.interop.keras_process", str(path.resolve()), str(budget), str(out)]
+    paths = [str(Path(progan.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    patience = PATIENCE + path.stat().st_size / 1e7
     try:
-        with h5py.File(path, "r") as file:
-            root = file.get("model_weights", file)
-            return KerasFile(_config(file.attrs.get("model_config")), _weights(root, budget))
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise Refused(f"it is a damaged HDF5 file ({shown(str(error), 120)})") from None
+        done = subprocess.run(words, capture_output=True, env=environment, timeout=patience, check=False)
+    except subprocess.TimeoutExpired:
+        raise Refused(f"it is a damaged HDF5 file (not read in {patience:.0f} seconds)") from None
+    said = done.stderr.decode(errors="replace").strip().splitlines() or [""]
+    if done.returncode == REFUSED:
+        raise Refused(said[-1])
+    if done.returncode:
+        raise Refused(f"it is a damaged HDF5 file (its reader ended with {done.returncode})")
+    return load_arrays(out)
 
 
-def _config(text: Any) -> Mapping[str, Any] | None:
+def _config(text: bytes) -> Mapping[str, Any]:
     """Parse the description of a model."""
-    if text is None:
-        return None
     try:
-        found = parse_json(text if isinstance(text, str) else bytes(text))
-    except (ValueError, TypeError, RecursionError):
+        found = parse_json(text)
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise Refused("the description of its model is no JSON")
     return found
-
-
-def _weights(root: Any, budget: int) -> dict[str, Tensor]:
-    """Return the weights in a group; hard links alone are followed, each object once."""
-    import h5py
-
-    found: dict[str, Any] = {}
-    seen = 0
-
-    def visit(name: str, item: Any) -> bool | None:
-        nonlocal seen
-        seen += 1
-        if seen > MAX_ITEMS:
-            return True
-        parts = name.split("/")
-        if isinstance(item, h5py.Dataset) and len(parts) > 2 and parts[-1] in LEAVES:
-            found["/".join([*parts[:2], parts[-1].removesuffix(":0")])] = item
-        return None
-
-    if root.visititems(visit):
-        raise Refused(f"it has more than {MAX_ITEMS:,} items")
-    total = 0
-    for name, item in found.items():
-        if item.external or item.is_virtual:
-            raise Refused(f"its {shown(name)} lies in another file")
-        if item.dtype.kind != "f" or item.ndim > 4:
-            raise Refused(f"its {shown(name)} is no tensor of floating-point numbers")
-        total += math.prod(item.shape) * item.dtype.itemsize
-    if total > budget:
-        raise Refused("its weights have more numbers than the file has bytes for")
-    return {name: torch.from_numpy(_plain(np.asarray(item[()]))) for name, item in found.items()}
-
-
-def _plain(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return values in the machine's byte order, in memory that may be written."""
-    return np.array(values, dtype=values.dtype.newbyteorder("="))
