@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from progan.api import training
 from progan.data.packed import PackedSet
 from progan.preparation.builtin_sets import synthetic
 from progan.runs import run
@@ -31,6 +32,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def unheard_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that name no reporter tell nobody, and measure nothing to tell it."""
     monkeypatch.setattr(run, "LineReporter", Reporter)
+    monkeypatch.setattr(training, "LineReporter", Reporter)
 
 
 @pytest.fixture(scope="session", name="blobs")

@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 
 import progan
+from progan.api import training
 from progan.cli.terminal.training import TerminalReporter
 from progan.config import load_config, merge
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError, Interrupted
 from progan.performance.projection import PhaseTime, Projection
 from progan.runs import checks
-from progan.runs import run as runs
 from progan.runs.logs import Stats, read_stats
 from progan.runs.reporter import LineReporter, Reporter
 from progan.runs.resolve import hints
@@ -127,7 +127,7 @@ def test_what_a_run_tells_changes_nothing_of_it(blobs: PackedSet, tmp_path: Path
 def test_python_tells_on_stderr_what_it_does(
     blobs: PackedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(runs, "LineReporter", LineReporter)
+    monkeypatch.setattr(training, "LineReporter", LineReporter)
     progan.train(blobs.path, tmp_path / "run", options=options())
     out, err = capsys.readouterr()
     assert out == ""
