@@ -42,8 +42,8 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"loss": {"d_steps": 2}, "data": {"mirror": True}, "optimizer": {"reset": "never", "beta1": 0.5}},
     {"run": {"micro_batch": 4, "keep_checkpoints": 1}, "optimizer": {"reset": "level"}},
     {"augment": {"policy": ["color"], "adaptive": True}, "loss": {"adversarial": "logistic"}},
-    {"schedule": {"growth": "morph"}, "run": {"precision": "bfloat16"}},
-    {"schedule": {"growth": "morph"}, "optimizer": {"reset": "never"}, "loss": {"adversarial": "hinge"}},
+    {"run": {"precision": "bfloat16"}},
+    {"optimizer": {"reset": "never"}, "loss": {"adversarial": "hinge"}},
 )
 
 
