@@ -15,7 +15,9 @@ import msgpack
 import numpy as np
 import torch
 
+import foreign_files
 import hostile
+from foreign import golden
 from fuzz.mutations import mutate
 from fuzz.readers import Reader, as_file, either, of_seeds, small_networks
 from progan import import_weights
@@ -55,6 +57,31 @@ def import_readers(folder: Path) -> list[Reader]:
             either(of_entry, of_seeds([stream.getvalue()])),
             as_file(folder / "x.pt", import_weights),
         ),
+        *_tensorflow2(folder),
+    ]
+
+
+def _tensorflow2(folder: Path) -> list[Reader]:
+    """Return the readers of what the two systems in TensorFlow 2 write: an HDF5 file, a folder of arrays."""
+    meta = golden("matt_roz")[0]["first"]
+    path = foreign_files.write_keras(folder / "x.h5", meta["G"], 100, foreign_files.described(meta))
+    arrays = golden("varabei")[0]["default,3,fade-in"]
+    written = foreign_files.write_folders(folder / "varabei", arrays, "step8") / "G_model_smoothed"
+    whole = {one.name: one.read_bytes() for one in sorted(written.iterdir())}
+
+    def make(rng: Random) -> bytes:
+        name = rng.choice(list(whole))
+        return name.encode() + b"\n" + mutate(whole[name], rng, list(whole.values()))
+
+    def read(data: bytes) -> object:
+        name, changed = data.split(b"\n", 1)
+        for one, kept in whole.items():
+            (written / one).write_bytes(changed if one == name.decode() else kept)
+        return import_weights(written)
+
+    return [
+        Reader("keras file", of_seeds([path.read_bytes()]), as_file(path, import_weights)),
+        Reader("folder of arrays", make, read),
     ]
 
 

@@ -18,9 +18,9 @@ NAMES = (
     "torch file", "old torch file", "crafted weights", "flax file", "array", "run dataset",
     "run folder", "results", "source .npy", "source .npz", "source .parquet", "tfrecords",
     "tar", "idx", "cifar", "databases", "labels in json", "list of paths", "heic picture", "raw picture",
-    "film", "lists of celeba-hq",
+    "film", "lists of celeba-hq", "keras file", "folder of arrays",
 )  # fmt: skip
-SLOW = {"databases": 4, "heic picture": 4, "raw picture": 4, "film": 15}
+SLOW = {"databases": 4, "heic picture": 4, "raw picture": 4, "film": 15, "keras file": 15}
 """Of readers that work in a process of their own for each input, so many times fewer."""
 
 
