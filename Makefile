@@ -10,7 +10,7 @@ MINUTES ?= 60
 TORCH ?= 2.5.0
 DEVICE ?= cuda
 
-.PHONY: install demo test test-slow test-torch gpu-check fuzz faults soak lint types format docs images bench clean
+.PHONY: install demo test test-slow test-torch gpu-check fuzz faults soak lint types format docs notebooks package images bench clean
 
 # The stamp is newer than what it was made from, so the environment follows changes of either file.
 $(VENV)/stamp: pyproject.toml constraints.txt
@@ -75,8 +75,19 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The pages that are made from the code, then the site, in site/; a dead link or a missing docstring ends it.
 docs: install
 	$(BIN)/python -m progan.config.docs docs
+	$(BIN)/python benchmarks/draw_figures.py docs/images
+	PATH=$(CURDIR)/$(BIN):$$PATH NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+notebooks: install
+	$(BIN)/python notebooks/execute.py
+
+# Wheel and source, in dist/.
+package: install
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -c 'from setuptools import build_meta; print(build_meta.build_sdist("dist"))'
 
 # The pictures of README.md, from the run of `make demo`; needs Chromium (Debian: apt install chromium) and
 # tells how fast the page is.
@@ -95,4 +106,4 @@ bench: install
 	$(BIN)/python benchmarks/start.py
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) build dist site src/*.egg-info

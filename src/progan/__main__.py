@@ -8,6 +8,7 @@ import sys
 from progan.cli.app import make_app
 from progan.cli.config import plugin_parts
 from progan.cli.exit import ended_in_words
+from progan.cli.terminal.help_pages import print_help
 from progan.system.malloc import keep_freed_memory
 
 
@@ -22,7 +23,10 @@ def main(arguments: list[str] | None = None) -> None:
     # A broken connection is told in words; PyTorch would add a page of addresses.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with ended_in_words(arguments):
-        app = make_app(plugin_parts(sys.argv[1:] if arguments is None else arguments))
+        words = sys.argv[1:] if arguments is None else arguments
+        app = make_app(plugin_parts(words))
+        if print_help(app, words):
+            sys.exit()
         app(arguments, print_error=False, exit_on_error=False)
 
 

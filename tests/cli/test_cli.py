@@ -234,8 +234,7 @@ def test_help(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     assert (code, err) == (0, "")
     assert f"progan {name}".strip() in out
     if name == "train":
-        for option in ("--resume", "--schedule.batch-size", "--model.discriminator.stddev-group"):
-            assert option in out
+        out = call(capsys, "train", "--help", "all")[1]
         titles = ["Pictures", "Augmentation", "Networks", "Generator", "Discriminator", "Schedule", "Loss"]
         places = [out.index(f"╭─ {title} ─") for title in [*titles, "Optimizer", "Run"]]
         assert places == sorted(places)

@@ -102,6 +102,22 @@ def test_a_warning_is_printed_once_as_a_note(run: Path, pool: Path, capsys: Any)
     assert out.count("note: fid_pool-") == 2, "one for the reals, one for the samples"
 
 
+def test_numbers_for_other_programs(run: Path, capsys: Any) -> None:
+    """Nothing but JSON is on stdout; each metric is a line."""
+    words = ("evaluate", run, "--metrics", "ms_ssim,swd", "--num-images", 8, "--json")
+    with pytest.raises(SystemExit):
+        __main__.main(list(map(str, words)))
+    out, err = capsys.readouterr()
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [each["metric"] for each in found] == ["ms_ssim", "swd"]
+    assert found == [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert "results:" in err
+    for path in (run, run / "generator.safetensors", *(run / "checkpoints").glob("*.safetensors")):
+        facts = json.loads(done(capsys, "info", path, "--json"))
+        assert facts["numbers"]["level"] >= 0
+        assert facts["path"] == str(path)
+
+
 def test_a_weight_file_writes_nothing_by_itself(run: Path, tmp_path: Path, capsys: Any) -> None:
     weights = tmp_path / "g.safetensors"
     (run / "generator.safetensors").rename(weights)
@@ -152,6 +168,7 @@ def test_mistakes(run: Path, tmp_path: Path, blobs: PackedSet, capsys: Any) -> N
     save(diverged, tmp_path / "nan.safetensors")
     cases: list[tuple[tuple[object, ...], str]] = [
         (("evaluate", run, "--metrics", "swdd"), "did you mean 'swd'"),
+        (("evaluate", run, "--metrics", "ms_ssim,swdd"), "did you mean 'swd'"),
         (("evaluate", tmp_path / "gone"), "gone"),
         (("evaluate", blobs.path), "is no generator; `progan compare`"),
         (("evaluate", run, "--data", tmp_path / "gone"), "gone: no such file"),
@@ -219,7 +236,7 @@ def test_ctrl_c_is_told_by_the_first_process(
     def interrupt(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(__main__, "app", interrupt)
+    monkeypatch.setattr(__main__, "make_app", lambda _parts: interrupt)
     for rank, told in (("0", "interrupted\n"), ("1", "")):
         monkeypatch.setenv("RANK", rank)
         code, _, err = call(capsys, "evaluate", "run")

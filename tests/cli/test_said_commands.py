@@ -228,7 +228,7 @@ NAMES = [str(app.name[0]), *(name for name in app if not name.startswith("-"))]
 
 def option_names() -> set[str]:
     """Return the options of all commands."""
-    found: set[str] = {"--help", "--version"}
+    found: set[str] = {name for name in app if name.startswith("--")}
     for name in NAMES[1:]:
         for each in [app[name], *(app[name][inner] for inner in app[name] if not inner.startswith("-"))]:
             if each.default_command is not None:

@@ -25,7 +25,6 @@ def bench(
     levels: tuple[int, ...] | None = None,
     variants: Annotated[tuple[str, ...], Parameter(show_default=" ".join)] = ("plain", "default"),
     rounds: AtLeastOne = 10,
-    resolution: str | None = None,
     device: str | None = None,
     ceiling: tuple[Positive, Positive] | None = None,
     count_only: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
@@ -49,8 +48,6 @@ def bench(
         float32, tf32, bfloat16, float16, compile, graphs.
     rounds
         Rounds that count; medians are shown.
-    resolution
-        Short for --data.resolution.
     device
         Short for --run.device.
     ceiling
@@ -68,8 +65,7 @@ def bench(
     from progan.system.device import choose_device
     from progan.training.precision import settle
 
-    short = {"data": {"resolution": resolution}, "run": {"device": device}}
-    asked = {branch: values for branch, values in short.items() if None not in values.values()}
+    asked = {} if device is None else {"run": {"device": device}}
     made = load_config(recipe, merge(given(options), asked), file=config, parts=read_plugins(plugin))
     if count_only and ceiling is None:
         raise ConfigError("--count-only measures nothing, so it needs --ceiling TFLOP/s GB/s")

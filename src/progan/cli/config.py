@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import asdict
 from pathlib import Path
 from types import FunctionType
 from typing import Annotated, Any, Literal, get_type_hints
 
 from cyclopts import App, Group, Parameter
+from pydantic import Field
 
 from progan.cli.terminal.console import PlainConsole, say
 from progan.config import (
@@ -36,7 +39,9 @@ from progan.config import (
     to_recipe,
 )
 from progan.config.documents import read_document
+from progan.config.fields import NonNegative, PerLevelCount, PerLevelRate, Resolution
 from progan.config.recipes import DEFAULT_RECIPE, read_recipe, recipe_about, recipe_head, recipe_names
+from progan.config.training import Precision
 from progan.errors import ConfigError
 
 OPTION = "--plugin"
@@ -54,6 +59,39 @@ Plugins = Annotated[
 def _group(title: str, place: int) -> Parameter:
     """Return what puts the options of a branch under a title of their own in the help."""
     return Parameter(group=Group(title, sort_key=place))
+
+
+def _same(branch: type[Options] | type[Any], name: str) -> Any:
+    """Return an option of a branch as it is there: default, description, limits."""
+    return copy(branch.model_fields[name])
+
+
+class _Data(DataOptions):
+    """The options of the pictures, some with short names."""
+
+    resolution: Annotated[Resolution | None, Parameter(alias="--resolution")] = _same(
+        DataOptions, "resolution"
+    )
+    labels: Annotated[str, Parameter(alias="--labels")] = _same(DataOptions, "labels")
+    mirror: Annotated[bool, Parameter(alias="--mirror", negative=("--data.no-mirror", "--no-mirror"))] = (
+        _same(DataOptions, "mirror")
+    )
+
+
+class _Schedule(ScheduleOptions):
+    """The options of the schedule, some with short names."""
+
+    total_kimg: Annotated[NonNegative | None, Parameter(alias="--kimg")] = _same(
+        ScheduleOptions, "total_kimg"
+    )
+    batch_size: Annotated[PerLevelCount, Parameter(alias="--batch")] = _same(ScheduleOptions, "batch_size")
+
+
+class _Run(RunOptions):
+    """The options of how a run is carried out, some with short names."""
+
+    seed: Annotated[int, Parameter(alias="--seed")] = _same(RunOptions, "seed")
+    precision: Annotated[Precision, Parameter(alias="--precision")] = _same(RunOptions, "precision")
 
 
 class _Model(ModelOptions):
@@ -74,35 +112,63 @@ class _Init(InitOptions):
 class Branches(Options):
     """The options of the configuration, each branch under a title of its own."""
 
-    data: Annotated[DataOptions, _group("Pictures", 2)] = DataOptions()
+    data: Annotated[_Data, _group("Pictures", 2)] = _Data()
     augment: Annotated[AugmentOptions, _group("Augmentation", 3)] = AugmentOptions()
     model: Annotated[_Model, _group("Networks", 4)] = _Model()
-    schedule: Annotated[ScheduleOptions, _group("Schedule", 7)] = ScheduleOptions()
+    schedule: Annotated[_Schedule, _group("Schedule", 7)] = _Schedule()
     loss: Annotated[LossOptions, _group("Loss", 8)] = LossOptions()
     optimizer: Annotated[OptimizerOptions, _group("Optimizer", 9)] = OptimizerOptions()
-    run: Annotated[RunOptions, _group("Run", 10)] = RunOptions()
+    run: Annotated[_Run, _group("Run", 10)] = _Run()
     init: Annotated[_Init, _group("Beginning", 12)] = _Init()
     monitor: Annotated[MonitorOptions, _group("Monitoring", 11)] = MonitorOptions()
     track: Annotated[TrackOptions, _group("Tracking", 11)] = TrackOptions()
+    lr: Annotated[PerLevelRate | None, Parameter(name="--lr"), _group("Optimizer", 9)] = Field(
+        None, description="Learning rate of both networks; --optimizer.g-lr and d-lr are of one of them."
+    )
 
 
 Tree = Annotated[Branches | None, Parameter(name="*", show_default=False)]
 
 
 def given(options: Options | None) -> dict[str, Any]:
-    """Return what was given on the command line, and no defaults, as a nested mapping."""
-    return {} if options is None else options.model_dump(mode="json", exclude_unset=True)
+    """Return what was given on the command line, and no defaults, as a nested mapping.
+
+    Raises:
+        ConfigError: if --lr is given and what it is short for, too.
+    """
+    tree: dict[str, Any] = {} if options is None else options.model_dump(mode="json", exclude_unset=True)
+    if (rate := tree.pop("lr", None)) is not None:
+        rates = tree.setdefault("optimizer", {})
+        if {"g_lr", "d_lr"} <= set(rates):
+            raise ConfigError(
+                "--lr does nothing where --optimizer.g-lr and --optimizer.d-lr are given: leave it out"
+            )
+        tree["optimizer"] = {"g_lr": rate, "d_lr": rate} | rates
+    return tree
 
 
-def recipes(name: str | None = None) -> None:
+Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
+
+
+def recipes(name: str | None = None, *, as_json: Json = False) -> None:
     """List the recipes that ship with progan, or print one with all its options.
 
     Parameters
     ----------
     name
         The recipe to print, as YAML.
+    as_json
+        Print JSON.
     """
     console = PlainConsole()
+    if as_json:
+        shown = (
+            load_config(name).model_dump(mode="json")
+            if name
+            else [{"name": each} | asdict(recipe_about(each)) for each in recipe_names()]
+        )
+        say(console, json.dumps(shown, indent=2))
+        return
     if name is not None:
         config = load_config(name)
         head = f"{recipe_head(name)}\n" if name in recipe_names() else ""
@@ -121,6 +187,7 @@ def show(
     recipe: str = DEFAULT_RECIPE,
     config: Path | None = None,
     format: Literal["yaml", "json"] = "yaml",
+    as_json: Json = False,
     plugin: Plugins = (),
     options: Tree = None,
 ) -> None:
@@ -134,12 +201,16 @@ def show(
         YAML, JSON or TOML file of options that is laid over the recipe.
     format
         How to print it.
+    as_json
+        Short for --format json.
     """
     made = load_config(recipe, given(options), file=config, parts=read_plugins(plugin))
-    say(PlainConsole(), to_recipe(made, format).rstrip())
+    say(PlainConsole(), to_recipe(made, "json" if as_json else format).rstrip())
 
 
-def validate(file: Path, *, recipe: str = DEFAULT_RECIPE, plugin: Plugins = ()) -> None:
+def validate(
+    file: Path, *, recipe: str = DEFAULT_RECIPE, as_json: Json = False, plugin: Plugins = ()
+) -> None:
     """Check a configuration file; says everything that is wrong with it.
 
     Parameters
@@ -148,16 +219,18 @@ def validate(file: Path, *, recipe: str = DEFAULT_RECIPE, plugin: Plugins = ()) 
         YAML, JSON or TOML file of options.
     recipe
         Recipe, or file, that it will be laid over.
+    as_json
+        Print JSON.
     """
     tree, beneath = read_document(file), read_recipe(recipe)
     try:
         make_config(beneath, tree, parts=read_plugins(plugin))
     except ConfigError as error:
         raise ConfigError(f"{file} over the recipe {recipe}:\n{error}") from None
-    say(
-        PlainConsole(),
-        f"{file} is valid over the recipe {recipe}; options that it sets: {len(flatten(tree))}",
-    )
+    count = len(flatten(tree))
+    told = f"{file} is valid over the recipe {recipe}; options that it sets: {count}"
+    facts = {"file": str(file), "recipe": recipe, "valid": True, "options": count}
+    say(PlainConsole(), json.dumps(facts, indent=2) if as_json else told)
 
 
 def schema(*, plugin: Plugins = ()) -> None:

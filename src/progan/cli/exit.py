@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, UnknownOptionError
 
 from progan.cli.config import plugin_parts
 from progan.cli.terminal.console import PlainConsole
+from progan.cli.terminal.option_names import explain_branch, explain_unknown
 from progan.config import Options, PictureOptions, explain, extended
+from progan.config.problems import NOT_A_BRANCH
 from progan.distributed.leaving import leave_others, told_once
 from progan.errors import ConfigError, ProganError, StorageError, says_out_of_memory
 from progan.system.safe_stdout import PatientStream, patient_output
@@ -118,10 +119,18 @@ def _explain_command(error: CycloptsError, words: Sequence[str]) -> str:
     from pydantic import ValidationError
 
     cause = error.__cause__
-    if not isinstance(cause, ValidationError):
+    chain = " ".join(error.command_chain or ())
+    if isinstance(error, UnknownOptionError):
+        names = [name for argument in error.argument_collection for name in argument.names]
+        name = error.token.keyword or error.token.value
         # Parts of one's own have options beneath a branch: --loss.mine.weight.
-        own = re.search(r"^Unknown option: --[a-z]+\.[\w-]+\.", str(error))
-        return f"{error} (Options of a part of your own need --plugin FILE.)" if own else str(error)
+        own = " (Options of a part of your own need --plugin FILE.)" if name.count(".") > 1 else ""
+        return explain_unknown(name, names, chain) + own
+    if not isinstance(cause, ValidationError):
+        return str(error)
+    problem = cause.errors(include_url=False, include_input=False)[0]
+    if problem["type"] in NOT_A_BRANCH and len(problem["loc"]) == 1:
+        return explain_branch(str(problem["loc"][0]), chain)
     pictures = PictureOptions.__name__ in cause.title
     return explain(cause, PictureOptions if pictures else extended(Options, plugin_parts(words)))
 

@@ -13,8 +13,7 @@ from cyclopts import Parameter
 
 from progan.cli.measure_options import GAP, Flag, GapTraining, Measuring
 from progan.cli.terminal.chosen import Kimg, choose, choose_all
-from progan.cli.terminal.console import PlainConsole, interruptible, say, training_console
-from progan.cli.terminal.results_table import print_results
+from progan.cli.terminal.console import interruptible, say
 from progan.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -202,7 +201,7 @@ def _measure_together(ranks: Ranks, opened: Callable[[], _Opened], *, among: boo
         for G in found.generators:
             G.deal = deal
         if found.gap is not None:
-            _measure_gap(ranks, found.gap, found.out, found.options.force, deal)
+            _measure_gap(ranks, found.gap, found.out, found.options, deal)
         if found.options.metrics or (found.gap is None and found.near is None):
             (_measure_in_a_line if among else _measure)(ranks, found)
         if found.near is not None:
@@ -246,7 +245,9 @@ def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: Gap
         )  # fmt: skip
         if isinstance(reals, HalvedImages):
             told = f"{format_resolution(size)} by the means of their pixels, as training shows them"
-            say(training_console(), f"{reals.name}: pictures are measured at {told}")
+            ranks.first_only(
+                partial(say, options.console(), f"{reals.name}: pictures are measured at {told}")
+            )
     near = _open_near(asked, images, part, seed + 1, device, ground)
     extractor = _extractor(ranks, options, device, all_need_it=near is not None)
     return _Opened(options, asked.out, device, images, reals, (images,), near, extractor, gap)
@@ -354,12 +355,12 @@ def _extractor(
     return options.load(ranks, device) if here or all_need_it else None
 
 
-def _measure_gap(ranks: Ranks, gap: GapOfRun, out: Path | None, force: bool, deal: Deal) -> None:
+def _measure_gap(ranks: Ranks, gap: GapOfRun, out: Path | None, options: Measuring, deal: Deal) -> None:
     """Measure the duality gap of a run, and print it."""
     with interruptible(ranks, out) as progress:
-        result = gap.measure(out=out, force=force, progress=progress, deal=deal)
-    console = PlainConsole()
-    print_results(console, [result])
+        result = gap.measure(out=out, force=options.force, progress=progress, deal=deal)
+    console = options.console()
+    options.show([result])
     state, how, adam = result.images, result.definition, result.definition["optimizer"]
     say(
         console,
@@ -372,23 +373,27 @@ def _measure_gap(ranks: Ranks, gap: GapOfRun, out: Path | None, force: bool, dea
 
 def _measure(ranks: Ranks, found: _Opened) -> None:
     """Measure, and print a table."""
-    results, console = _results(ranks, found), PlainConsole()
-    print_results(console, results)
-    say(console, f"results: {found.out}" if found.out is not None else "not written down; --out FILE would")
+    found.options.show(_results(ranks, found))
+    written = f"results: {found.out}" if found.out is not None else "not written down; --out FILE would"
+    say(found.options.console(), written)
 
 
 def _measure_in_a_line(ranks: Ranks, found: _Opened) -> None:
-    """Measure one of many generators, and print a line."""
+    """Measure one of many generators, and print a line, or those of JSON."""
     from progan.config import format_resolution
 
     assert found.images is not None
+    options = found.options
     try:
-        numbers = [each for result in _results(ranks, found) for each in result.numbers.items()]
+        results = _results(ranks, found)
+        numbers = [each for result in results for each in result.numbers.items()]
         told = ", ".join(f"{name} {value:.4f}" for name, value in numbers)
+        if options.as_json:
+            options.show(results)
     except DataError:  # small images, for which a metric is not defined
-        told = f"no {' and no '.join(found.options.metrics)} of images so small"
+        told = f"no {' and no '.join(options.metrics)} of images so small"
     size = format_resolution((found.images.shape[1], found.images.shape[2]))
-    say(PlainConsole(), f"after {found.images.about['images_seen']:,} images, {size}: {told}")
+    say(options.console(), f"after {found.images.about['images_seen']:,} images, {size}: {told}")
 
 
 def _results(ranks: Ranks, found: _Opened) -> list[Result]:
@@ -420,4 +425,4 @@ def _write_neighbours(ranks: Ranks, found: _Opened, deal: Deal) -> None:
             progress=progress,
         )  # fmt: skip
     save_grid(together, path, columns=1 + nearest.indices.shape[1])
-    say(PlainConsole(), f"samples (first column) and their nearest reals: {path}")
+    say(found.options.console(), f"samples (first column) and their nearest reals: {path}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from progan.cli.terminal.console import interruptible
+from progan.cli.terminal.console import PlainConsole, interruptible, say
+from progan.cli.terminal.results_table import print_results
 from progan.config import parse_colour, parse_resolution
 from progan.errors import ConfigError
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from progan.distributed.ranks import Ranks
+    from progan.evaluation.results import Result
     from progan.metrics.extractor_files import Inception
 
 GAP = "duality_gap"
@@ -53,6 +56,19 @@ class Measuring:
     """auto, cpu, cuda, mps, ..."""
     force: Flag = False
     """Compute again what is known."""
+    as_json: Annotated[bool, Parameter(name="--json", negative=(), show_default=False)] = False
+    """Print a line of JSON for each metric instead of a table; what is said besides goes to stderr."""
+
+    def console(self) -> PlainConsole:
+        """Return where sentences go: not among numbers that another program reads."""
+        return PlainConsole(stderr=self.as_json)
+
+    def show(self, results: Sequence[Result]) -> None:
+        """Print results."""
+        if not self.as_json:
+            print_results(self.console(), results)
+        for result in results if self.as_json else ():
+            say(PlainConsole(), result.line().rstrip())
 
     @property
     def size(self) -> tuple[int, int] | None:

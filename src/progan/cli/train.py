@@ -33,7 +33,7 @@ def train(
     dry_run: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     memory_check: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     device: str | None = None,
-    devices: int | None = None,
+    devices: Annotated[int | None, Parameter(alias="--gpus")] = None,
     on_divergence: Literal["stop", "rollback"] | None = None,
     track: tuple[str, ...] | None = None,
     plugin: Plugins = (),
