@@ -53,6 +53,7 @@ from progan.training.optimizer import Optimizer
 from progan.training.schedule import Point
 from progan.training.spec import ImageSpec, Spec, make_spec
 from progan.training.step import Step
+from progan.training.terms.shipped import Drift
 
 WAITS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim"}
 """Operators whose outcome the program needs before it can go on."""
@@ -241,12 +242,17 @@ def alpha_on_the_cpu() -> Any:
     return mock.patch.object(Iteration, "conditions", planted)
 
 
+def another_drift(term: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Replace the drift term by one that is computed from the scores of reals in another way."""
+    return mock.patch.object(Drift, "discriminator", lambda _self, seen: term(seen.real.scores))
+
+
 def number_in_a_loss() -> Any:
-    return mock.patch.object(losses, "drift", lambda scores: scores.square() * max(1.0, float(scores.sum())))
+    return another_drift(lambda scores: scores.square() * max(1.0, float(scores.sum())))
 
 
 def cpu_tensor_in_a_loss() -> Any:
-    return mock.patch.object(losses, "drift", lambda scores: scores.square() + torch.zeros(scores.shape))
+    return another_drift(lambda scores: scores.square() + torch.zeros(scores.shape))
 
 
 def terms_copied() -> Any:
