@@ -7,6 +7,7 @@ and `--help penalty` the options with that word in their name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from cyclopts import App, Argument, ArgumentCollection, Group
 from cyclopts.help import (
@@ -66,7 +67,8 @@ def print_help(app: App, words: Sequence[str]) -> bool:
         arguments = apps[-1].assemble_argument_collection(parse_docstring=True).filter_by(show=True)
     if not any(name.startswith("--schedule.") for argument in arguments for name in argument.names):
         return False
-    topic = next((word for word in words[asked + 1 :] if not word.startswith("-")), "")
+    after = [*words[asked + 1 :], "-"][0]  # a word farther on is the value of an option
+    topic = "" if after.startswith("-") else after
     command, console, formatter = " ".join(chain), PlainConsole(), DefaultFormatter()
     panels = _about(topic, arguments) if topic else _short(command, arguments)
     formatter.render_usage(console, console.options, format_usage(app, list(chain), execution_path=apps))
@@ -89,11 +91,13 @@ def _short(command: str, arguments: ArgumentCollection) -> list[HelpPanel]:
     own = [each for each in arguments.filter_by(group=usual) if each not in plain]
     by_name = {name: each for each in arguments for name in each.names}
     chosen = [by_name[name] for name in NEEDED.get(command, ())] or own
+    of_plugins = [each for each in arguments if _is_of_plugin(each.names[0])]
     defaults = load_config(DEFAULT_RECIPE)
     panels = [_panel("Arguments", plain)] if plain else []
     options = _panel("Options that most need" if command in NEEDED else "Options", chosen)
     entries = [_plain_entry(*pair, defaults) for pair in zip(chosen, options.entries, strict=True)]
-    return [*panels, options.copy(entries=entries)]
+    panels.append(options.copy(entries=entries))
+    return [*panels, _panel("Options of plugins", of_plugins)] if of_plugins else panels
 
 
 def _plain_entry(argument: Argument, entry: HelpEntry, defaults: Config) -> HelpEntry:
@@ -134,6 +138,17 @@ def _panel(title: str, arguments: Sequence[Argument]) -> HelpPanel:
 def _branch(name: str) -> str:
     """Return the branch of an option, or an empty text."""
     return name[2:].partition(".")[0] if "." in name else ""
+
+
+def _is_of_plugin(name: str) -> bool:
+    """Whether an option belongs to a part of one's own: the options that ship do not have it."""
+    branch: Any = Options
+    for part in name[2:].split(".") if "." in name else ():
+        field = getattr(branch, "model_fields", {}).get(part.replace("-", "_"))
+        if field is None:
+            return True
+        branch = field.annotation
+    return False
 
 
 def _default(defaults: Config, name: str) -> str:
