@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import progan
 from own_parts import plugin
 from progan.__main__ import main
+from progan.config import read_plugins
 from progan.data.packed import PackedSet
 from progan.errors import CheckpointError, ConfigError
 from progan.models.generator import UpBlock
@@ -101,9 +102,7 @@ def test_on_the_command_line(blobs: PackedSet, tmp_path: Path, capsys: pytest.Ca
     assert command("--resume", out) == 2
     assert f"--plugin {file}" in capsys.readouterr().err
     assert command("--resume", out, "--plugin", file, "--run.stop-after", "end") == 0
-    own = vars(__import__("sys").modules[next(n for n in __import__("sys").modules if "plugin_mine" in n)])[
-        "MyG"
-    ]
+    own: Any = read_plugins([file]).of("model.generator_class")["my_g"]
     capsys.readouterr()
     with pytest.raises(
         CheckpointError, match=r"'my_g': give its class, progan\.load\(path, own=\[\.\.\.\]\)"
