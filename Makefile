@@ -75,11 +75,11 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The pages that are made from the code, then the site, in site/; a dead link or a missing docstring ends it.
+# The pages that are made from the code, then the site, in site/; a dead link, a page without a place or an unknown name ends it.
 docs: install
 	$(BIN)/python -m progan.config.docs docs
 	$(BIN)/python benchmarks/draw_figures.py docs/images
-	PATH=$(CURDIR)/$(BIN):$$PATH NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	PATH=$(CURDIR)/$(BIN):$$PATH NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebooks: install
 	$(BIN)/python notebooks/execute.py

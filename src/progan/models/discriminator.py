@@ -80,13 +80,15 @@ class Discriminator(HubNetwork):
     """Scores images, at any level up to the one it was built for, and estimates or regards their labels.
 
     Args:
-        channels, base_shape, max_level: Of the images: their channels, height and width at level 0, and the
-            highest level.
+        channels: Channels of the images.
+        base_shape: Height and width at level 0.
+        max_level: Highest level; the full size is base_shape * 2**max_level.
         label_size: Length of the label vector; 0 for none.
         label_form: What a row of labels is: `class` (one-hot), `classes` (0 or 1 per class) or `vector`.
         conditioning: What it does with labels. `none`: nothing; there are none. `ac_gan`: it estimates them.
             `projection`: it scores images given them. None: `ac_gan` if there are labels.
-        level, alpha: How far it has grown: what a call computes unless told otherwise.
+        level: How far it has grown: what a call computes unless told otherwise.
+        alpha: The same, of how far that level has come in.
         label_names: One name per entry of the label vector, in order; may be empty.
         growth: What alpha does: 'fade' blends the level's features with fromRGB of the halved image, 'morph'
             blends the activations of fromRGB and of the level's block in (`models/morph.py`).

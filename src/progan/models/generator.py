@@ -97,7 +97,8 @@ class Generator(HubNetwork):
         label_size: Length of the label vector joined to the latent; 0 for none.
         label_form: What a row of labels is: `class` (one-hot), `classes` (0 or 1 per class) or `vector` (any
             numbers).
-        level, alpha: How far it has grown: what a call computes unless told otherwise.
+        level: How far it has grown: what a call computes unless told otherwise.
+        alpha: The same, of how far that level has come in.
         label_names: One name per entry of the label vector, in order; may be empty.
         growth: What alpha does: 'fade' blends the level's image with that of the level below, 'morph' blends
             the activations and norms of the level's block in (`models/morph.py`).
