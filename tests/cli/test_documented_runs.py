@@ -34,6 +34,8 @@ def give(option, *values):
     words.extend([option, *values])
 if words[0] == "train" and not {{"--time", "--dry-run"}} & set(words):
     give("--config", {config!r})
+    if not {{"--out", "--resume", "--recipe"}} & set(words):
+        give("--out", "runs/photos-paper-light-128")  # the name without --config
     if "--kimg" in words:
         del words[words.index("--kimg") : words.index("--kimg") + 2]
 elif words[0] == "train":
@@ -43,7 +45,7 @@ elif words[0] == "generate":
 elif words[0] in ("evaluate", "compare"):
     give("--num-images", "8")
 elif words[0] == "project":
-    give("--num-steps", "2")
+    give("--num-steps", "10")
 elif words[0] == "explore":
     give("--out", "page")
 elif words[0] == "interpolate":
@@ -65,6 +67,7 @@ def place_of_a_beginner(tmp_path: Path) -> Path:
     Image.fromarray(dice.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
     tiny = options(
         data={"resolution": 16, "limit": 64, "labels": "folders"}, monitor={"metrics": []},
+        model={"generator": {"latent_size": 8}},
         schedule={"batch_size": 8, "stabilise_kimg": [0.016], "fade_kimg": [0.016]},
     )  # fmt: skip
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
