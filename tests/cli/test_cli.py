@@ -144,6 +144,9 @@ def test_resume_and_its_dry_run(run: Path, capsys: pytest.CaptureFixture[str]) -
     code, out, err = call(capsys, "train", "--resume", run, "--dry-run")
     assert (code, err) == (0, "")
     assert "176 images in all" in out
+    assert "176 images are done; what is left: nothing" in " ".join(out.split())
+    code, out, err = call(capsys, "train", "--resume", run, "--dry-run", "--schedule.total-kimg", 0.24)
+    assert "176 images are done; what is left: this takes about" in " ".join(out.split())
     assert "model.generator.fmap_max: 8 there, 16 here" in mistake(
         capsys, "train", "--resume", run, "--model.generator.fmap-max", 16
     )

@@ -270,6 +270,19 @@ def test_a_fresh_page_shows_pictures_before_it_computes_any(page_folder: Path, t
 
 
 @pytest.mark.slow
+def test_a_page_without_a_network_says_what_to_do(tmp_path: Path) -> None:
+    find_browser()
+    write_page(make(), tmp_path, ABOUT, directions=[])
+    with opened(tmp_path) as web:
+        web.page.context.route("https://**", lambda route: route.abort())
+        web.page.reload()
+        web.page.wait_for_function(
+            "() => document.querySelector('#message').textContent.includes('not work')"
+        )
+        assert "progan explore RUN --offline" in web.page.inner_text("#message")
+
+
+@pytest.mark.slow
 def test_a_page_in_a_file_says_what_to_do(page_folder: Path) -> None:
     with opened(page_folder) as web:
         web.page.goto((page_folder / "index.html").as_uri())

@@ -126,7 +126,7 @@ def train(
         if dry_run:
             prepared = only_check(checked, reporter)
             expected = expect(prepared.spec, prepared.packed, prepared.device)
-            print_plan(console, prepared.spec, str(prepared.device), prepared.folder.path, expected)
+            print_plan(console, prepared, expected)
             return
         folder = carry_out(checked, reporter, memory_check)
     pictures = command("generate", folder, "--n", 64, "--out", "samples.png")

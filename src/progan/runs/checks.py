@@ -32,6 +32,7 @@ from progan.errors import CheckpointError, ConfigError, DataError, Interrupted, 
 from progan.evaluation.duality_gap import require_parts
 from progan.performance.forecast import expect
 from progan.performance.plan_time import plan_rest, plan_time
+from progan.performance.projection import Projection
 from progan.preparation.pack import Request
 from progan.preparation.source import Source, open_source
 from progan.runs import checkpoint
@@ -106,6 +107,12 @@ class Prepared:
     reporter: Reporter
     ranks: Ranks
     callbacks: Callbacks
+
+    @property
+    def images_seen(self) -> int:
+        """Where training stands, by the newest checkpoint that tells it; 0 if there is none."""
+        record, _ = checkpoint.newest_record(self.folder.checkpoints)
+        return 0 if record is None else record.images_seen
 
 
 def check(
@@ -208,12 +215,8 @@ def check_in_time(
     Raises:
         ProganError: of the kind that fits.
     """
-    if ranks.size > 1:
-        raise ConfigError("--time plans for one process; with several give the lengths in schedule")
     given, laid = options or {}, {} if file is None else read_document(file)
-    lengths = LENGTHS & {key for tree in (given, laid) for key in tree.get("schedule") or {}}
-    if lengths:
-        raise ConfigError(f"--time decides schedule.{min(lengths)}: leave one of them out")
+    _require_free_lengths(ranks, given, laid)
     stem = "time" if recipe is None and file is None else Path(file or recipe or "").stem
     folder = RunFolder(out or Path("runs") / f"{open_source(source, parts).name}-{stem}")
     if folder.exists():
@@ -232,7 +235,7 @@ def check_in_time(
     schedule, image = tried.spec.config.schedule, tried.spec.image
     if schedule.growth != "fade" or schedule.start_level:
         raise ConfigError("--time plans runs that fade from level 0 on: leave out growth and start_level")
-    made = expect(tried.spec, tried.packed, tried.device, min(20.0, max(2.0, seconds / 100)))
+    made = _measured_for(seconds, tried)
     cost = {(level, fading): made.cost((level, fading))
             for level in range(image.max_level + 1) for fading in (False, True)}  # fmt: skip
     names = {level: format_resolution(image.resolution(level)) for level in range(image.max_level + 1)}
@@ -328,10 +331,7 @@ def check_rest_in_time(
     Raises:
         ProganError: of the kind that fits.
     """
-    if ranks.size > 1:
-        raise ConfigError("--time plans for one process; with several give the lengths in schedule")
-    if lengths := LENGTHS & set((options or {}).get("schedule") or {}):
-        raise ConfigError(f"--time decides schedule.{min(lengths)}: leave one of them out")
+    _require_free_lengths(ranks, options or {})
     again = partial(check_resume, run, reporter=reporter, stop=stop, source=source, ranks=ranks, parts=parts)
     now = again(options)
     schedule = now.spec.config.schedule
@@ -340,9 +340,7 @@ def check_rest_in_time(
             "--time plans runs that fade from level 0 on, by lengths of stabilising and fading: give a "
             "longer or shorter --schedule.total-kimg instead"
         )
-    record, _ = checkpoint.newest_record(now.folder.checkpoints)
-    expected = expect(now.spec, now.packed, now.device, min(20.0, max(2.0, seconds / 100)))
-    plan, factor = plan_rest(seconds, expected, 0 if record is None else record.images_seen)
+    plan, factor = plan_rest(seconds, _measured_for(seconds, now), now.images_seen)
     what = (
         f"what is left is {factor:.2g} times as long" if math.isfinite(factor) else "the last level goes on"
     )
@@ -351,6 +349,19 @@ def check_rest_in_time(
         f"{plan['schedule']['total_kimg']:,g} kimg in all"
     )
     return again(merge(options or {}, plan))
+
+
+def _require_free_lengths(ranks: Ranks, *trees: Mapping[str, Any]) -> None:
+    """Refuse a time for several processes, or beside options that a time decides."""
+    if ranks.size > 1:
+        raise ConfigError("--time plans for one process; with several give the lengths in schedule")
+    if lengths := LENGTHS & {key for tree in trees for key in tree.get("schedule") or {}}:
+        raise ConfigError(f"--time decides schedule.{min(lengths)}: leave one of them out")
+
+
+def _measured_for(seconds: float, run: Prepared) -> Projection:
+    """Measure how long a run takes, for a hundredth of the time that is planned, or some seconds."""
+    return expect(run.spec, run.packed, run.device, min(20.0, max(2.0, seconds / 100)))
 
 
 def _labels_beside(config: Config, folder: RunFolder, source: str) -> Config:

@@ -198,16 +198,8 @@ class _Found:
 
     def state(self, config: Config, packed: PackedSet, device: torch.device) -> TrainState:
         """Return the state it holds; `packed` decides the shapes."""
-        image = ImageSpec(
-            packed.channels,
-            packed.base_shape,
-            packed.max_level,
-            packed.label_names,
-            packed.label_form,
-            packed.depth,
-        )
         try:
-            state = TrainState.create(config, image, device)
+            state = TrainState.create(config, ImageSpec.of(packed), device)
             enter(state, self.record, self.tensors)
         except (KeyError, ValueError, RuntimeError) as error:
             raise DataError(

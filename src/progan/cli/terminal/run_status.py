@@ -46,22 +46,19 @@ def state_of(run: Path) -> dict[str, Any]:
     Raises:
         ProganError: if it is no run, or its log is damaged.
     """
-    from progan.config import parse_resolution, split_resolution
     from progan.data.packed import PackedSet
     from progan.performance.forecast import relative_costs
     from progan.performance.projection import kind_of, project
     from progan.runs.divergence import Alarm
     from progan.runs.logs import read_stats
+    from progan.runs.resolve import restrict
     from progan.runs.run_folder import RunFolder
     from progan.training.spec import ImageSpec, make_spec
 
     folder = RunFolder(run)
     config, dataset, stats = folder.config(), folder.dataset(), read_stats(folder.stats_file)
-    packed = PackedSet.open(dataset.packed)
-    shape, level = split_resolution(parse_resolution(config.data.resolution or ""), config.model.base_shape)
-    labels = () if config.model.conditioning == "none" else packed.label_names
-    image = ImageSpec(packed.channels, shape, level, labels, packed.label_form)
-    spec = make_spec(config, image, len(packed.indices(config.data.part)))
+    packed = restrict(PackedSet.open(dataset.packed), config)
+    spec = make_spec(config, ImageSpec.of(packed), len(packed.indices(config.data.part)))
     alarm, alarms = Alarm(), list[str]()
     measured: dict[tuple[int, bool], float] = {}
     for point in stats:
@@ -79,7 +76,7 @@ def state_of(run: Path) -> dict[str, Any]:
     return {
         "run": str(run), "images_seen": seen, "total": total, "done": min(1.0, seen / total),
         "phase": at.phase.name, "stage": list(kind_of(at.phase)),
-        "resolution": "x".join(map(str, image.resolution(at.level))),
+        "resolution": "x".join(map(str, spec.image.resolution(at.level))),
         "images_per_second": stats[-1]["images_per_second"] if stats else None,
         "seconds_left": 0.0 if seen >= total else made.left(seen) if made else None,
         "seconds_since": since, "last": stats[-1] if stats else {}, "alarms": alarms,

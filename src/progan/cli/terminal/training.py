@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +18,7 @@ from progan.config import format_resolution
 from progan.performance.estimate import Estimate
 from progan.performance.projection import Projection
 from progan.preparation.report import PrepareReport
+from progan.runs.checks import Prepared
 from progan.runs.logs import Stats
 from progan.runs.reporter import (
     LineReporter,
@@ -142,16 +142,15 @@ def _row(kimg: str, size: str, phase: str, d: str, g: str, rate: str, left: str)
     return f"{kimg:>7} {size:>9} {phase:<10}{d:>8}{g:>8}{rate:>8}{left:>8}"
 
 
-def print_plan(console: Console, spec: Spec, device: str, folder: Path, expected: Projection) -> None:
+def print_plan(console: Console, run: Prepared, expected: Projection) -> None:
     """Print what a run would do: a row a phase, and the totals.
 
     Args:
         console: Where to print.
-        spec: The run.
-        device: Where it would compute.
-        folder: Where it would be written.
-        expected: How long it would take.
+        run: What could start.
+        expected: How long it would take, from its beginning.
     """
+    spec, folder, seen = run.spec, run.folder.path, run.images_seen
     table = Table(
         title=Text(f"plan of {folder}"),
         box=box.SIMPLE_HEAD,
@@ -184,11 +183,13 @@ def print_plan(console: Console, spec: Spec, device: str, folder: Path, expected
     say(
         console,
         f"{spec.pictures:,} pictures{describe_labels(spec)}; {spec.schedule.total:,} images in all"
-        f"{learning}; device {device}; memory and time are estimated, the time from iterations of "
+        f"{learning}; device {run.device}; memory and time are estimated, the time from iterations of "
         f"{measured_levels(expected)}",
     )
     if expected.measured_share:
-        say(console, length_in_words(expected.seconds))
+        left = expected.left(seen)
+        done = f"{seen:,} images are done; what is left: " if seen else ""
+        say(console, f"{done}{length_in_words(left)}" if left > 0 else f"{done}nothing")
 
 
 def measured_levels(expected: Projection) -> str:

@@ -7,7 +7,10 @@ let ort, providers;
 // Bytes whose hash is the one that was written down when the page was made.
 async function verified(url, integrity) {
   const answer = await fetch(url, integrity ? { integrity } : {}).catch((error) => ({ statusText: error.message }));
-  if (!answer.ok) throw new Error(`${url} cannot be loaded as it was when the page was made (${answer.statusText})`);
+  if (!answer.ok) {
+    const hint = url.startsWith("http") ? ". A page made by progan explore RUN --offline needs no network." : "";
+    throw new Error(`${url} cannot be loaded as it was when the page was made (${answer.statusText})${hint}`);
+  }
   return answer.arrayBuffer();
 }
 

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import uuid
+from abc import ABC, abstractmethod
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ from progan.system.files import parse_json, write_text
 NAMES = "track.json"
 
 
-class _Tracker(Callback):
+class _Tracker(Callback, ABC):
     """What the trackers share: their module, flat options, and the name of the tracked run.
 
     Attributes:
@@ -54,11 +55,13 @@ class _Tracker(Callback):
         numbers = {name: value for name, value in stats.items() if not isinstance(value, str)}
         self._log(numbers, int(stats["images_seen"]))
 
+    @abstractmethod
     def _open(self, project: str, name: str, options: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Begin a tracked run, or go on with the one that is remembered."""
 
+    @abstractmethod
     def _log(self, numbers: dict[str, float | int], clock: int) -> None:
-        raise NotImplementedError
+        """Add numbers at a clock."""
 
     def _options(self) -> dict[str, Any]:
         return flatten(self._run.config.model_dump(mode="json"))
