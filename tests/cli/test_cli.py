@@ -134,6 +134,17 @@ def test_the_folder_one_stands_in_gives_the_run_its_name(
     assert "plan of runs/my pictures-paper-light-128" in " ".join(out.split())
 
 
+def test_samples_are_drawn_in_terminals_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    tree = options(schedule={"total_kimg": 0.016}, data={"max_resolution": 16})
+    code, out, err = call(capsys, "train", ".", "--show", *words(tree))
+    assert (code, err) == (0, "")
+    assert "--show draws in a terminal; grids of samples are in the run folder" in " ".join(out.split())
+    assert "\u2584" not in out
+
+
 def test_train_writes_a_run(run: Path) -> None:
     lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
     assert lines[-1]["images_seen"] == 176

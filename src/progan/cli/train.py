@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from progan.cli.config import Plugins, Tree, given
 from progan.cli.terminal.console import say, training_console
-from progan.config import merge, read_plugins
+from progan.config import Parts, merge, read_plugins
 from progan.config.documents import read_document
 from progan.config.recipes import DEFAULT_RECIPE
 from progan.errors import ConfigError, command
@@ -36,6 +36,7 @@ def train(
     devices: Annotated[int | None, Parameter(alias="--gpus")] = None,
     on_divergence: Literal["stop", "rollback"] | None = None,
     track: tuple[str, ...] | None = None,
+    show: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     plugin: Plugins = (),
     options: Tree = None,
 ) -> None:
@@ -80,6 +81,8 @@ def train(
         Short for --run.on-divergence.
     track
         Short for --track.to: tensorboard, csv, webhook, wandb, mlflow, trackio.
+    show
+        Draw samples in the terminal, with half blocks, whenever a grid of them is written.
     """
     from progan.distributed.launcher import launch, to_launch
 
@@ -100,6 +103,7 @@ def train(
         raise ConfigError("--time and --until say the same thing: give one of them")
     if dry_run and memory_check:
         raise ConfigError("--memory-check computes a step and --dry-run computes none: leave one out")
+    from progan.cli.terminal.shown_samples import ShownSamples
     from progan.cli.terminal.training import print_plan, reporting
     from progan.performance.forecast import expect
     from progan.performance.plan_time import parse_duration, seconds_until
@@ -107,7 +111,10 @@ def train(
     from progan.runs.run import Check, carry_out, only_check
 
     checked: Check
-    parts = read_plugins(plugin)
+    console = training_console()
+    parts = read_plugins(plugin) + Parts(
+        followers=(ShownSamples(console),) if show and console.is_terminal else ()
+    )
     seconds = None if time is None else parse_duration(time)
     if until is not None:
         seconds = seconds_until(until, datetime.now())
@@ -121,8 +128,9 @@ def train(
         checked = partial(checks.check_in_time, source, out, recipe, tree, seconds, file=config, parts=parts)
     else:
         checked = partial(checks.check, source, out, recipe or DEFAULT_RECIPE, tree, file=config, parts=parts)
-    console = training_console()
     with reporting(console) as reporter:
+        if show and not console.is_terminal:
+            reporter.say("--show draws in a terminal; grids of samples are in the run folder")
         if dry_run:
             prepared = only_check(checked, reporter)
             expected = expect(prepared.spec, prepared.packed, prepared.device)
