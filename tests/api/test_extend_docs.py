@@ -76,10 +76,21 @@ def test_python(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_commands(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def carry_out(line: str, out: str, capsys: pytest.CaptureFixture[str]) -> None:
     name, *given = shlex.split(line)
     assert name == "progan"
+    more = {
+        "train": ["--out", out, "--recipe", "quickstart", *words(SMALL)],
+        "evaluate": ["--num-images", "16"],
+    }
     with pytest.raises(SystemExit) as end:
-        main([*given, "--out", "run", "--recipe", "quickstart", *words(SMALL)])
+        main([*given, *more.get(given[0], [])])
     assert not end.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if "RUN" in line:  # that of the command before it which has the same plugin
+        [plugin] = re.findall(r"--plugin \S+", line)
+        carry_out(next(each for each in COMMANDS if plugin in each), "RUN", capsys)
+    carry_out(line, "run", capsys)

@@ -26,7 +26,7 @@ FORMS: list[Form] = ["onnx", "pt2", "torchscript"]
 
 
 def opened(made: Exported, G: Generator, n: int) -> torch.Tensor:
-    return FORMATS[made.form].open(made.path)(*inputs(G, n))
+    return FORMATS[made.form].open(made.path, type(G))(*inputs(G, n))
 
 
 @pytest.mark.parametrize("form", FORMS)

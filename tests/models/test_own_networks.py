@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import progan
@@ -105,7 +106,8 @@ def test_on_the_command_line(blobs: PackedSet, tmp_path: Path, capsys: pytest.Ca
     own: Any = read_plugins([file]).of("model.generator_class")["my_g"]
     capsys.readouterr()
     with pytest.raises(
-        CheckpointError, match=r"'my_g': give its class, progan\.load\(path, own=\[\.\.\.\]\)"
+        CheckpointError,
+        match=rf"'my_g', defined in '{file}' \(sha256 '[0-9a-f]{{64}}'\): give --plugin '{file}'",
     ):
         progan.load(out)
     G = progan.load(out, own=[own])
@@ -115,6 +117,60 @@ def test_on_the_command_line(blobs: PackedSet, tmp_path: Path, capsys: pytest.Ca
     assert G(torch.zeros(2, G.latent_size), torch.eye(4)[:2]).shape == (2, 3, 16, 16)
     trained = last_tensors(out)[1]
     assert float(trained["G/mapping.weight"].sub(trained["G_ema/mapping.weight"]).abs().max()) > 0
+
+
+COMMANDS = """
+info RUN
+info RUN --json
+generate RUN --n 2 --out made
+interpolate RUN --seconds 0.1 --out walk.gif
+project RUN --target 0.png --num-steps 10 --outdir projected
+directions RUN -K 1 --outdir ways
+mix RUN 1 2 --out mix.png
+movie RUN --out growth.gif --from generators --seconds 0.2
+report RUN --out report.html
+export RUN --to safetensors --out copy.safetensors
+evaluate RUN --metrics lightness --num-images 8
+compare RUN RUN --metrics lightness --num-images 8
+push RUN me/mine --dry-run --no-onnx --out sent
+generate sent --n 1 --out again.png
+"""
+METRIC = '''
+
+class Lightness(progan.SetMetric):
+    """How light the pictures are."""
+
+    def measure(self, reals, fakes):
+        return float(fakes.mean())
+'''
+
+
+def test_every_command_takes_a_run_with_own_parts(
+    blobs: PackedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = plugin(tmp_path, TEXT + METRIC)
+    generator: Any = read_plugins([file]).of("model.generator_class")["my_g"]
+    told: Any = options(run={"generator_kimg": 0.05})
+    out = progan.train(
+        blobs.path, tmp_path / "run", options=told, generator=generator, plugins=[file], reporter=Listener()
+    )
+    assert type(out.generator) is generator
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (16, 16), (200, 30, 30)).save("0.png")
+    for line in COMMANDS.split("\n")[1:-1]:
+        given = [str(out) if word == "RUN" else word for word in line.split()]
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([*given, "--plugin", str(file)])
+        said = capsys.readouterr()
+        assert not end.value.code, (line, said.err)
+        assert "somebody's own" not in said.out + said.err, line
+    report = Path("report.html").read_text(encoding="utf-8")
+    assert "Not looked for" not in report
+    opened = progan.open_run(out, own=[file])
+    assert type(opened.generator) is type(opened.find(0)) is generator
+    with pytest.raises(CheckpointError, match="--plugin"):
+        _ = progan.open_run(out).generator
 
 
 def test_the_same_bits_as_the_shipped_one(blobs: PackedSet, tmp_path: Path) -> None:

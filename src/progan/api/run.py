@@ -16,6 +16,7 @@ from progan.metrics.metric import Metric
 from progan.metrics.registry import DEFAULT, Extractors
 from progan.models.generator import Generator
 from progan.models.loading import load
+from progan.models.weights import Own
 from progan.report.growth_film import make_movie
 from progan.report.html_page import write_report
 from progan.runs.logs import Stats, read_stats
@@ -32,7 +33,12 @@ class Run(_Path):
     """A run folder, as a path that knows what is in it; the run may still be trained.
 
     It is given wherever a path is taken. Everything is read when it is asked for.
+
+    Attributes:
+        own: Networks of one's own that it uses: classes, or Python files that define them.
     """
+
+    own: Own = ()
 
     @property
     def config(self) -> Config:
@@ -53,7 +59,7 @@ class Run(_Path):
 
         A CheckpointError tells that there is none yet.
         """
-        return load(self)
+        return load(self, own=self.own)
 
     def find(self, kimg: float | str) -> Generator:
         """Return the generator that had seen so many thousand images, the nearest that is kept.
@@ -64,7 +70,7 @@ class Run(_Path):
         Raises:
             CheckpointError: if there is none.
         """
-        return load(find_generator(self, kimg).file)
+        return load(find_generator(self, kimg).file, own=self.own)
 
     @property
     def log_points(self) -> list[Stats]:
@@ -129,24 +135,29 @@ class Run(_Path):
         return evaluate(
             self, RunFolder(self).pictures(), metrics, n=n, seed=seed, part=data.part, mirror=data.mirror,
             device=None if device is None else torch.device(device), extractor=extractor,
-            out=self / FILE,
+            out=self / FILE, own=self.own,
         )  # fmt: skip
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write one page about the run, `report.html` in its folder unless told else, and return its path."""
-        return write_report([self], out or self / "report.html")
+        return write_report([self], out or self / "report.html", own=self.own)
 
     def movie(self, out: str | Path = "growth.gif", *, seconds: float = 12.0) -> Path:
         """Make a film of the training, .mp4, .webm, .webp or .gif, and return its path."""
-        return make_movie(self, Path(out), seconds=seconds)
+        return make_movie(self, Path(out), seconds=seconds, own=self.own)
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, *, own: Own = ()) -> Run:
     """Open a run folder.
+
+    Args:
+        path: The folder.
+        own: Networks of your own that the run uses: classes, or Python files that define them, which are run.
 
     Raises:
         CheckpointError: if it is none.
     """
     run = Run(path)
+    run.own = own
     _ = run.config
     return run

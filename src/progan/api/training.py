@@ -103,13 +103,21 @@ def resume(
 def _carried_out(work: Callable[[Reporter, OwnParts], Path], reporter: Reporter | None, own: OwnParts) -> Run:
     """Train, shown as fits where this is called from."""
     if not in_notebook():
-        return Run(work(reporter or LineReporter(), own))
+        return _opened(work(reporter or LineReporter(), own), own)
     reporter, samples = reporter or NotebookReporter(), InlineSamples()
     followed: OwnParts = {**own, "callbacks": [*own.get("callbacks", ()), samples]}
     try:
-        return Run(work(reporter, followed))
+        return _opened(work(reporter, followed), own)
     except Interrupted as stopped:
         if samples.folder is None:  # there is no run yet
             raise
         reporter.say(str(stopped))
-        return Run(samples.folder)
+        return _opened(samples.folder, own)
+
+
+def _opened(folder: Path, own: OwnParts) -> Run:
+    """Return a run that knows the networks of one's own which it was given."""
+    run = Run(folder)
+    generator = [own["generator"]] if "generator" in own else []
+    run.own = (*generator, *own.get("plugins", ()))
+    return run

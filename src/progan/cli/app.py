@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from progan.cli.bench import bench
-from progan.cli.config import Branches, Json, Tree, config_app, knowing, recipes
+from progan.cli.config import Branches, Json, Plugins, Tree, config_app, knowing, recipes
 from progan.cli.explore import directions, explore, mix, project
 from progan.cli.export import export, push
 from progan.cli.generate import generate, interpolate
@@ -29,7 +29,7 @@ from progan.errors import ConfigError
 from progan.version import __version__
 
 
-def info(path: Path, *, kimg: Kimg = None, as_json: Json = False) -> None:
+def info(path: Path, *, kimg: Kimg = None, as_json: Json = False, plugin: Plugins = ()) -> None:
     """Say what a run folder, weight file, checkpoint or packed set is, and how far it got.
 
     Parameters
@@ -44,9 +44,9 @@ def info(path: Path, *, kimg: Kimg = None, as_json: Json = False) -> None:
 
     found = path if kimg is None else choose(path, kimg).file
     if as_json:
-        say(PlainConsole(), facts_json(found, describe(found)))
+        say(PlainConsole(), facts_json(found, describe(found, plugin), plugin))
     else:
-        print_facts(PlainConsole(), describe(found))
+        print_facts(PlainConsole(), describe(found, plugin))
 
 
 def install_completion(

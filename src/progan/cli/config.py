@@ -51,7 +51,8 @@ Plugins = Annotated[
     Parameter(
         name=OPTION,
         show_default=False,
-        help="Python files with parts of your own (docs/extend.md); they are run, and their options known.",
+        consume_multiple=False,
+        help="Python file with parts of your own (docs/extend.md), which is run; it may be given again.",
     ),
 ]
 
@@ -257,6 +258,7 @@ def plugin_parts(words: Sequence[str]) -> Parts:
             files += [value] if name == OPTION and sign else []
         elif taking:
             files.append(word)
+            taking = False
     return read_plugins(files)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from progan.cli.config import Plugins
 from progan.cli.terminal.chosen import Kimg, choose
 from progan.cli.terminal.console import PlainConsole, say, stages
 
@@ -30,6 +31,7 @@ def project(
     level: int | None = None,
     resolution: str | None = None,
     device: str = "auto",
+    plugin: Plugins = (),
 ) -> None:
     """Find the latent whose picture is nearest to a given one.
 
@@ -63,7 +65,7 @@ def project(
     from progan.models.loading import load
     from progan.system.device import choose_device
 
-    G = load(choose(path, kimg).file, choose_device(device))
+    G = load(choose(path, kimg).file, choose_device(device), own=plugin)
     level = level_of(G, level, resolution)
     pixels = read_target(G, target, level)
     with stages() as progress:
@@ -87,6 +89,7 @@ def directions(
     outdir: Annotated[Path | None, Parameter(alias="-o")] = None,
     level: int | None = None,
     device: str = "auto",
+    plugin: Plugins = (),
 ) -> None:
     """Find directions along which pictures change in one way, and show each as a strip.
 
@@ -124,7 +127,7 @@ def directions(
     from progan.system.device import choose_device
 
     found = choose(path, kimg)
-    G = load(found.file, choose_device(device))
+    G = load(found.file, choose_device(device), own=plugin)
     folder = outdir or ways.folder_of(path, None if kimg is None else found.images_seen)
     with stages() as progress:
         made = ways.find(
@@ -152,6 +155,7 @@ def mix(
     level: int | None = None,
     scale: int = 1,
     device: str = "auto",
+    plugin: Plugins = (),
 ) -> None:
     """Make one picture of two.
 
@@ -184,7 +188,7 @@ def mix(
     from progan.models.loading import load
     from progan.system.device import choose_device
 
-    G = load(choose(path, kimg).file, choose_device(device))
+    G = load(choose(path, kimg).file, choose_device(device), own=plugin)
     first, second = ingredient(G, a), ingredient(G, b)
     if how == "all":
         save_sheet(G, first, second, out, names=(Path(a).stem, Path(b).stem), level=level)
@@ -204,6 +208,7 @@ def explore(
     title: str | None = None,
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 0,
     open_browser: Annotated[bool, Parameter(name="--open")] = False,
+    plugin: Plugins = (),
 ) -> None:
     """Make a web page on which the visitor's browser runs the generator, and show it on this machine.
 
@@ -229,7 +234,7 @@ def explore(
     from progan.models.loading import load
 
     found = choose(path, kimg)
-    G, seen = load(found.file), None if kimg is None else found.images_seen
+    G, seen = load(found.file, own=plugin), None if kimg is None else found.images_seen
     folder = out or (
         path / ("explore" if seen is None else f"explore-{seen:09d}")
         if path.is_dir() else Path(f"{path.stem}-explore")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from progan.cli.config import Plugins
 from progan.cli.terminal.chosen import Kimg, choose
 from progan.cli.terminal.console import PlainConsole, busy, format_size, say
 from progan.errors import ConfigError, command
@@ -23,6 +24,7 @@ def export(
     labels: Annotated[bool | None, Parameter(negative="--no-labels")] = None,
     output: Literal["float", "uint8"] = "float",
     license: str | None = None,
+    plugin: Plugins = (),
 ) -> None:
     """Write a generator for other programs, and compare its images with PyTorch's.
 
@@ -60,7 +62,9 @@ def export(
             raise ConfigError(f"{out} exists already; name a file with --out")
     file = choose(path, kimg).file
     with busy(f"writing {out} and comparing its images"):
-        made = write(file, out, form, level=level, half=half, labels=labels, output=output, license=license)
+        made = write(
+            file, out, form, level=level, half=half, labels=labels, output=output, license=license, own=plugin
+        )
     facts = made.facts
     rows = [
         f"{made.path}: {facts['resolution']} images, {made.form}, {format_size(made.path.stat().st_size)}"
@@ -83,6 +87,7 @@ def push(
     onnx: Annotated[bool, Parameter(negative="--no-onnx", show_default=False)] = True,
     dry_run: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    plugin: Plugins = (),
 ) -> None:
     """Put a generator on the Hugging Face hub, with a model card made from its run.
 
@@ -119,10 +124,18 @@ def push(
         publish.require_name(name)
         with busy("writing the folder"):
             folder = publish.write_hub_folder(
-                chosen, name, out or Path(name.split("/")[1]), license=license, onnx=onnx, say=tell
+                chosen,
+                name,
+                out or Path(name.split("/")[1]),
+                license=license,
+                onnx=onnx,
+                say=tell,
+                own=plugin,
             )
         tell(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}; nothing was sent")
         return
     with busy(f"writing and sending {name}"):
-        address = publish.push(chosen, name, license=license, private=private, onnx=onnx, say=tell)
+        address = publish.push(
+            chosen, name, license=license, private=private, onnx=onnx, say=tell, own=plugin
+        )
     tell(f"{address}\nuse it: {command('generate', name, '--n', 64, '--out', 'samples.png')}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, Token
 
+from progan.cli.config import Plugins
 from progan.cli.terminal.chosen import Kimg, choose
 from progan.cli.terminal.console import PlainConsole, say, stages, training_console
 
@@ -55,6 +56,7 @@ def generate(
     background: str = "checker",
     batch_size: int | None = None,
     device: str = "auto",
+    plugin: Plugins = (),
 ) -> None:
     """Make pictures with a trained generator; under torchrun, with several processes.
 
@@ -128,7 +130,7 @@ def generate(
     with join() as ranks:
 
         def loaded() -> tuple[Generator, int]:
-            G = _load(file, str(ranks.device(device)))
+            G = _load(file, str(ranks.device(device)), plugin)
             return G, level_of(G, level, resolution)
 
         G, chosen_level = ranks.in_turn(loaded, lambda found: {"the generator": digest(found[0])})
@@ -171,6 +173,7 @@ def interpolate(
     channels: tuple[int, ...] | None = None,
     background: str = "checker",
     device: str = "auto",
+    plugin: Plugins = (),
 ) -> None:
     """Make a film of a smooth closed walk through latent space, or of the way through given pictures.
 
@@ -224,7 +227,7 @@ def interpolate(
     from progan.generation.sampling import level_of
     from progan.generation.video import interpolate as write_video
 
-    G = _load(choose(path, kimg).file, device)
+    G = _load(choose(path, kimg).file, device, plugin)
     points = None
     if seeds is not None or latents:
         points = chosen.choose(
@@ -258,9 +261,9 @@ def _sight(channels: tuple[int, ...] | None, background: str) -> Sight:
         raise ConfigError(f"background: {error}, or {CHECKER}") from None
 
 
-def _load(path: Path, device: str) -> Generator:
-    """Load a generator onto a device."""
+def _load(path: Path, device: str, plugin: Sequence[str]) -> Generator:
+    """Load a generator, which may be one of one's own, onto a device."""
     from progan.models.loading import load
     from progan.system.device import choose_device
 
-    return load(path, choose_device(device))
+    return load(path, choose_device(device), own=plugin)

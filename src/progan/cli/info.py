@@ -20,7 +20,7 @@ from progan.generation.label_arguments import describe_labels
 from progan.models.averaged import GENERATOR_FILE
 from progan.models.hub import locate
 from progan.models.loading import load_network
-from progan.models.weights import HUB_FILE
+from progan.models.weights import HUB_FILE, Own
 from progan.preparation.pictures import PICTURE_SUFFIXES
 from progan.runs import checkpoint
 from progan.runs.logs import read_stats
@@ -38,15 +38,19 @@ _LOOKED_AT = 10_000
 _NAMED = 5
 
 
-def describe(path: str | Path) -> Facts:
+def describe(path: str | Path, own: Own = ()) -> Facts:
     """Return facts about a run folder, weight file, checkpoint or packed set, by name.
+
+    Args:
+        path: The folder or file.
+        own: Networks of one's own, one of which it may be.
 
     Raises:
         ProganError: if the path is none of these or cannot be read.
     """
     path = Path(path)
     if path.is_dir() and RunFolder(path).exists():
-        return _run(RunFolder(path))
+        return _run(RunFolder(path), own)
     if path.is_dir() and is_packed(path):
         return _packed(PackedSet.open(path))
     if path.is_dir() and not any((path / name).is_file() for name in (GENERATOR_FILE, HUB_FILE)):
@@ -56,8 +60,8 @@ def describe(path: str | Path) -> Facts:
         )
     weights = locate(path)
     if read_header(weights).get("format") == checkpoint.FORMAT:
-        return _checkpoint(weights)
-    return _weights(weights)
+        return _checkpoint(weights, own)
+    return _weights(weights, own)
 
 
 def print_facts(console: Console, facts: Facts) -> None:
@@ -70,7 +74,7 @@ def print_facts(console: Console, facts: Facts) -> None:
     console.print(table, markup=False, highlight=False)
 
 
-def _run(folder: RunFolder) -> Facts:
+def _run(folder: RunFolder, own: Own) -> Facts:
     config, dataset = folder.config(), folder.dataset()
     facts = {"kind": "run", "path": str(folder.path), "pictures": dataset.source}
     if (init := config.init).source is not None:
@@ -90,13 +94,13 @@ def _run(folder: RunFolder) -> Facts:
     if earlier := kept(folder):
         clocks = f"{earlier[0].images_seen:,} to {earlier[-1].images_seen:,} images (--kimg)"
         facts["kept generators"] = f"{len(earlier)}, after {clocks}"
-    return facts | _generator(folder.generator_file)
+    return facts | _generator(folder.generator_file, own)
 
 
-def _generator(path: Path) -> Facts:
+def _generator(path: Path, own: Own) -> Facts:
     """Return facts about the generator of a run or checkpoint."""
     try:
-        found = _weights(path)
+        found = _weights(path, own)
     except CheckpointError as error:
         return {"generator": str(error)}
     return {f"generator {name}": value for name, value in found.items() if name != "path"}
@@ -172,8 +176,8 @@ def _count(names: Iterable[str], what: str) -> str:
     return f"{len(names):,} {what}{'' if len(names) == 1 else 's'} ({', '.join(names[:_NAMED])}{more})"
 
 
-def _weights(path: Path) -> Facts:
-    network = load_network(path)
+def _weights(path: Path, own: Own) -> Facts:
+    network = load_network(path, own=own)
     config = network.config()
     level, alpha = config["level"], config["alpha"]
     size = format_resolution(network.resolution())
@@ -192,7 +196,7 @@ def _weights(path: Path) -> Facts:
     return facts
 
 
-def _checkpoint(path: Path) -> Facts:
+def _checkpoint(path: Path, own: Own) -> Facts:
     record, tensors = checkpoint.load(path)
     facts = {
         "kind": "checkpoint",
@@ -201,7 +205,7 @@ def _checkpoint(path: Path) -> Facts:
         "tensors": f"{len(tensors)}, {sum(t.nbytes for t in tensors.values()):,} bytes, checksum right",
         "versions": json.dumps(record.versions),
     }
-    return facts | _generator(path)
+    return facts | _generator(path, own)
 
 
 def _packed(packed: PackedSet) -> Facts:

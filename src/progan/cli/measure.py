@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from progan.evaluation.image_set import ImageSet
     from progan.evaluation.results import Result
     from progan.metrics.extractor_files import Inception
+    from progan.metrics.metric import Metric
     from progan.runs.gap_of_run import GapOfRun
     from progan.runs.run_folder import RunFolder
     from progan.runs.trained.kept_generators import Found
@@ -156,6 +157,12 @@ class _Opened:
     near: tuple[ImageSet, Path] | None = None
     extractor: Inception | None = None
     gap: GapOfRun | None = None
+    own: Mapping[str, Metric] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> list[str | Metric]:
+        """The metrics: by name, those of one's own themselves."""
+        return [self.own.get(name, name) for name in self.options.metrics]
 
     def facts(self) -> dict[str, str]:
         """Return what all processes must agree about, by name."""
@@ -226,8 +233,9 @@ def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: Gap
     run = asked.found.run
     ground = options.ground() if run is None else options.ground(run.config().data.background)
     images = open_images(
-        asked.found.file, size=options.size, seed=seed, label=asked.label, device=device, background=ground
-    )
+        asked.found.file, size=options.size, seed=seed, label=asked.label, device=device, background=ground,
+        own=options.plugin,
+    )  # fmt: skip
     if not isinstance(images, GeneratedImages):
         raise ConfigError(
             f"{asked.found.file} is no generator; `progan compare` measures one set of images against another"
@@ -249,8 +257,9 @@ def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: Gap
                 partial(say, options.console(), f"{reals.name}: pictures are measured at {told}")
             )
     near = _open_near(asked, images, part, seed + 1, device, ground)
-    extractor = _extractor(ranks, options, device, all_need_it=near is not None)
-    return _Opened(options, asked.out, device, images, reals, (images,), near, extractor, gap)
+    own = options.own_metrics(run)
+    extractor = _extractor(ranks, options, device, own, all_need_it=near is not None)
+    return _Opened(options, asked.out, device, images, reals, (images,), near, extractor, gap, own)
 
 
 def _open_both(
@@ -269,7 +278,7 @@ def _open_both(
     def opened(place: Path, seed: int) -> ImageSet | None:
         open_it = partial(
             open_images, place, size=options.size, part=part, seed=seed, device=device,
-            background=options.ground(),
+            background=options.ground(), own=options.plugin,
         )  # fmt: skip
         return open_it() if is_generator(place) else ranks.first_only(open_it)
 
@@ -277,8 +286,9 @@ def _open_both(
     generators = tuple(each for each in (images, reals) if isinstance(each, GeneratedImages))
     if reals is not None and mirror:
         reals = open_images(reals, mirror=True, seed=seed + 1)
-    extractor = _extractor(ranks, options, device)
-    return _Opened(options, out, device, images, reals, generators, extractor=extractor)
+    own = options.own_metrics()
+    extractor = _extractor(ranks, options, device, own)
+    return _Opened(options, out, device, images, reals, generators, extractor=extractor, own=own)
 
 
 def _open_near(
@@ -316,10 +326,13 @@ def _open_gap(
 
     A ConfigError tells of another metric that has no such name, or of an option that does not belong here.
     """
+    from progan.config import read_plugins
+    from progan.metrics.metric import Metric
     from progan.metrics.registry import check_names
     from progan.runs.gap_of_run import GapOfRun
 
-    check_names([name for name in options.metrics if name != GAP])
+    parts = read_plugins(options.plugin)
+    check_names([name for name in options.metrics if name != GAP], parts.of(Metric.chosen_by))
     if GAP not in options.metrics:
         if copies != GAP_AS_USUAL:
             raise ConfigError(
@@ -340,18 +353,24 @@ def _open_gap(
         )
     return GapOfRun.open(
         asked.found.file, asked.data, num_images=options.num_images, seed=options.seed,
-        steps=copies.gap_steps, lr=copies.gap_lr, device=device,
+        steps=copies.gap_steps, lr=copies.gap_lr, device=device, parts=parts,
     )  # fmt: skip
 
 
 def _extractor(
-    ranks: Ranks, options: Measuring, device: torch.device, *, all_need_it: bool = False
+    ranks: Ranks,
+    options: Measuring,
+    device: torch.device,
+    own: Mapping[str, Metric],
+    *,
+    all_need_it: bool = False,
 ) -> Inception | None:
     """Load the extractor where it will be used: a missing one is found before anything is measured."""
     from progan.metrics.registry import check_names, needs_extractor
 
-    check_names(options.metrics)
-    here = ranks.first_only(lambda: needs_extractor(options.metrics)) or "ppl" in options.metrics
+    check_names(options.metrics, own)
+    shipped = [name for name in options.metrics if name not in own]
+    here = ranks.first_only(lambda: needs_extractor(shipped)) or "ppl" in shipped
     return options.load(ranks, device) if here or all_need_it else None
 
 
@@ -404,7 +423,7 @@ def _results(ranks: Ranks, found: _Opened) -> list[Result]:
     options, out = found.options, found.out
     with interruptible(ranks, out) as progress:
         return measure.evaluate(
-            found.images, found.reals, options.metrics, n=options.num_images, num_reals=options.num_reals,
+            found.images, found.reals, found.chosen, n=options.num_images, num_reals=options.num_reals,
             seed=options.seed_of_images, device=found.device, extractor=found.extractor, out=out,
             force=options.force, progress=progress,
         )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
+from progan.cli.config import Plugins
 from progan.cli.terminal.console import PlainConsole, interruptible, say
 from progan.cli.terminal.results_table import print_results
 from progan.config import parse_colour, parse_resolution
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from progan.distributed.ranks import Ranks
     from progan.evaluation.results import Result
     from progan.metrics.extractor_files import Inception
+    from progan.metrics.metric import Metric
+    from progan.runs.run_folder import RunFolder
 
 GAP = "duality_gap"
 """The metric that is of a run's two networks, and not of a set of images."""
@@ -56,6 +59,7 @@ class Measuring:
     """auto, cpu, cuda, mps, ..."""
     force: Flag = False
     """Compute again what is known."""
+    plugin: Plugins = ()
     as_json: Annotated[bool, Parameter(name="--json", negative=(), show_default=False)] = False
     """Print a line of JSON for each metric instead of a table; what is said besides goes to stderr."""
 
@@ -69,6 +73,18 @@ class Measuring:
             print_results(self.console(), results)
         for result in results if self.as_json else ():
             say(PlainConsole(), result.line().rstrip())
+
+    def own_metrics(self, run: RunFolder | None = None) -> dict[str, Metric]:
+        """Return the metrics of --plugin by name, with the options that they have in a run."""
+        from progan.config import MonitorOptions, made, read_plugins
+        from progan.metrics.metric import Metric
+
+        parts = read_plugins(self.plugin)
+        monitor = MonitorOptions() if run is None else run.config(parts).monitor
+        return {
+            name: made(part, Metric, monitor)  # type: ignore[type-abstract]
+            for name, part in parts.of(Metric.chosen_by).items()
+        }
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
+from progan.cli.config import Plugins
 from progan.cli.terminal.console import PlainConsole
 from progan.config import PictureOptions, parse_resolution, split_resolution
 from progan.errors import ConfigError, Interrupted
@@ -15,6 +16,7 @@ def prepare(
     *places: str,
     base_shape: tuple[int, int] | None = None,
     workers: Annotated[int, Parameter(validator=validators.Number(gte=1))] | None = None,
+    plugin: Plugins = (),
     options: Annotated[PictureOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Make a packed set of pictures; it continues where it was interrupted.
@@ -54,6 +56,7 @@ def prepare(
                 progress=reporter.preparing,
                 stop=lambda: bool(stop),
                 say=reporter.say,
+                plugins=plugin,
             )
         except KeyboardInterrupt:
             raise Interrupted("stopped; the same command continues", stop.signal_number or 2) from None

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from progan.cli.config import Plugins
 from progan.cli.terminal.console import PlainConsole, say, stages
 
 
@@ -21,6 +22,7 @@ def movie(
     fps: float = 25.0,
     grid: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     seed: int = 0,
+    plugin: Plugins = (),
 ) -> None:
     """Make a film of a training: the same latents from its first level to its last.
 
@@ -47,7 +49,15 @@ def movie(
     shape = (3, 5) if grid is None else parse_grid(" ".join(grid))
     with stages() as progress:
         made = make_movie(
-            run, out, source=source, seconds=seconds, fps=fps, grid=shape, seed=seed, progress=progress
+            run,
+            out,
+            source=source,
+            seconds=seconds,
+            fps=fps,
+            grid=shape,
+            seed=seed,
+            progress=progress,
+            own=plugin,
         )
     say(PlainConsole(), f"film: {made}")
 
@@ -58,6 +68,7 @@ def report(
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
     live: bool = False,
     interval: Annotated[int, Parameter(validator=Number(gte=1))] = 10,
+    plugin: Plugins = (),
 ) -> None:
     """Write one page of what a run was, or of several beside one another: curves, samples, options, costs.
 
@@ -75,11 +86,11 @@ def report(
     from progan.report.html_page import write_report
 
     file = out or (run[0] / "report.html" if len(run) == 1 else Path("report.html"))
-    made = write_report(run, file, refresh=interval if live else None)
+    made = write_report(run, file, refresh=interval if live else None, own=plugin)
     say(PlainConsole(), f"report: {made} ({made.stat().st_size / 1e6:,.1f} MB)")
     if live:
         from progan.report.follow import follow
 
         say(PlainConsole(), f"it follows the run every {interval} s; Ctrl-C ends it")
         with contextlib.suppress(KeyboardInterrupt):
-            follow(run, file, interval)
+            follow(run, file, interval, own=plugin)

@@ -24,6 +24,7 @@ from progan.generation.label_arguments import Label, label_vector, written_label
 from progan.generation.sampling import batch_size_for, digest, label_vectors, latents, level_of, render, whole
 from progan.models.generator import Generator
 from progan.models.loading import load
+from progan.models.weights import Own
 from progan.system.files import file_lock, storage_errors
 from progan.system.progress import Progress, reported, unheard
 
@@ -108,6 +109,7 @@ class GeneratedImages(ImageSet):
         seed: int = 0,
         label: Label | None = None,
         size: tuple[int, int] | None = None,
+        own: Own = (),
     ) -> GeneratedImages:
         """Load the generator of a run folder or weight file.
 
@@ -117,12 +119,13 @@ class GeneratedImages(ImageSet):
             seed: Of the samples, at least 0.
             label: Of all samples; None draws one for each.
             size: (height, width) of the level; None for the highest that was trained.
+            own: Networks of one's own, one of which it may be.
 
         Raises:
             CheckpointError: if it cannot be loaded.
             ConfigError: as above.
         """
-        G = load(path, device or torch.device("cpu"))
+        G = load(path, device or torch.device("cpu"), own=own)
         level = level_of(G, None, None if size is None else format_resolution(size))
         # Known by what was read, not by the file, which a training may have replaced since.
         return cls(G, seed=seed, label=label, level=level, about={"path": str(path)})

@@ -29,6 +29,7 @@ from progan.metrics.metric import Metric
 from progan.metrics.path_length import Labels, PathLength, Render
 from progan.metrics.registry import DEFAULT, Extractors, make_metrics
 from progan.metrics.swd.distance import SlicedWassersteinMetric
+from progan.models.weights import Own
 from progan.system.progress import Progress, reported, unheard
 
 USUAL = 16_384
@@ -54,6 +55,7 @@ class MeasureOptions(TypedDict, total=False):
     out: Path | None
     force: bool
     progress: Progress
+    own: Own
 
 
 def evaluate(
@@ -74,6 +76,7 @@ def evaluate(
     out: Path | None = None,
     force: bool = False,
     progress: Progress = unheard,
+    own: Own = (),
 ) -> list[Result]:
     """Measure a generator against real images.
 
@@ -95,6 +98,7 @@ def evaluate(
         out: File of results: what is in it is not computed again, what is computed is appended at once.
         force: Compute and append again what is in the file.
         progress: Told what is being done and how far it is, at the beginning and after each batch.
+        own: Networks of your own, one of which a generator may be: classes, or Python files that define them.
 
     Returns:
         A result for each metric, in order. Of a metric that is not defined for these sets it has no numbers,
@@ -107,13 +111,13 @@ def evaluate(
     most = USUAL if n is None else whole("n", n, least=1)
     images = open_images(
         generator, size=size, part=part, seed=seed, label=label, device=device, most=most,
-        background=background,
+        background=background, own=own,
     )  # fmt: skip
     most = max(most, USUAL) if num_reals is None else whole("num_reals", num_reals, least=1)
     # Another seed, so that two generators, or a generator and itself, share no latents.
     opened = None if reals is None else open_images(
         reals, size=images.shape[1:], part=part, mirror=mirror, seed=seed + 1, device=device, most=most,
-        background=background,
+        background=background, own=own,
     )  # fmt: skip
     n, num_reals = _counts(images, opened, n, num_reals)
     names = [metric for metric in metrics if isinstance(metric, str)]

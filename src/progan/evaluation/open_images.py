@@ -23,7 +23,7 @@ from progan.generation.sampling import level_of
 from progan.models.averaged import GENERATOR_FILE
 from progan.models.generator import Generator
 from progan.models.hub import is_hub_name
-from progan.models.weights import HUB_FILE
+from progan.models.weights import HUB_FILE, Own
 from progan.preparation.source import PackedSource, open_source
 
 Place: TypeAlias = ImageSet | Generator | PackedSet | NDArray[Any] | Iterable[NDArray[Any]] | str | Path
@@ -42,6 +42,7 @@ def open_images(
     most: int | None = None,
     halve: bool = False,
     background: Colour | None = None,
+    own: Own = (),
 ) -> ImageSet:
     """Open a set of images.
 
@@ -59,11 +60,12 @@ def open_images(
         most: Take so many images at most from an iterable.
         halve: Bring pictures of twice the size, four times, ... to `size` by means of 2x2 pixels.
         background: What images with transparency are laid on; None keeps it.
+        own: Networks of one's own, one of which a generator may be.
 
     Raises:
         DataError, CheckpointError, ConfigError: of the kind that fits, saying what is wrong.
     """
-    images = _open(place, size, part, seed, label, device, most)
+    images = _open(place, size, part, seed, label, device, most, own)
     if halve and size is not None and (times := halvings(images.shape[1:], size)):
         images = HalvedImages(images, times)
     if size is not None and images.shape[1:] != size:
@@ -85,6 +87,7 @@ def _open(
     label: Label | None,
     device: torch.device | None,
     most: int | None,
+    own: Own,
 ) -> ImageSet:
     match place:
         case ImageSet():
@@ -100,7 +103,7 @@ def _open(
         case str() | Path():
             path = Path(place)
             if is_generator(path):
-                return GeneratedImages.open(path, device=device, seed=seed, label=label, size=size)
+                return GeneratedImages.open(path, device=device, seed=seed, label=label, size=size, own=own)
             if isinstance(open_source(path), PackedSource):
                 return PackedImages(PackedSet.open(path), part=part, size=size)
             if path.suffix.lower() == ".npy" and not path.is_dir():

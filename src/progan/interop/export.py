@@ -16,6 +16,7 @@ from progan.interop.export_formats import FORMATS, Contents, Form
 from progan.interop.exported_module import Output, description, rounded
 from progan.models.generator import Generator
 from progan.models.loading import load
+from progan.models.weights import Own
 from progan.system.files import atomic_path
 
 OTHER_SUFFIXES: dict[str, Form] = {".pt": "torchscript", ".torchscript": "torchscript", ".jit": "torchscript"}
@@ -56,6 +57,7 @@ def export(
     output: Output = "float",
     license: str | None = None,
     folded: bool = False,
+    own: Own = (),
 ) -> Exported:
     """Write a generator as a file of another runtime, and compare its images with PyTorch's.
 
@@ -75,6 +77,7 @@ def export(
         license: The licence of the weights, which is written into the file.
         folded: Of ONNX: what depends on no input (weights times their gains) is computed now and not when the
             file is opened, which is then quicker.
+        own: Networks of your own, one of which it may be: classes, or Python files that define them.
 
     Raises:
         ConfigError: if form, level, labels or output do not fit.
@@ -87,7 +90,7 @@ def export(
     form = form_of(out, to)
     if form == "safetensors" and output != "float":
         raise ConfigError(f"{out}: safetensors hold weights, which have no output: leave out uint8")
-    G = generator if isinstance(generator, Generator) else load(generator)
+    G = generator if isinstance(generator, Generator) else load(generator, own=own)
     _require_labels(G, labels)
     G = _at(G, level)
     try:
@@ -101,7 +104,7 @@ def export(
         rounding = float((expected - G(*inputs)).abs().max()) if half else None
     with atomic_path(out) as file:
         FORMATS[form].write(file, Contents(G, output, half, facts, inputs, folded))
-        difference = _difference(FORMATS[form].open(file), inputs, expected)
+        difference = _difference(FORMATS[form].open(file, type(G)), inputs, expected)
         if not difference <= TOLERANCE:  # NaN is not, either
             raise CheckpointError(
                 f"{out} is not written: its images are up to {difference:.2g} from PyTorch's, and more than "

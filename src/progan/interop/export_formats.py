@@ -70,7 +70,7 @@ class Format(NamedTuple):
 
     suffix: str
     write: Callable[[Path, Contents], None]
-    open: Callable[[Path], Callable[..., Tensor]]
+    open: Callable[[Path, type[Generator]], Callable[..., Tensor]]
 
 
 def _write_onnx(file: Path, made: Contents) -> None:
@@ -107,7 +107,7 @@ def _fold(file: Path) -> None:
     folded.replace(file)
 
 
-def _open_onnx(file: Path) -> Callable[..., Tensor]:
+def _open_onnx(file: Path, _network: type[Generator]) -> Callable[..., Tensor]:
     runtime = require("onnxruntime")
     session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
@@ -124,7 +124,7 @@ def _write_pt2(file: Path, made: Contents) -> None:
         torch.export.save(program, file, extra_files={KEY: json.dumps(made.facts)})
 
 
-def _open_pt2(file: Path) -> Callable[..., Tensor]:
+def _open_pt2(file: Path, _network: type[Generator]) -> Callable[..., Tensor]:
     with _quiet():
         return torch.export.load(file).module()
 
@@ -144,7 +144,7 @@ def _write_torchscript(file: Path, made: Contents) -> None:
     writer.write_end_of_file()
 
 
-def _open_torchscript(file: Path) -> Callable[..., Tensor]:
+def _open_torchscript(file: Path, _network: type[Generator]) -> Callable[..., Tensor]:
     with _quiet():
         opened: Callable[..., Tensor] = torch.jit.load(str(file))  # type: ignore[no-untyped-call]
         return opened
@@ -156,11 +156,15 @@ def _write_safetensors(file: Path, made: Contents) -> None:
     tensor_file.write(file, weights.FORMAT, {**weights.describe(made.G), "about": made.facts}, tensors)
 
 
+def _open_safetensors(file: Path, network: type[Generator]) -> Callable[..., Tensor]:
+    return load_network(file, own=[network])
+
+
 FORMATS: dict[Form, Format] = {
     "onnx": Format(".onnx", _write_onnx, _open_onnx),
     "pt2": Format(".pt2", _write_pt2, _open_pt2),
     "torchscript": Format(".ts", _write_torchscript, _open_torchscript),
-    "safetensors": Format(".safetensors", _write_safetensors, load_network),
+    "safetensors": Format(".safetensors", _write_safetensors, _open_safetensors),
 }
 
 

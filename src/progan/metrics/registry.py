@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,12 +120,16 @@ def make_metrics(
     return [own[name]() if name in own else _make(name, seed, device, features, n) for name in names]
 
 
-def check_names(names: Sequence[str], own: Own = NONE) -> None:
+def check_names(names: Sequence[str], own: Collection[str] = NONE) -> None:
     """Raise a ConfigError unless these are metrics of `METRICS` or of one's own, each once."""
     for name in names:
         if name not in METRICS and name not in own:
-            hint = suggest(name.lower(), METRICS)
-            raise ConfigError(f"there is no metric {name!r}{hint} Metrics: {', '.join(METRICS)}")
+            known = [*METRICS, *own]
+            hint = suggest(name.lower(), known)
+            raise ConfigError(
+                f"there is no metric {name!r}{hint} Metrics: {', '.join(known)}, and those that --plugin "
+                f"FILE defines"
+            )
     if len(set(names)) < len(names):
         raise ConfigError(f"metrics {', '.join(names)}: name each once")
 

@@ -61,7 +61,9 @@ class HubNetwork(
             What `huggingface_hub` returns: the address of the commit if pushed, else None.
         """
         # `push_to_hub` calls this with a `config`, too.
-        return super().save_pretrained(save_directory, **{**options, "config": self.config()})
+        return super().save_pretrained(
+            save_directory, **{**options, "config": weights.describe(self)["config"]}
+        )
 
     def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
         """Return the README.md of a hub folder, which says what the network is and how to load it."""

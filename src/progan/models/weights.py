@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+from progan.config import read_plugins
 from progan.errors import CheckpointError, shown
 from progan.models.autograd import at_least_float32
 from progan.models.averaged import GENERATOR_FILE, is_checkpoint, read_averaged
@@ -19,7 +20,12 @@ from progan.system.files import parse_json
 FORMAT = "progan-weights-1"
 HUB_FILE = "model.safetensors"
 
+RECORD = "parts.json"
+"""In a run folder: which files define the parts of one's own that the run uses, and their hashes."""
+
 NetworkT = TypeVar("NetworkT", bound=Network)
+Own: TypeAlias = Sequence[type[Network] | str | Path]
+"""Networks of one's own: classes, or Python files that define them, which are run."""
 
 
 def save(network: Network, path: str | Path) -> None:
@@ -68,7 +74,7 @@ def build(
     record: tensor_file.Record,
     tensors: dict[str, Tensor],
     path: Path,
-    own: Sequence[type[Network]] = (),
+    own: Own = (),
 ) -> NetworkT:
     """Make a network, on the CPU and in evaluation mode, of its description and its weights.
 
@@ -77,10 +83,11 @@ def build(
         record: `config` holds the arguments of its constructor.
         tensors: The state dict.
         path: Where they come from; for messages alone.
-        own: Classes of one's own, one of which the description may name.
+        own: Networks of one's own, one of which the description may name.
 
     Raises:
         CheckpointError: if the description is none, or the weights do not fit it.
+        ConfigError: if a file of `own` cannot be run.
     """
     _require_flat(record["config"], path)
     config = dict(record["config"])
@@ -92,23 +99,45 @@ def build(
         floats = {name: at_least_float32(value) for name, value in tensors.items()}
         made.load_state_dict(floats, assign=True)
     except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:
-        raise CheckpointError(f"{path}: the weights do not fit their description ({error})") from None
+        told = "" if kind is network else f"; is {kind.__qualname__} still the class that it was?"
+        raise CheckpointError(f"{path}: the weights do not fit their description ({error}){told}") from None
     return made.requires_grad_(False).eval()
 
 
-def _own_class(
-    network: type[NetworkT], name: object, own: Sequence[type[Network]], path: Path
-) -> type[NetworkT]:
+def _own_class(network: type[NetworkT], name: object, own: Own, path: Path) -> type[NetworkT]:
     """Return the class that a description names; the shipped one where it names none."""
     if name is None:
         return network
-    for each in own:
+    classes = [each for each in own if isinstance(each, type)]
+    classes += [
+        part
+        for part in read_plugins([each for each in own if not isinstance(each, type)]).own
+        if issubclass(part, Network)
+    ]
+    for each in classes:
         if each.name == name and issubclass(each, network):
             return each
+    given = f", and not {', '.join(each.name for each in classes)}" if classes else ""
+    told, file = _defined_in(path, name)
     raise CheckpointError(
-        f"{path} holds a {network.__name__.lower()} of somebody's own, {shown(name)}: give its class, "
-        f"progan.load(path, own=[...])"
+        f"{path} holds a {network.__name__.lower()} of somebody's own, {shown(name)}{given}{told}: give "
+        f"--plugin {file} (in Python, own=[...] with the file or the class); a plugin is run"
     )
+
+
+def _defined_in(path: Path, name: object) -> tuple[str, str]:
+    """Return where a network was defined, as far as its run wrote that down: in words, and as a file."""
+    for folder in (path.absolute().parent, path.absolute().parent.parent):
+        try:
+            record: Any = parse_json((folder / RECORD).read_text(encoding="utf-8"))
+            found = next(one for one in record["parts"] if one["name"] == name)
+            file, sha256 = shown(found["defined_in"], 400), shown(found["sha256"])
+        except (OSError, ValueError, TypeError, KeyError, StopIteration):
+            continue
+        if found["sha256"] is None:
+            return f", defined in {file}", "the file that defines it"
+        return f", defined in {file} (sha256 {sha256})", file
+    return "", "the file that defines it"
 
 
 def _require_flat(config: dict[str, object], path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from progan.config import Config, Parts, PictureOptions, at_hand
+from progan.config import Config, Parts, PictureOptions, at_hand, read_plugins
 from progan.data.packed import PackedSet, is_packed
 from progan.errors import ConfigError, DataError, StorageError
 from progan.preparation import celeba_hq
@@ -190,10 +190,8 @@ def open_source(place: str | Path | Sequence[str | Path], parts: Parts = Parts()
     places = [str(place)] if isinstance(place, str | Path) else [str(one) for one in place]
     if len(places) == 1 and places[0].startswith('["'):
         places = [str(one) for one in parse_json(places[0])]
-    name, colon, argument = places[0].partition(":") if len(places) == 1 else ("", "", "")
-    own = parts.of(PictureSource.chosen_by).get(name) if colon else None
-    if own is not None:
-        return OwnSource(at_hand(own, PictureSource)(argument))  # type: ignore[type-abstract]
+    if (own := _own_source(places, parts)) is not None:
+        return OwnSource(own)
     if len(places) == 1 and places[0].startswith(PREFIX):
         return BuiltinSource(places[0])
     if len(places) == 1 and is_packed(Path(places[0])):
@@ -206,8 +204,20 @@ def open_source(place: str | Path | Sequence[str | Path], parts: Parts = Parts()
     return PathSource(places)
 
 
+def _own_source(
+    place: str | Path | Sequence[str | Path] | PictureSource, parts: Parts
+) -> PictureSource | None:
+    """Return a source of one's own if that is what `place` is or names; else None."""
+    if isinstance(place, PictureSource):
+        return place
+    places = [place] if isinstance(place, str | Path) else place
+    name, colon, argument = str(places[0]).partition(":") if len(places) == 1 else ("", "", "")
+    own = parts.of(PictureSource.chosen_by).get(name) if colon else None
+    return None if own is None else at_hand(own, PictureSource)(argument)  # type: ignore[type-abstract]
+
+
 def prepare(
-    source: str | Path | Sequence[str | Path],
+    source: str | Path | Sequence[str | Path] | PictureSource,
     destination: str | Path,
     options: PictureOptions = PictureOptions(),  # noqa: B008 - frozen
     *,
@@ -216,6 +226,7 @@ def prepare(
     progress: Progress = unheard,
     stop: Callable[[], bool] | None = None,
     say: Callable[[str], None] | None = None,
+    plugins: Sequence[str | Path] = (),
 ) -> PrepareReport:
     """Make a packed set of the pictures of a source.
 
@@ -223,8 +234,9 @@ def prepare(
     nothing is done.
 
     Args:
-        source: A folder, a file, a pattern, or another place that docs/data.md lists; or several. After
-            'celeba-hq': the folders of CelebA and the differences to it, or a place of ready pictures.
+        source: A folder, a file, a pattern, or another place that docs/data.md lists; or several; or a
+            `PictureSource` of your own. After 'celeba-hq': the folders of CelebA and the differences to it,
+            or a place of ready pictures.
         destination: The folder to make. It appears when it is complete; until then there is
             `<destination>.partial`.
         options: Resolution, channels, fit, labels, limit and split.
@@ -233,6 +245,7 @@ def prepare(
         progress: Told how many pictures are done; 0 are while headers are read.
         stop: Asked after each chunk; if it returns True, KeyboardInterrupt is raised.
         say: Called with what a person should know and no report tells.
+        plugins: Python files, which are run, with sources of your own that may be named: `NAME:ARGUMENT`.
 
     Raises:
         DataError: if the source, a label file or the destination cannot be used.
@@ -241,6 +254,13 @@ def prepare(
         KeyboardInterrupt: on `stop`; what is done is kept.
     """
     asked = Request(options, base_shape, workers, progress, stop, say)
+    own = _own_source(source, read_plugins(plugins))
+    if own is not None:
+        packed, _ = find_or_pack(
+            OwnPictures(own), asked._replace(workers=1), lambda _key: [Path(destination)]
+        )
+        return PrepareReport.of(packed)
+    assert not isinstance(source, PictureSource)
     places = [str(source)] if isinstance(source, str | Path) else [str(one) for one in source]
     if places[0] == celeba_hq.NAME and (len(places) > 1 or not Path(places[0]).exists()):
         pictures = celeba_hq.open_celeba_hq(places[1:], options)

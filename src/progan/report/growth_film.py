@@ -20,6 +20,7 @@ from progan.generation.picture_form import enlarge, flat
 from progan.generation.samples import of_seed
 from progan.generation.sampling import render
 from progan.models.loading import load
+from progan.models.weights import Own
 from progan.runs.logs import Stats, read_stats
 from progan.runs.run_folder import RunFolder
 from progan.runs.trained.kept_generators import paths
@@ -61,6 +62,7 @@ def make_movie(
     grid: tuple[int, int] = (3, 5),
     seed: int = 0,
     progress: Progress = unheard,
+    own: Own = (),
 ) -> Path:
     """Write the film of a run's growth.
 
@@ -74,6 +76,8 @@ def make_movie(
         grid: Rows and columns, of generators.
         seed: Of the latents, of generators.
         progress: Told of the frames.
+        own: Networks of your own, one of which its generator may be: classes, or Python files that
+            define them.
 
     Returns:
         `out` as a path.
@@ -94,7 +98,7 @@ def make_movie(
     kept = paths(folder.generators)
     by_generators = source == "generators" or (source == "auto" and len(kept) >= _ENOUGH)
     check_form(out, 1, fps, (_SIDE, _SIDE))
-    shots = _by_generators(folder, kept, grid, seed) if by_generators else _by_grids(folder)
+    shots = _by_generators(folder, kept, grid, seed, own) if by_generators else _by_grids(folder)
     if len(shots) < 2:
         raise DataError(
             f"{folder.path} holds {len(shots)} {'generators' if by_generators else 'sample grids'}: a film "
@@ -126,12 +130,14 @@ def _by_grids(folder: RunFolder) -> list[Shot]:
     return shots
 
 
-def _by_generators(folder: RunFolder, kept: Sequence[Path], grid: tuple[int, int], seed: int) -> list[Shot]:
+def _by_generators(
+    folder: RunFolder, kept: Sequence[Path], grid: tuple[int, int], seed: int, own: Own
+) -> list[Shot]:
     """Return a shot for each generator of a run that is kept."""
     stats = _stats(folder)
     shots = []
     for path in kept:
-        G, images_seen = load(path), int(path.stem)
+        G, images_seen = load(path, own=own), int(path.stem)
         classes = range(G.label_size) if G.label_form == "class" else ()
         # A class a row, if there are as many rows; else all that find room, one after the other.
         samples = of_seed(

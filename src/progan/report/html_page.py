@@ -16,6 +16,7 @@ from PIL import Image
 from progan.config import flatten
 from progan.errors import ConfigError, DataError, command
 from progan.generation.picture_form import flat
+from progan.models.weights import Own
 from progan.report.curves import draw, library
 from progan.report.neighbours import near_reals
 from progan.report.run_facts import RunFacts, describe_machine, read_run
@@ -31,13 +32,16 @@ _WIDEST = 1400
 """Pixels of a grid in a report."""
 
 
-def write_report(paths: Sequence[str | Path], out: str | Path, *, refresh: int | None = None) -> Path:
+def write_report(
+    paths: Sequence[str | Path], out: str | Path, *, refresh: int | None = None, own: Own = ()
+) -> Path:
     """Write a report.
 
     Args:
         paths: Run folders, one or more; of several the curves are laid over one another.
         out: The file, `.html`.
         refresh: Seconds after which a browser is to load it again; None for never.
+        own: Networks of your own that the runs use: classes, or Python files that define them.
 
     Returns:
         `out` as a path.
@@ -62,7 +66,7 @@ def write_report(paths: Sequence[str | Path], out: str | Path, *, refresh: int |
     share = _PICTURE_BYTES // len(runs)
     samples = [_samples(run, share, named=not single) for run in runs]
     parts = [_facts(run) for run in runs] if single else [_compared(runs)]
-    parts += [_near(run) for run in runs] if single else samples
+    parts += [_near(run, own) for run in runs] if single else samples
     page = Template((files("progan.report") / "page" / "report.html").read_text(encoding="utf-8"))
     text = page.substitute(
         title=_text(title),
@@ -150,9 +154,9 @@ def _machines(run: RunFacts) -> str:
     )
 
 
-def _near(run: RunFacts) -> str:
+def _near(run: RunFacts, own: Own) -> str:
     """Return samples beside the reals that are nearest to them."""
-    found = near_reals(run.folder)
+    found = near_reals(run.folder, own)
     if isinstance(found, str):
         return _section("Nearest real pictures", f"<p>Not looked for: {_text(found)}</p>")
     ratios = ", ".join(f"{ratio:.2f}" for ratio in found.ratios)

@@ -21,6 +21,7 @@ from progan.generation.samples import of_seeds
 from progan.generation.sampling import render
 from progan.metrics.neighbours import nearest, squared_distances
 from progan.models.loading import load
+from progan.models.weights import Own
 from progan.runs.run_folder import RunFolder
 
 ROWS, NEAREST = 6, 5
@@ -52,14 +53,18 @@ class Near:
     looked_at: int
 
 
-def near_reals(folder: RunFolder) -> Near | str:
+def near_reals(folder: RunFolder, own: Own = ()) -> Near | str:
     """Look for the reals nearest to the first samples of a run, in pixels of a low level.
+
+    Args:
+        folder: The run.
+        own: Networks of one's own, one of which its generator may be.
 
     Returns:
         What was found, or why nothing could be looked for.
     """
     try:
-        G, packed = load(folder.generator_file), PackedSet.open(folder.pictures())
+        G, packed = load(folder.generator_file, own=own), PackedSet.open(folder.pictures())
     except ProganError as error:
         return str(error)
     places = packed.indices()

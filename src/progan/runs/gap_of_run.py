@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from progan.config import Config, format_resolution, make_config, per_level
+from progan.config import Config, Parts, format_resolution, make_config, per_level
 from progan.data.packed import PackedSet
 from progan.distributed.work_sharing import Deal, Part, Work, alone
 from progan.errors import CheckpointError, ConfigError, DataError
@@ -61,6 +61,7 @@ class GapOfRun:
         steps: int | None = None,
         lr: float | None = None,
         device: torch.device | None = None,
+        parts: Parts = Parts(),  # noqa: B008 - frozen
     ) -> GapOfRun:
         """Read the newest checkpoint of a run, and check all that is needed.
 
@@ -72,6 +73,7 @@ class GapOfRun:
             steps: Updates of each copy; None: `monitor.gap_steps` of the run.
             lr: Learning rate of the copies; None: `monitor.gap_lr` of the run.
             device: Where to compute; None for the CPU.
+            parts: Parts of one's own; those that the run uses are among them.
 
         Raises:
             ConfigError, DataError, CheckpointError: if the run has no checkpoint, the pictures are not split
@@ -85,7 +87,7 @@ class GapOfRun:
             )
         changes = {"gap_steps": steps, "gap_lr": lr}
         given = {name: value for name, value in changes.items() if value is not None}
-        old = folder.config()
+        old = folder.config(parts)
         config = make_config(old.model_dump(), {"monitor": given}, parts=old.parts)
         seed = config.run.seed if seed is None else whole("seed", seed)
         packed = restrict(PackedSet.open(folder.pictures() if data is None else data), config)

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from progan.config import Config, differing_keys, flatten, make_config, to_yaml
+from progan.config import Config, Parts, differing_keys, flatten, make_config, to_yaml
 from progan.config.recipes import read_recipe
 from progan.data.packed import read_manifest
 from progan.errors import CheckpointError, ConfigError, DataError, command, option_words
@@ -231,8 +231,11 @@ class RunFolder:
                 config = config.model_copy(update={branch: getattr(config, branch).model_copy(update=kept)})
         return config
 
-    def config(self) -> Config:
+    def config(self, parts: Parts = Parts()) -> Config:  # noqa: B008 - frozen
         """Read the configuration.
+
+        Args:
+            parts: Parts of one's own, which it then has the definitions of.
 
         Raises:
             CheckpointError: if this is no run folder or its configuration cannot be read.
@@ -241,7 +244,7 @@ class RunFolder:
             what = "is no run folder (it holds no config.yaml)" if self.path.is_dir() else "does not exist"
             raise CheckpointError(f"{self.path} {what}")
         try:
-            return make_config(read_recipe(self.config_file), parts=self.parts.parts())
+            return make_config(read_recipe(self.config_file), parts=self.parts.parts() + parts)
         except ConfigError as error:
             raise CheckpointError(f"{self.config_file} cannot be read: {error}") from None
 

@@ -9,23 +9,25 @@ from typing import Any
 from progan.data.packed import PackedSet, is_packed
 from progan.models.hub import locate
 from progan.models.loading import load_network
+from progan.models.weights import Own
 from progan.runs import checkpoint
 from progan.runs.run_folder import RunFolder
 from progan.system.tensor_file import read_header
 
 
-def facts_json(path: str | Path, facts: dict[str, str]) -> str:
+def facts_json(path: str | Path, facts: dict[str, str], own: Own = ()) -> str:
     """Return facts as JSON, with the numbers under `numbers`.
 
     Args:
         path: What they are of: run folder, weight file, checkpoint or packed set.
         facts: What `progan info` prints, by name.
+        own: Networks of one's own, one of which it may be.
     """
     named = {name.replace(" ", "_"): value for name, value in facts.items()}
-    return json.dumps({**named, "numbers": _numbers(Path(path))}, indent=2)
+    return json.dumps({**named, "numbers": _numbers(Path(path), own)}, indent=2)
 
 
-def _numbers(path: Path) -> dict[str, Any]:
+def _numbers(path: Path, own: Own) -> dict[str, Any]:
     if path.is_dir() and RunFolder(path).exists():
         record, _ = checkpoint.newest_record(RunFolder(path).checkpoints)
         return {} if record is None else _clock(record)
@@ -37,7 +39,7 @@ def _numbers(path: Path) -> dict[str, Any]:
     file = locate(path)
     if read_header(file).get("format") == checkpoint.FORMAT:
         return _clock(checkpoint.load(file)[0])
-    network = load_network(file)
+    network = load_network(file, own=own)
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "resolution": list(network.resolution()),

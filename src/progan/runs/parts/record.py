@@ -10,9 +10,8 @@ from typing import Any
 from progan.config import Config, Parts
 from progan.config.parts.given import SESSION, source_of
 from progan.errors import CheckpointError, ConfigError, command
+from progan.models.weights import RECORD
 from progan.system.files import parse_json, write_text
-
-NAME = "parts.json"
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class PartsRecord:
     """The file `parts.json` of a run folder; a run of shipped parts alone has none."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._file = folder, folder / NAME
+        self._folder, self._file = folder, folder / RECORD
 
     def parts(self) -> Parts:
         """Return what the configuration of the run names: parts of which no more than their names is known.

@@ -21,7 +21,7 @@ from progan.interop.export import export
 from progan.models.generator import Generator
 from progan.models.hub import MOST_SAID, is_hub_name
 from progan.models.loading import load
-from progan.models.weights import HUB_FILE, fingerprint
+from progan.models.weights import HUB_FILE, Own, fingerprint
 from progan.runs.trained.kept_generators import Found, Kimg, find_generator
 from progan.runs.trained.model_card import FILM, GROWTH, ONNX, PAGE, SAMPLES, CardFacts, model_card
 from progan.system.files import storage_errors, write_text
@@ -44,6 +44,7 @@ def push(
     onnx: bool = True,
     token: str | None = None,
     say: Say = lambda _message: None,
+    own: Own = (),
 ) -> str:
     """Put a generator on the Hugging Face hub, with a model card made from its run.
 
@@ -56,6 +57,8 @@ def push(
         onnx: Also put a file of ONNX there, if the extra `onnx` is installed.
         token: Of the hub; None for that of `hf auth login` or HF_TOKEN.
         say: Told what is done and what is left out.
+        own: Networks of your own, one of which it may be: classes, or Python files that define them. They are
+            not sent.
 
     Returns:
         The address of the commit.
@@ -66,7 +69,9 @@ def push(
     """
     require_name(name)
     with tempfile.TemporaryDirectory(prefix="progan-hub-") as temporary:
-        folder = write_hub_folder(place, name, temporary, kimg=kimg, license=license, onnx=onnx, say=say)
+        folder = write_hub_folder(
+            place, name, temporary, kimg=kimg, license=license, onnx=onnx, say=say, own=own
+        )
         say(f"sending {sum(1 for path in folder.rglob('*') if path.is_file())} files to {name}")
         api = HfApi(token=token, library_name="progan")
         try:
@@ -90,11 +95,12 @@ def write_hub_folder(
     license: str | None = None,
     onnx: bool = True,
     say: Say = lambda _message: None,
+    own: Own = (),
 ) -> Path:
     """Write what `push` sends: weights, their description, a model card, samples, films, ONNX, the page.
 
     Args:
-        place, name, kimg, license, onnx, say: Arguments of `push`.
+        place, name, kimg, license, onnx, say, own: Arguments of `push`.
         out: The folder; made if missing, and empty otherwise.
 
     Raises:
@@ -105,7 +111,12 @@ def write_hub_folder(
     folder, found = Path(out), find_generator(place, kimg)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not empty; name another folder")
-    G = load(found.file).trimmed().place("cpu")
+    G = load(found.file, own=own).trimmed().place("cpu")
+    if G.is_own:
+        say(
+            f"the code of {type(G).__qualname__} is not sent: whoever loads these weights needs it "
+            f"(own=[...] of progan.load, --plugin of commands)"
+        )
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
