@@ -47,7 +47,7 @@ WISHES = (
          "progan.interpolate", "way.webp"),
     Wish("the latent of my own photo", "project RUN --target photo.png",
          "explore.projection.project", "projected/projected.png"),
-    Wish("what can be changed", "directions RUN -K 4", "explore.directions.find", "RUN/directions/all.png"),
+    Wish("what can be changed", "directions RUN -K 4", "find_directions", "RUN/directions/all.png"),
     Wish("two pictures in one", "mix RUN 3 projected/projected.npz", "explore.mixing.mix", "mix.png"),
     Wish("sliders in a browser", "explore RUN --out page", "explore.web_page.write_page"),
     Wish("a film of the training", "movie RUN -o growth.mp4", "report.growth_film.make_movie"),

@@ -15,6 +15,7 @@ _HOMES = {
     "Augmentation": "progan.training.augment",
     "Metric": "progan.metrics.metric",
     "SetMetric": "progan.metrics.metric",
+    "MetricTools": "progan.metrics.metric",
     "Callback": "progan.runs.callbacks.callback",
     "Config": "progan.config",
     "PartOptions": "progan.config",
@@ -47,6 +48,10 @@ _HOMES = {
     "evaluate": "progan.evaluation.measure",
     "compare": "progan.evaluation.measure",
     "project": "progan.explore.projection",
+    "find_directions": "progan.explore.directions",
+    "mix": "progan.explore.mixing",
+    "write_page": "progan.explore.web_page",
+    "bench": "progan.performance.bench",
     "write_report": "progan.report.html_page",
     "make_movie": "progan.report.growth_film",
     "save_grid": "progan.generation.grids",
@@ -72,6 +77,7 @@ __all__ = [
     "Iteration",
     "LossFacts",
     "Metric",
+    "MetricTools",
     "OwnParts",
     "PackedSet",
     "PartOptions",
@@ -87,9 +93,11 @@ __all__ = [
     "SetMetric",
     "Verdict",
     "__version__",
+    "bench",
     "compare",
     "evaluate",
     "export",
+    "find_directions",
     "find_generator",
     "generate",
     "import_weights",
@@ -98,6 +106,7 @@ __all__ = [
     "load_config",
     "make_movie",
     "make_spec",
+    "mix",
     "open_run",
     "option",
     "prepare",
@@ -108,6 +117,7 @@ __all__ = [
     "save",
     "save_grid",
     "train",
+    "write_page",
     "write_report",
 ]
 
@@ -121,17 +131,21 @@ if TYPE_CHECKING:
     from progan.data.torch_dataset import PictureDataset
     from progan.errors import ProganError
     from progan.evaluation.measure import compare, evaluate
+    from progan.explore.directions import find_directions
+    from progan.explore.mixing import mix
     from progan.explore.projection import project
+    from progan.explore.web_page import write_page
     from progan.generation.grids import save_grid
     from progan.generation.sampling import generate
     from progan.generation.video import interpolate
     from progan.interop.export import export
     from progan.interop.import_weights import import_weights
-    from progan.metrics.metric import Metric, SetMetric
+    from progan.metrics.metric import Metric, MetricTools, SetMetric
     from progan.models.discriminator import Discriminator
     from progan.models.generator import Generator
     from progan.models.loading import load
     from progan.models.weights import save
+    from progan.performance.bench import bench
     from progan.preparation.own_source import PictureSource
     from progan.preparation.source import prepare
     from progan.report.growth_film import make_movie

@@ -26,7 +26,7 @@ from progan.evaluation.nearest_reals import neighbour_rows
 from progan.evaluation.open_images import Place, open_images
 from progan.evaluation.results import Result, append_result, find_result, read_results
 from progan.metrics.extractor import Extractor
-from progan.metrics.metric import Metric
+from progan.metrics.metric import Metric, MetricTools, SetMetric
 from progan.metrics.ms_ssim import ms_ssim
 from progan.metrics.path_length import PathLength
 from progan.metrics.registry import METRICS, ExtractorFile, make_metrics
@@ -572,3 +572,28 @@ def test_noise_is_far_above_the_floor(tmp_path: Path) -> None:
     (same,) = compare(pixels[:128], pixels[128:], ["swd"])
     (far,) = compare(pixels[:128], noise, ["swd"])
     assert same.numbers["swd/mean"] < 1.2 * same.numbers["swd_floor/mean"] < far.numbers["swd/mean"] / 2
+
+
+class Spread(SetMetric):
+    """How far apart the features of fakes lie, with the network and the seed that all metrics are given."""
+
+    needs_network = True
+    features: Extractor
+    seed: int
+
+    @classmethod
+    def make(cls, options: Any, tools: MetricTools) -> Spread:
+        made = cls(options)
+        made.features, made.seed = tools.network().features, tools.seed
+        return made
+
+    def measure(self, reals: NDArray[np.uint8], fakes: NDArray[np.uint8]) -> dict[str, float]:
+        assert reals.shape == fakes.shape
+        return {"std": float(self.features(fakes).std()), "seed": self.seed}
+
+
+def test_a_metric_of_ones_own_on_features() -> None:
+    extractor = Extractor(lambda images: images.float().flatten(1), "pixels")
+    [result] = evaluate(FAKES, REALS[:10], [Spread], seed=5, extractor=extractor)
+    assert result.numbers["spread/seed"] == 5
+    assert result.numbers["spread/std"] == pytest.approx(FAKES.std(), rel=1e-2)

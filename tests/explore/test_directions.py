@@ -85,7 +85,7 @@ def test_brightness_makes_pictures_brighter() -> None:
 
 def test_directions_come_back(tmp_path: Path) -> None:
     G = make()
-    found = ways.find(G, 2, names=["tilt", "weight"])
+    found = ways.find_directions(G, 2, names=["tilt", "weight"])
     assert [way.name for way in found][:3] == ["tilt", "weight", "warmth"]
     assert len(found) == 5 + 2 + 2
     ways.save(found, tmp_path / ways.FILE)
@@ -106,18 +106,18 @@ def test_wrong_arguments() -> None:
     G = make()
     for k in (0, 9):
         with pytest.raises(ConfigError, match=f"K {k}"):
-            ways.find(G, k)
+            ways.find_directions(G, k)
     with pytest.raises(ConfigError, match="method 'x': expected sefa, pca, looks"):
-        ways.find(G, 1, ["x"])  # type: ignore[list-item]
+        ways.find_directions(G, 1, ["x"])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="3 names for 2 directions"):
-        ways.find(G, 2, ["sefa"], names=["a", "b", "c"])
+        ways.find_directions(G, 2, ["sefa"], names=["a", "b", "c"])
     with pytest.raises(ConfigError, match="one name"):
-        ways.find(G, 2, ["sefa"], names=["sefa 2"])
+        ways.find_directions(G, 2, ["sefa"], names=["sefa 2"])
 
 
 def test_strips(tmp_path: Path) -> None:
     G = make(3)
-    found = ways.find(G, 1, ["sefa", "pca"], names=["a/b: c"])
+    found = ways.find_directions(G, 1, ["sefa", "pca"], names=["a/b: c"])
     paths = list(save_strips(G, found, of_seeds(G, [0, 1]), tmp_path))
     assert [path.name for path in paths] == ["01-a-b-c.png", "02-pca-1.png", "all.png"]
     with Image.open(paths[0]) as strip:
@@ -138,7 +138,7 @@ def test_scores_of_pictures(tmp_path: Path) -> None:
     assert labels is not None
     assert list(scores) == ["bright", "odd"]
     assert scores["bright"].tolist() == [*values, 3]
-    found = ways.find(G, 1, ["sefa"], table=table)
+    found = ways.find_directions(G, 1, ["sefa"], table=table)
     assert [way.name for way in found] == ["bright", "odd", "sefa 1"]
     with torch.no_grad():
         next(G.parameters()).add_(1)

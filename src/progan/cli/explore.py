@@ -130,7 +130,7 @@ def directions(
     G = load(found.file, choose_device(device), own=plugin)
     folder = outdir or ways.folder_of(path, None if kimg is None else found.images_seen)
     with stages() as progress:
-        made = ways.find(
+        made = ways.find_directions(
             G, k, method or ("looks", "sefa", "pca"), table=scores, names=names or (), progress=progress
         )
         ways.save(made, folder / ways.FILE)

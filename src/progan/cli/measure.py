@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from progan.evaluation.image_set import ImageSet
     from progan.evaluation.results import Result
     from progan.metrics.extractor_files import Inception
-    from progan.metrics.metric import Metric
+    from progan.metrics.registry import Asked, Own
     from progan.runs.gap_of_run import GapOfRun
     from progan.runs.run_folder import RunFolder
     from progan.runs.trained.kept_generators import Found
@@ -157,11 +157,11 @@ class _Opened:
     near: tuple[ImageSet, Path] | None = None
     extractor: Inception | None = None
     gap: GapOfRun | None = None
-    own: Mapping[str, Metric] = field(default_factory=dict)
+    own: Own = field(default_factory=dict)
 
     @property
-    def chosen(self) -> list[str | Metric]:
-        """The metrics: by name, those of one's own themselves."""
+    def chosen(self) -> list[Asked]:
+        """The metrics: by name, and classes of one's own with their options."""
         return [self.own.get(name, name) for name in self.options.metrics]
 
     def facts(self) -> dict[str, str]:
@@ -361,7 +361,7 @@ def _extractor(
     ranks: Ranks,
     options: Measuring,
     device: torch.device,
-    own: Mapping[str, Metric],
+    own: Own,
     *,
     all_need_it: bool = False,
 ) -> Inception | None:
@@ -369,8 +369,7 @@ def _extractor(
     from progan.metrics.registry import check_names, needs_extractor
 
     check_names(options.metrics, own)
-    shipped = [name for name in options.metrics if name not in own]
-    here = ranks.first_only(lambda: needs_extractor(shipped)) or "ppl" in shipped
+    here = ranks.first_only(lambda: needs_extractor(options.metrics, own)) or "ppl" in options.metrics
     return options.load(ranks, device) if here or all_need_it else None
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from progan.distributed.ranks import Ranks
     from progan.evaluation.results import Result
     from progan.metrics.extractor_files import Inception
-    from progan.metrics.metric import Metric
+    from progan.metrics.registry import Own
     from progan.runs.run_folder import RunFolder
 
 GAP = "duality_gap"
@@ -74,17 +74,13 @@ class Measuring:
         for result in results if self.as_json else ():
             say(PlainConsole(), result.line().rstrip())
 
-    def own_metrics(self, run: RunFolder | None = None) -> dict[str, Metric]:
+    def own_metrics(self, run: RunFolder | None = None) -> Own:
         """Return the metrics of --plugin by name, with the options that they have in a run."""
-        from progan.config import MonitorOptions, made, read_plugins
-        from progan.metrics.metric import Metric
+        from progan.config import MonitorOptions, read_plugins
+        from progan.metrics.registry import own_metrics
 
         parts = read_plugins(self.plugin)
-        monitor = MonitorOptions() if run is None else run.config(parts).monitor
-        return {
-            name: made(part, Metric, monitor)  # type: ignore[type-abstract]
-            for name, part in parts.of(Metric.chosen_by).items()
-        }
+        return own_metrics(parts, MonitorOptions() if run is None else run.config(parts).monitor)
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -34,6 +34,7 @@ from progan.config.parts.part import PartOptions as PartOptions
 from progan.config.parts.part import Parts as Parts
 from progan.config.parts.part import at_hand as at_hand
 from progan.config.parts.part import made as made
+from progan.config.parts.part import options_of as options_of
 from progan.config.parts.plugin_files import read_plugins as read_plugins
 from progan.config.problems import explain as explain
 from progan.config.reading import DECIDED_BY_PICTURES as DECIDED_BY_PICTURES

@@ -25,9 +25,9 @@ from progan.generation.label_arguments import Label
 from progan.generation.sampling import label_vectors, whole
 from progan.metrics.exact_compute import exact_float32
 from progan.metrics.fid_kid_is import FeatureMetric
-from progan.metrics.metric import Metric
+from progan.metrics.metric import Measurement, Metric
 from progan.metrics.path_length import Labels, PathLength, Render
-from progan.metrics.registry import DEFAULT, Extractors, make_metrics
+from progan.metrics.registry import DEFAULT, Asked, Extractors, make_metrics
 from progan.metrics.swd.distance import SlicedWassersteinMetric
 from progan.models.weights import Own
 from progan.system.progress import Progress, reported, unheard
@@ -35,8 +35,8 @@ from progan.system.progress import Progress, reported, unheard
 USUAL = 16_384
 """Images that are measured unless told otherwise (section 5 of the paper), if there are as many."""
 
-Chosen = Sequence["str | Metric | PathLength"]
-"""Metrics, or their short names."""
+Chosen = Sequence[Asked]
+"""Metrics, their classes, or their short names."""
 
 
 class MeasureOptions(TypedDict, total=False):
@@ -83,7 +83,8 @@ def evaluate(
     Args:
         generator: A `Generator`, run folder or weight file; or any other set of images (`open_images`).
         reals: Any set, of a packed one the level that fits. None: for metrics that need no reals.
-        metrics: Short names (`METRICS`), or metrics; what one was fed with before is forgotten.
+        metrics: Short names (`METRICS`), metrics, or their classes; what one was fed with before is
+            forgotten.
         n: Images to measure; None: 16,384, or fewer if a set has fewer.
         num_reals: Reals to compare with; None: n. Sliced Wasserstein takes n, or 2n for its floor if that is
             said, or if the set has them and n is at most 8,192.
@@ -120,9 +121,7 @@ def evaluate(
         background=background, own=own,
     )  # fmt: skip
     n, num_reals = _counts(images, opened, n, num_reals)
-    names = [metric for metric in metrics if isinstance(metric, str)]
-    made = iter(make_metrics(names, seed=seed, device=device, extractor=extractor, n=n, progress=progress))
-    chosen = [next(made) if isinstance(metric, str) else metric for metric in metrics]
+    chosen = make_metrics(metrics, seed=seed, device=device, extractor=extractor, n=n, progress=progress)
     return measure(
         images, opened, chosen, n=n, num_reals=num_reals, seed=seed, out=out, force=force, progress=progress
     )
@@ -136,7 +135,7 @@ def compare(a: Place, b: Place, metrics: Chosen = DEFAULT, **options: Unpack[Mea
 def measure(
     images: ImageSet,
     reals: ImageSet | None,
-    metrics: Sequence[Metric | PathLength],
+    metrics: Sequence[Measurement],
     *,
     n: int,
     num_reals: int | None = None,
@@ -191,13 +190,13 @@ def _refused(missing: Sequence[_Pending], images: ImageSet, reals: ImageSet | No
 class _Pending:
     """A metric, and the result that it is to have, still without numbers."""
 
-    metric: Metric | PathLength
+    metric: Measurement
     blank: Result
 
     @classmethod
     def of(
         cls,
-        metric: Metric | PathLength,
+        metric: Measurement,
         images: ImageSet,
         reals: ImageSet | None,
         n: int,
@@ -231,7 +230,7 @@ class _Pending:
     def check(self, images: ImageSet, reals: ImageSet | None) -> None:
         """Raise an error in words if the metric cannot be measured, before it takes long to find out."""
         metric, blank = self.metric, self.blank
-        if isinstance(metric, PathLength):
+        if not isinstance(metric, Metric):
             if not isinstance(images, GeneratedImages):
                 raise ConfigError(f"{metric.name} follows the latents of a generator; {images.name} is none")
             return
@@ -372,7 +371,7 @@ def _groups(wanted: Sequence[_Pending]) -> list[list[_Pending]]:
     return list(groups.values())
 
 
-def count_reals(metric: Metric | PathLength, reals: ImageSet, n: int, num_reals: int | None = None) -> int:
+def count_reals(metric: Measurement, reals: ImageSet, n: int, num_reals: int | None = None) -> int:
     """Return how many reals a metric is fed with; see `evaluate`."""
     if not isinstance(metric, SlicedWassersteinMetric):
         return num_reals or n

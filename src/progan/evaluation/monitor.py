@@ -15,7 +15,7 @@ from progan.evaluation.generated_images import GeneratedImages
 from progan.evaluation.image_set import ImageSet, MirroredImages, PackedImages
 from progan.evaluation.measure import compute, count_reals, feed, measure_path
 from progan.metrics.fid_kid_is import FeatureMetric
-from progan.metrics.metric import Metric
+from progan.metrics.metric import Measurement, Metric
 from progan.metrics.path_length import PathLength
 from progan.metrics.registry import (
     NONE,
@@ -47,7 +47,7 @@ class Monitor:
         device: Where metrics are computed; None for the CPU.
         background: What pictures with transparency are laid on.
         extractor: Of metrics on features; a file is loaded at once, and so is found missing before training.
-        own: What makes metrics of one's own, by name.
+        own: Metrics of one's own, by name.
 
     Raises:
         ConfigError: if a name is unknown or given twice.
@@ -74,13 +74,13 @@ class Monitor:
         self._packed, self._names = packed, tuple(names)
         self._part, self._mirror, self._seed = part, mirror, seed
         self._device = device or torch.device("cpu")
-        if needs_extractor([name for name in names if name not in own]):
+        if needs_extractor(names, own):
             source = extractor or ExtractorFile()
             extractor = source.load(self._device) if isinstance(source, ExtractorFile) else source
         self._extractor = extractor
         self.n = min(n, len(packed.indices(part)))
         self._level: int | None = None
-        self._metrics: list[Metric | PathLength] = []
+        self._metrics: list[Measurement] = []
         self._background = background
         self.left_out = self._what_is_undefined()
         for metric in self._made():
@@ -127,7 +127,7 @@ class Monitor:
             for metric in self._metrics:
                 if isinstance(metric, PathLength):
                     numbers |= measure_path(metric, images, progress)
-                else:
+                elif isinstance(metric, Metric):
                     numbers |= compute(metric)[0]
         finally:
             for metric in fed:
@@ -164,7 +164,7 @@ class Monitor:
             raise DataError(f"no metric of monitor.metrics can be measured: {'; '.join(left_out.values())}")
         return left_out
 
-    def _made(self) -> list[Metric | PathLength]:
+    def _made(self) -> list[Measurement]:
         return make_metrics(
             self._names,
             seed=self._seed,
@@ -191,9 +191,9 @@ class _GivenUp(Exception):  # noqa: N818 - it never leaves this module
     """Ends a measurement at its next batch."""
 
 
-def _refusal(metric: Metric | PathLength, shape: tuple[int, ...]) -> str | None:
+def _refusal(metric: Measurement, shape: tuple[int, ...]) -> str | None:
     """Return why a metric is not defined for images of a shape; None if it is."""
-    if isinstance(metric, PathLength):
+    if not isinstance(metric, Metric):
         return None
     try:
         metric.add_fakes(np.zeros((2, *shape), np.uint8))

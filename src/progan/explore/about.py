@@ -7,7 +7,7 @@ from pathlib import Path
 from progan.config import format_resolution
 from progan.data.packed import read_manifest
 from progan.errors import DataError, ProganError
-from progan.explore.directions import FILE, Direction, find, folder_of, read
+from progan.explore.directions import FILE, Direction, find_directions, folder_of, read
 from progan.explore.web_page import About
 from progan.generation.label_arguments import describe_labels
 from progan.models.generator import Generator
@@ -76,4 +76,4 @@ def directions_of(
     file = folder_of(path, images_seen) / FILE
     if file.is_file():
         return read(file, G.latent_size)
-    return find(G, min(_SLIDERS, G.latent_size), progress=progress)
+    return find_directions(G, min(_SLIDERS, G.latent_size), progress=progress)

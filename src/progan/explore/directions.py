@@ -197,7 +197,7 @@ def from_table(G: Generator, table: Path) -> list[Direction]:
     return fitted(z, labels, scores)
 
 
-def find(
+def find_directions(
     G: Generator,
     k: int = 8,
     methods: Sequence[Method] = get_args(Method),

@@ -41,12 +41,15 @@ class Ingredient:
     features: Tensor | None = None
 
 
-def ingredient(G: Generator, what: str) -> Ingredient:
-    """Return the picture that a word means: a seed, or a file of one latent, as `progan project` writes it.
+def ingredient(G: Generator, what: Ingredient | int | str | Path) -> Ingredient:
+    """Return the picture that is meant: by a seed, or a file of one latent, as `progan project` writes it.
 
     Raises:
         ConfigError, DataError: if it means none.
     """
+    if isinstance(what, Ingredient):
+        return what
+    what = str(what)
     if what.isascii() and what.isdigit():
         return Ingredient(*of_seeds(G, parse_seeds(what)).rows(0, 1))
     path = Path(what)
@@ -62,8 +65,8 @@ def ingredient(G: Generator, what: str) -> Ingredient:
 
 def mix(
     G: Generator,
-    a: Ingredient,
-    b: Ingredient,
+    a: Ingredient | int | str | Path,
+    b: Ingredient | int | str | Path,
     how: How = "average",
     *,
     share: float = 0.5,
@@ -74,7 +77,7 @@ def mix(
 
     Args:
         G: The generator.
-        a, b: The two.
+        a, b: The two: a seed each, or a file of one latent, as `progan.project` writes it.
         how: average: between the latents (on a great circle), or between features where both have some.
             halves: features of level `at` are a's on the left and b's on the right. layers: layers up to
             level `at` are a's; what is above sees their arrangement with b's means and deviations of each
@@ -100,7 +103,7 @@ def mix(
     if not 0 <= at <= most:
         raise ConfigError(f"features of level {at}: there are those of level 0 to {most}")
     with torch.inference_mode():
-        x = _mixed(G, a, b, how, share, at)
+        x = _mixed(G, ingredient(G, a), ingredient(G, b), how, share, at)
         images = to_uint8(G.from_features(x, at, level=None if level == G.level else level))
     picture: NDArray[np.uint8] = images[0]
     return picture

@@ -53,8 +53,8 @@ class About:
 
 def write_page(
     G: Generator,
-    folder: Path,
-    about: About,
+    folder: str | Path,
+    about: About | str = "A generator",
     *,
     directions: Sequence[Direction] = (),
     offline: bool = False,
@@ -66,7 +66,7 @@ def write_page(
         G: The generator.
         folder: Gets `index.html` and what it needs, among it an ONNX file for each level, and a `README.md`
             by which a Hugging Face Space knows that it is static.
-        about: What the page says.
+        about: What the page says, or its head alone.
         directions: Its sliders.
         offline: Put the runtime's files into the folder, in place of their public address.
         progress: Told of what is written.
@@ -80,6 +80,7 @@ def write_page(
         CheckpointError: if ONNX Runtime makes other images than PyTorch.
         StorageError: if something cannot be written.
     """
+    folder, about = Path(folder), About(about) if isinstance(about, str) else about
     if not 1 <= G.channels <= 4:
         raise ConfigError(f"images of {G.channels} channels cannot be shown on a page (1 to 4 can)")
     levels = []

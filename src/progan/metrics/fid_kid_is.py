@@ -12,16 +12,17 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from progan.config import Branch
 from progan.errors import ConfigError, DataError, DependencyError
 from progan.metrics.extractor import Extractor
 from progan.metrics.image_checks import require_at_least
-from progan.metrics.metric import CheckedMetric, Images
+from progan.metrics.metric import CheckedMetric, Images, MetricTools
 
 
 class FeatureMetric(CheckedMetric):
@@ -29,6 +30,8 @@ class FeatureMetric(CheckedMetric):
 
     The metric is called as its prefix and its extractor.
     """
+
+    needs_network: ClassVar[bool] = True
 
     def __init__(self, prefix: str, extractor: Extractor) -> None:
         self.name = f"{prefix}_{extractor.name}"
@@ -88,8 +91,14 @@ class FrechetDistance(FeatureMetric):
     Numbers: `fid_EXTRACTOR`. A DependencyError tells that torchmetrics is not installed.
     """
 
+    name = "fid"
     version = 1
     minimum = 2
+
+    @classmethod
+    def make(cls, options: Branch, tools: MetricTools) -> Self:  # noqa: ARG003 - it has none
+        """Return it, of the features of the network."""
+        return cls(tools.network().features)
 
     def __init__(self, extractor: Extractor) -> None:
         super().__init__("fid", extractor)
@@ -144,8 +153,14 @@ class KernelDistance(KeptFeaturesMetric):
         ConfigError: if an option is out of range.
     """
 
+    name = "kid"
     version = 1
     minimum = 2
+
+    @classmethod
+    def make(cls, options: Branch, tools: MetricTools) -> Self:  # noqa: ARG003 - it has none
+        """Return it, of the features of the network, with the published subsets."""
+        return cls(tools.network().features, seed=tools.seed)
 
     def __init__(
         self, extractor: Extractor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
@@ -202,8 +217,14 @@ class InceptionScore(KeptFeaturesMetric):
         ConfigError: if an option is out of range.
     """
 
+    name = "is"
     version = 1
     needs_reals: ClassVar[bool] = False
+
+    @classmethod
+    def make(cls, options: Branch, tools: MetricTools) -> Self:  # noqa: ARG003 - it has none
+        """Return it, of the probabilities of the network, with the published splits."""
+        return cls(tools.network().probabilities, seed=tools.seed)
 
     def __init__(self, extractor: Extractor, *, splits: int = 10, seed: int = 0) -> None:
         require_at_least("the Inception score", splits=(splits, 2), seed=(seed, 0))

@@ -3,43 +3,82 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from progan.config import Part
+from progan.config import Branch, Part
 from progan.errors import DataError
 from progan.metrics.image_checks import ImageShapes
+
+if TYPE_CHECKING:
+    from progan.metrics.extractor_files import Inception
 
 Images = NDArray[np.uint8]
 """[n, C, H, W], values 0 to 255."""
 
 
-class Metric(Part, ABC):
-    """One exact definition, computed while images stream through.
-
-    Feed all reals and all fakes in batches of any size, then ask for the numbers; how images are cut into
-    batches changes nothing beyond rounding. The reals may be fed once and kept while fakes come and go.
+@dataclass(frozen=True)
+class MetricTools:
+    """What metrics are made with, besides their options.
 
     Attributes:
-        name: What the numbers are called in tables and logs. It names the definition exactly: another
-            extractor, resize rule or count of patches is another name.
+        seed: Of everything that a metric draws.
+        device: Where to compute.
+        samples: Images, or paths, that are measured.
+        network: Returns the network whose `features` and `probabilities` metrics compare: Inception, or that
+            of `monitor.extractor`. It is loaded when it is asked for first, and all share it.
+    """
+
+    seed: int
+    device: torch.device
+    samples: int
+    network: Callable[[], Inception]
+
+
+class Measurement(Part, ABC):
+    """What gives numbers of a generator: each is one exact definition.
+
+    Attributes:
+        name: Of the class, what options call it; of an object, what its numbers are called in tables and
+            logs. That names the definition exactly: another extractor, resize rule or count of patches is
+            another name.
         version: Raised when the definition changes, so that numbers of two versions are never mixed.
-        needs_reals: Whether reals are fed at all.
-        minimum: Fewest images of each set that the definition makes sense for.
+        needs_network: Whether it asks for the network of its tools.
     """
 
     chosen_by = "monitor.metrics"
     name: str
     version: int = 1
-    needs_reals: ClassVar[bool] = True
-    minimum: int = 1
+    needs_network: ClassVar[bool] = False
+
+    @classmethod
+    def make(cls, options: Branch, tools: MetricTools) -> Self:  # noqa: ARG003 - others need them
+        """Return it with its options; what draws, or compares features, takes what it needs from tools."""
+        return cls(options)
 
     @abstractmethod
     def definition(self) -> dict[str, Any]:
         """Return everything that decides the numbers besides the images, ready for JSON."""
+
+
+class Metric(Measurement):
+    """A measurement that is computed while images stream through.
+
+    Feed all reals and all fakes in batches of any size, then ask for the numbers; how images are cut into
+    batches changes nothing beyond rounding. The reals may be fed once and kept while fakes come and go.
+
+    Attributes:
+        needs_reals: Whether reals are fed at all.
+        minimum: Fewest images of each set that the definition makes sense for.
+    """
+
+    needs_reals: ClassVar[bool] = True
+    minimum: int = 1
 
     @abstractmethod
     def add_reals(self, images: Images) -> None:

@@ -13,17 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from progan.config import Branch
 from progan.errors import DataError
 from progan.metrics.exact_compute import computing
 from progan.metrics.image_checks import WaitingImages
-from progan.metrics.metric import CheckedMetric, Images
+from progan.metrics.metric import CheckedMetric, Images, MetricTools
 from progan.metrics.swd.laplacian import wide
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -71,6 +72,11 @@ class MsSsim(CheckedMetric):
     version = 1
     needs_reals: ClassVar[bool] = False
     minimum = 2
+
+    @classmethod
+    def make(cls, options: Branch, tools: MetricTools) -> Self:  # noqa: ARG003 - it has none
+        """Return it, on the device."""
+        return cls(device=tools.device)
 
     def __init__(self, *, device: torch.device | None = None) -> None:
         self.device = device or torch.device("cpu")

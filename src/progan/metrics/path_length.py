@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from progan.config import Branch
 from progan.errors import ConfigError, DataError
 from progan.metrics.extractor import Extractor
 from progan.metrics.image_checks import require_at_least
+from progan.metrics.metric import Measurement, MetricTools
 from progan.system.progress import Progress, reported, unheard
 
 Render = Callable[[Tensor, Tensor | None], Tensor]
@@ -38,7 +40,7 @@ SKIPPED = 1024
 """Paths that are drawn at once where none of them is computed."""
 
 
-class PathLength:
+class PathLength(Measurement):
     """The mean squared speed of features on great circles between random latents; smaller is smoother.
 
     For a point t on the circle from z0 to z1 it is |f(t + eps) - f(t)|^2 / eps^2, f being the features of the
@@ -65,7 +67,14 @@ class PathLength:
         ConfigError: if an option is out of range.
     """
 
+    name = "ppl"
     version = 1
+    needs_network: ClassVar[bool] = True
+
+    @classmethod
+    def make(cls, options: Branch, tools: MetricTools) -> Self:  # noqa: ARG003 - it has none
+        """Return it, of the features of the network."""
+        return cls(tools.network().features, samples=tools.samples, seed=tools.seed)
 
     def __init__(
         self, extractor: Extractor, *, samples: int = 50_000, crop: bool = False, seed: int = 0

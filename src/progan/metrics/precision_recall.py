@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
+from progan.config import Branch
 from progan.metrics.extractor import Extractor
 from progan.metrics.fid_kid_is import KeptFeaturesMetric
 from progan.metrics.image_checks import require_at_least
+from progan.metrics.metric import MetricTools
 from progan.metrics.neighbours import share_inside, squared_radii
 
 
@@ -32,6 +34,13 @@ class PrecisionRecall(KeptFeaturesMetric):
     """
 
     version = 1
+
+    name = "pr"
+
+    @classmethod
+    def make(cls, options: Branch, tools: MetricTools) -> Self:  # noqa: ARG003 - it has none
+        """Return it, of the features of the network, with the published k."""
+        return cls(tools.network().features)
 
     def __init__(self, extractor: Extractor, *, k: int = 3) -> None:
         require_at_least("precision and recall", k=(k, 1))

@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
+from progan.config import Branch, MonitorOptions, Parts, at_hand, options_of
 from progan.errors import ConfigError, suggest
 from progan.metrics.extractor import Extractor
 from progan.metrics.extractor_files import INCEPTION, Inception, extractor_from_file, file_sha256, inception
 from progan.metrics.fid_kid_is import FrechetDistance, InceptionScore, KernelDistance
-from progan.metrics.metric import Metric
+from progan.metrics.metric import Measurement, MetricTools
 from progan.metrics.ms_ssim import MsSsim
 from progan.metrics.path_length import PathLength
 from progan.metrics.precision_recall import PrecisionRecall
 from progan.metrics.swd.distance import SlicedWassersteinMetric
 from progan.system.progress import Progress, unheard
 
-METRICS = {
-    "swd": "sliced Wasserstein distance",
-    "ms_ssim": "multi-scale structural similarity",
-    "fid": "Fréchet inception distance",
-    "kid": "kernel inception distance",
-    "is": "Inception score",
-    "pr": "improved precision and recall",
-    "ppl": "perceptual path length",
-}
-"""What each short name stands for."""
+SHIPPED: tuple[type[Measurement], ...] = (
+    SlicedWassersteinMetric,
+    MsSsim,
+    FrechetDistance,
+    KernelDistance,
+    InceptionScore,
+    PrecisionRecall,
+    PathLength,
+)
+METRICS = {part.name: part for part in SHIPPED}
+"""The metrics that ship, by the short names that users give."""
 
-Own = Mapping[str, Callable[[], Metric]]
-"""What makes metrics of one's own, by name."""
+
+class MetricPart(NamedTuple):
+    """A metric of one's own that a configuration may choose, and its options there."""
+
+    part: type[Measurement]
+    options: Branch
+
+
+Own = Mapping[str, MetricPart]
+"""Metrics of one's own, by name."""
 NONE: Own = {}
+Asked = str | Measurement | type[Measurement] | MetricPart
+"""A metric, or what makes one: its short name, or its class."""
 
 DEFAULT = ("swd", "ms_ssim")
 """The metrics of the paper that need no extractor."""
@@ -80,8 +94,18 @@ Extractors = ExtractorFile | Extractor | Inception
 """Where features come from: a file, a network that is ready, or the Inception network with both outputs."""
 
 
+def own_metrics(parts: Parts, monitor: MonitorOptions) -> Own:
+    """Return the metrics of one's own that a configuration knows, with the options that they have there.
+
+    Raises:
+        ConfigError: if the definition of one is not at hand.
+    """
+    found = {name: at_hand(part, Measurement) for name, part in parts.of(Measurement.chosen_by).items()}  # type: ignore[type-abstract]
+    return {name: MetricPart(part, options_of(part, monitor)) for name, part in found.items()}
+
+
 def make_metrics(
-    names: Sequence[str],
+    asked: Sequence[Asked],
     *,
     seed: int = 0,
     device: torch.device | None = None,
@@ -89,39 +113,48 @@ def make_metrics(
     n: int = 50_000,
     progress: Progress = unheard,
     own: Own = NONE,
-) -> list[Metric | PathLength]:
-    """Make metrics by name; all of them share one extractor, which is loaded only if one of them needs it.
+) -> list[Measurement]:
+    """Make metrics; all of them share one extractor, which is loaded only if one of them needs it.
 
     Args:
-        names: Of `METRICS`, each once.
+        asked: Short names, each once; or classes, or metrics that are made already.
         seed: Of everything that a metric draws.
         device: Where to compute; None for the CPU.
-        extractor: For all but swd and ms_ssim; None: the Inception network in the cache.
+        extractor: For metrics on features; None: the Inception network in the cache.
         n: Paths of the path length.
         progress: Told how far a download is.
-        own: What makes metrics of one's own, by name.
+        own: Metrics of one's own, by name.
 
     Raises:
         ConfigError: if a name is unknown or given twice.
         CheckpointError, DependencyError: if what a metric needs is missing.
     """
-    check_names(names, own)
+    check_names([each for each in asked if isinstance(each, str)], own)
     device = device or torch.device("cpu")
-    loaded: list[Inception] = []
 
-    def features() -> Inception:
-        if not loaded:
-            source = extractor or ExtractorFile()
-            if isinstance(source, Extractor):
-                source = Inception(source, source)
-            loaded.append(source.load(device, progress) if isinstance(source, ExtractorFile) else source)
-        return loaded[0]
+    @cache
+    def network() -> Inception:
+        source = extractor or ExtractorFile()
+        if isinstance(source, Extractor):
+            source = Inception(source, source)
+        return source.load(device, progress) if isinstance(source, ExtractorFile) else source
 
-    return [own[name]() if name in own else _make(name, seed, device, features, n) for name in names]
+    tools = MetricTools(seed, device, n, network)
+    return [_made(each, tools, own) for each in asked]
+
+
+def _made(asked: Asked, tools: MetricTools, own: Own) -> Measurement:
+    """Return a metric that is ready to be fed."""
+    if isinstance(asked, Measurement):
+        return asked
+    if isinstance(asked, str):
+        asked = own[asked] if asked in own else METRICS[asked]
+    part, options = asked if isinstance(asked, MetricPart) else (asked, asked.Options())
+    return part.make(options, tools)
 
 
 def check_names(names: Sequence[str], own: Collection[str] = NONE) -> None:
-    """Raise a ConfigError unless these are metrics of `METRICS` or of one's own, each once."""
+    """Raise a ConfigError unless these are metrics that ship or are one's own, each once."""
     for name in names:
         if name not in METRICS and name not in own:
             known = [*METRICS, *own]
@@ -134,26 +167,6 @@ def check_names(names: Sequence[str], own: Collection[str] = NONE) -> None:
         raise ConfigError(f"metrics {', '.join(names)}: name each once")
 
 
-def needs_extractor(names: Sequence[str]) -> bool:
+def needs_extractor(names: Sequence[str], own: Own = NONE) -> bool:
     """Tell whether one of these metrics is measured on features."""
-    return not set(names) <= set(DEFAULT)
-
-
-def _make(
-    name: str, seed: int, device: torch.device, features: Callable[[], Inception], n: int
-) -> Metric | PathLength:
-    match name:
-        case "swd":
-            return SlicedWassersteinMetric(seed=seed, device=device)
-        case "ms_ssim":
-            return MsSsim(device=device)
-        case "fid":
-            return FrechetDistance(features().features)
-        case "kid":
-            return KernelDistance(features().features, seed=seed)
-        case "is":
-            return InceptionScore(features().probabilities, seed=seed)
-        case "pr":
-            return PrecisionRecall(features().features)
-        case _:
-            return PathLength(features().features, samples=n, seed=seed)
+    return any((own[name].part if name in own else METRICS[name]).needs_network for name in names)

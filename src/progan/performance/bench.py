@@ -21,6 +21,7 @@ from progan.performance.peak_rates import Rates, describe, measure_copy, measure
 from progan.performance.projection import PhaseKind, Projection, kind_of, project
 from progan.performance.variants import choose_variants
 from progan.preparation.builtin_sets import synthetic
+from progan.system.device import choose_device
 from progan.system.progress import Progress, unheard
 from progan.training.precision import SMALL_TYPES, settings, settle
 from progan.training.schedule import Phase, Schedule
@@ -146,7 +147,7 @@ def count(
 
 def bench(
     config: Config,
-    device: torch.device,
+    device: torch.device | str = "auto",
     *,
     levels: Sequence[int] | None = None,
     variants: tuple[str, ...] = ("plain", "default"),
@@ -158,7 +159,7 @@ def bench(
 
     Args:
         config: What to train; the pictures are made to fit it.
-        device: Where to compute.
+        device: Where to compute; a name as `--run.device` takes it.
         levels: Which; None for all of the schedule.
         variants: Names of `variants.VARIANTS`; all are compared with the first.
         rounds: Rounds that count, at least 1.
@@ -168,6 +169,7 @@ def bench(
     Raises:
         ConfigError: if a variant or level is unknown, or something is not possible on this device.
     """
+    device = choose_device(device) if isinstance(device, str) else device
     if config.data.labels not in ("none", "folders"):
         config = make_config(merge(config.model_dump(mode="json"), NO_LABELS_OF_FILES), parts=config.parts)
     config = settle(config, device)

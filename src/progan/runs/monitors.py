@@ -7,16 +7,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property, partial
 
-from progan.config import made, parse_colour
+from progan.config import parse_colour
 from progan.distributed.ranks import Ranks
 from progan.distributed.work_sharing import Deal, Work, share
 from progan.errors import ProganError
 from progan.evaluation.duality_gap import NAME, DualityGap
 from progan.evaluation.measure import path_work
 from progan.evaluation.monitor import Monitor, monitored
-from progan.metrics.metric import Metric
 from progan.metrics.path_length import PathLength
-from progan.metrics.registry import ExtractorFile
+from progan.metrics.registry import ExtractorFile, own_metrics
 from progan.runs.checks import Prepared
 from progan.runs.logs import Stats
 from progan.training.state import TrainState
@@ -143,10 +142,7 @@ class MetricsWatch:
                 device=run.device,
                 extractor=self._extractor,
                 background=self._background,
-                own={
-                    name: partial(made, part, Metric, config.monitor)  # type: ignore[type-abstract]
-                    for name, part in config.parts.of(Metric.chosen_by).items()
-                },
+                own=own_metrics(config.parts, config.monitor),
             )
 
         self._monitor = run.ranks.first_only(make)

@@ -74,10 +74,15 @@ def made(part: type[Part], kind: type[PartT], branch: Branch) -> PartT:
         ConfigError: if its definition is not at hand, or it is of another kind.
     """
     known = at_hand(part, kind)
+    return known(options_of(part, branch))
+
+
+def options_of(part: type[Part], branch: Branch) -> Branch:
+    """Return the options of a part: those under its name in a branch, the branch itself, or defaults."""
     own = getattr(branch, part.name, None)
     if isinstance(own, part.Options):
-        return known(own)
-    return known(branch if isinstance(branch, part.Options) else part.Options())
+        return own
+    return branch if isinstance(branch, part.Options) else part.Options()
 
 
 def at_hand(part: type[Part], kind: type[PartT]) -> type[PartT]:

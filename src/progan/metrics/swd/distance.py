@@ -15,16 +15,17 @@ import math
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from progan.config import Branch
 from progan.errors import ConfigError, DataError
 from progan.metrics.exact_compute import Workers, computing
-from progan.metrics.metric import CheckedMetric, Images
+from progan.metrics.metric import CheckedMetric, Images, MetricTools
 from progan.metrics.swd.patches import (
     PATCH,
     SMALLEST,
@@ -111,6 +112,13 @@ class SlicedWassersteinMetric(CheckedMetric):
 
     version = 2
     minimum = 2
+
+    name = "swd"
+
+    @classmethod
+    def make(cls, options: Branch, tools: MetricTools) -> Self:  # noqa: ARG003 - it has none
+        """Return it, with the published patches and directions."""
+        return cls(seed=tools.seed, device=tools.device)
 
     def __init__(
         self,
