@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from progan.errors import ConfigError
 from progan.performance import interleaved
 from progan.performance.bench import Report, as_tree, bench, choose_phases, shapes
 from progan.performance.breakdown import Parts
+from progan.performance.compiled_cost import CompiledCosts
 from progan.performance.iteration_cost import Ceiling
 from progan.performance.peak_rates import Sizes, measure_copy, measure_products
 from progan.performance.projection import PhaseKind, kind_of, nearest, project
@@ -151,6 +153,27 @@ def test_the_command_counts_without_measuring(
     assert all(len(line) <= 80 for line in out.splitlines() if line.startswith((" 0", " 1", " level")))
 
 
+def test_the_command_asks_the_compiler(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """How it asks, `tests/performance/test_compiled_cost.py` shows; here, a third of all is moved."""
+    monkeypatch.setattr(
+        CompiledCosts, "iteration", lambda _, cost: replace(cost.work, bytes=cost.work.bytes / 3, operators=1)
+    )
+    monkeypatch.setenv("COLUMNS", "80")
+    file = tmp_path / "counts.json"
+    arguments = ["--count-only", "--ceiling", "989", "0.01", "--resolution", "8", "--compiled"]
+    code, out, _ = call(capsys, *arguments, "--json", str(file), *words(OPTIONS))
+    assert code == 0
+    assert "modelled, each compiled kernel for itself" in out
+    assert all(len(line) <= 80 for line in out.splitlines() if line.startswith((" 0", " 1", " level")))
+    tree = json.loads(file.read_text())
+    for one in tree["measurements"]:
+        assert one["compiled"]["bytes"] == pytest.approx(one["cost"]["total"]["bytes"] / 3)
+    schedule = tree["schedule"]
+    assert schedule["compiled_seconds"] == pytest.approx(schedule["eager_seconds"] / 3), "memory is the bound"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -159,6 +182,7 @@ def test_the_command_counts_without_measuring(
         (["--levels", "7"], "level 7 is not in the schedule, whose levels are 0 to 3"),
         (["--count-only"], "needs --ceiling"),
         (["--memory", "8"], "--memory belongs to --count-only"),
+        (["--compiled"], "--compiled belongs to --count-only"),
         (["--ceiling", "0", "1"], "--ceiling"),
         (["--json", "nowhere/bench.json"], "there is no folder nowhere"),
         (["--resolution", "17"], "resolution 17x17 is not a small base shape"),

@@ -220,6 +220,6 @@ def test_the_floor_is_the_longer_of_computing_and_moving() -> None:
     assert ceiling.floor(OpCounts(operations=200, least_bytes=10)) == 2
     assert ceiling.floor(OpCounts(operations=200, least_bytes=50)) == 5
     # Operator by operator, what is moved beside the convolutions comes on top; and each has to be begun.
-    assert ceiling.eager(OpCounts(operations=200, least_bytes=10, bytes=40, operators=2)) == 2 + 3
-    assert ceiling.eager(OpCounts(200, 10, 40, operators=2e6)) == 2e6 * LAUNCH
+    assert ceiling.one_by_one(OpCounts(operations=200, least_bytes=10, bytes=40, operators=2)) == 2 + 3
+    assert ceiling.one_by_one(OpCounts(200, 10, 40, operators=2e6)) == 2e6 * LAUNCH
     assert ADAM.operations > AVERAGE.operations

@@ -29,6 +29,7 @@ def bench(
     ceiling: tuple[Positive, Positive] | None = None,
     count_only: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     memory: Positive | None = None,
+    compiled: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     plugin: Plugins = (),
     options: Tree = None,
@@ -56,6 +57,9 @@ def bench(
         Count operations, bytes and memory, and measure nothing; needs --ceiling.
     memory
         With --count-only: also say how many images can be computed at once in so many GB.
+    compiled
+        With --count-only: also ask PyTorch's compiler which kernels it would make, what they move, and model
+        the schedule with them; takes minutes.
     json_file
         Write everything that was found into this file, too.
     """
@@ -71,13 +75,17 @@ def bench(
         raise ConfigError("--count-only measures nothing, so it needs --ceiling TFLOP/s GB/s")
     if memory is not None and not count_only:
         raise ConfigError("--memory belongs to --count-only: what is measured has the memory it has")
+    if compiled and not count_only:
+        raise ConfigError("--compiled belongs to --count-only; --variants default compile measures both")
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}; make it first")
     top = None if ceiling is None else Ceiling(ceiling[0] * 1e12, ceiling[1] * 1e9)
     console, place = PlainConsole(), choose_device(made.run.device)
     if count_only:
         assert top is not None
-        report = benches.count(settle(made, place), top, levels, None if memory is None else memory * 1e9)
+        room = None if memory is None else memory * 1e9
+        with stages() as show:
+            report = benches.count(settle(made, place), top, levels, room, compiled=compiled, progress=show)
         print_counts(console, report)
     else:
         with stages() as show:

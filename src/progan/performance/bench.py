@@ -13,6 +13,7 @@ import torch
 from progan.config import Config, format_resolution, make_config, merge, parse_resolution, split_resolution
 from progan.data.packed import PackedSet
 from progan.errors import ConfigError
+from progan.performance.compiled_cost import CompiledCosts
 from progan.performance.estimate import WORKSPACE
 from progan.performance.interleaved import Runner, Timed, take_turns
 from progan.performance.iteration_cost import Ceiling, Costs, IterationCost
@@ -46,7 +47,8 @@ class Measurement:
     """One variant at one level, in a phase of a kind: what an iteration asks for, and what was measured.
 
     `floor` is the seconds that an iteration takes at least, `timed` None if it was only counted;
-    `largest_part` is how many images of a batch a given memory holds at once, if one was given.
+    `largest_part` is how many images of a batch a given memory holds at once, if one was given, and
+    `compiled` what a compiled iteration asks for, if the compiler was asked.
     """
 
     variant: str
@@ -55,6 +57,7 @@ class Measurement:
     floor: float
     timed: Timed | None = None
     largest_part: int | None = None
+    compiled: OpCounts | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -69,7 +72,8 @@ class Report:
     A ceiling is what is taken for the machine's best, and `rates` what it was measured to do: empty if its
     best was given. `machine` has names and versions: empty if nothing was measured. Of the whole schedule,
     projections (of those that were measured) and `floors` say how long it takes, and at least, in seconds;
-    `eager`, by the model of `Ceiling.eager`, where nothing was measured; and `operations` how many there are.
+    `eager` and `compiled`, by the model of `Ceiling.one_by_one`, where nothing was measured; and `operations`
+    how many there are.
     """
 
     config: Config
@@ -82,6 +86,7 @@ class Report:
     floors: Mapping[str, float]
     operations: float
     eager: float | None = None
+    compiled: float | None = None
 
 
 def shapes(config: Config) -> ImageSpec:
@@ -117,7 +122,13 @@ def choose_phases(schedule: Schedule, levels: Sequence[int] | None) -> list[Phas
 
 
 def count(
-    config: Config, ceiling: Ceiling, levels: Sequence[int] | None = None, memory: float | None = None
+    config: Config,
+    ceiling: Ceiling,
+    levels: Sequence[int] | None = None,
+    memory: float | None = None,
+    *,
+    compiled: bool = False,
+    progress: Progress = unheard,
 ) -> Report:
     """Count what iterations ask for, and measure nothing.
 
@@ -126,23 +137,42 @@ def count(
         ceiling: What a machine can do at most.
         levels: Which; None for all of the schedule.
         memory: Bytes of a device; None for any number. What is counted is taken `WORKSPACE` times.
+        compiled: Ask the compiler for its kernels, too, which takes some minutes.
+        progress: Told what is being done, if that takes long.
 
     Raises:
-        ConfigError: if a level is not in the schedule, or the shapes are not possible.
+        ConfigError: if a level is not in the schedule, the shapes are not possible, or the compiler does not
+            answer.
     """
     image, name = shapes(config), "default"
     schedule, costs = _schedule(config, image), Costs(config, image)
+    fused = _compiled(schedule, costs, CompiledCosts(config, image), progress) if compiled else {}
     counted = []
     for phase in choose_phases(schedule, levels):
         level, fading = kind_of(phase)
         cost, part = costs.iteration(level, fading), None
         if memory is not None:
             part = costs.largest_part(memory / WORKSPACE, level, fading=fading)
-        counted.append(Measurement(name, phase, cost, ceiling.floor(cost.work), None, part))
+        floor, work = ceiling.floor(cost.work), fused.get((level, fading))
+        counted.append(Measurement(name, phase, cost, floor, None, part, work))
+    each = {kind: ceiling.one_by_one(work) / costs.iteration(*kind).images for kind, work in fused.items()}
     return Report(
         config, image, {name: ceiling}, {}, {}, counted, {}, {name: _least(schedule, costs, ceiling)},
-        _operations(schedule, costs), _whole(schedule, costs, ceiling.eager),
+        _operations(schedule, costs), _whole(schedule, costs, ceiling.one_by_one),
+        _length(schedule, each) if compiled else None,
     )  # fmt: skip
+
+
+def _compiled(
+    schedule: Schedule, costs: Costs, compiler: CompiledCosts, progress: Progress
+) -> dict[PhaseKind, OpCounts]:
+    """Return what a compiled iteration asks for in each kind of phase of a schedule."""
+    kinds = list(dict.fromkeys(map(kind_of, schedule.phases)))
+    found = {}
+    for done, kind in enumerate(kinds):
+        progress("asking the compiler", done, len(kinds))
+        found[kind] = compiler.iteration(costs.iteration(*kind))
+    return found
 
 
 def bench(
@@ -254,7 +284,11 @@ def _floors(schedule: Schedule, costs: Costs, seconds: Callable[[OpCounts], floa
 
 def _whole(schedule: Schedule, costs: Costs, seconds: Callable[[OpCounts], float]) -> float:
     """Return the seconds of a whole schedule, given those of an iteration's work."""
-    each = _floors(schedule, costs, seconds)
+    return _length(schedule, _floors(schedule, costs, seconds))
+
+
+def _length(schedule: Schedule, each: Mapping[PhaseKind, float]) -> float:
+    """Return the seconds of a whole schedule, given those of an image in each kind of phase."""
     return sum((phase.end - phase.start) * each[kind_of(phase)] for phase in schedule.phases)
 
 
@@ -301,6 +335,7 @@ def as_tree(report: Report) -> dict[str, Any]:
             "operations": report.operations,
             "floor_seconds": dict(report.floors),
             "eager_seconds": report.eager,
+            "compiled_seconds": report.compiled,
             "projections": {name: _projection_tree(made) for name, made in report.projections.items()},
         },
     }
@@ -318,6 +353,7 @@ def _measurement_tree(one: Measurement) -> dict[str, Any]:
         "images_per_second": None if one.seconds is None else one.cost.images / one.seconds,
         **timed,
         "largest_part": one.largest_part,
+        "compiled": None if one.compiled is None else asdict(one.compiled),
         "cost": cost,
     }
 

@@ -102,8 +102,8 @@ class Ceiling:
         """Return the seconds that work takes at least: those of its operations or of its bytes."""
         return max(work.operations / self.operations, work.least_bytes / self.bandwidth)
 
-    def eager(self, work: OpCounts) -> float:
-        """Return a model of the seconds that work takes operator by operator, as without a compiler.
+    def one_by_one(self, work: OpCounts) -> float:
+        """Return a model of the seconds that work takes, each operator or compiled kernel for itself.
 
         Convolutions and products take the longer of computing and moving; everything else moves its inputs
         and results; and no operator is begun sooner than `LAUNCH` after the one before.
@@ -196,10 +196,7 @@ class Costs:
 
     def _scaled(self, kind: Trained, level: int, fading: bool, penalize: bool) -> Counted:
         """Count one part of the batch, as large as computed at once, and multiply by the number of parts."""
-        n = per_level(self._config.schedule.batch_size, level)
-        group, part = min(self.D.stddev_group, n) or 1, n
-        if self._config.run.micro_batch is not None:
-            part = min(n, max(group, per_level(self._config.run.micro_batch, level) // group * group))
+        n, part = batch_and_part(self._config, self.D.stddev_group, level)
         counted = self._counted(kind, level, fading and level > 0, penalize, part)
         return Counted(counted.work * (n / part), counted.peak)
 
@@ -208,43 +205,14 @@ class Costs:
         config, network = self._config, self.D if kind == "D" else self.G
         self.D.requires_grad_(kind == "D")
         with self._shapes_only(), Counter() as counter:
-            at = Conditions(
-                level=level,
-                alpha=torch.empty(()) if fading else None,
-                probability=torch.empty(()) if config.augment.policy else None,
-                penalize=penalize,
-            )
+            at = empty_conditions(config, level, fading=fading, penalize=penalize)
             optimizer = Optimizer(network, config.optimizer)
             for gradients, _ in EagerGradients((self.G, self.D), kind, config)(
-                self._batch(kind, n, level), at, n
+                empty_batch(kind, self.G, config, n, level), at, n
             ):
                 optimizer.add(gradients)
             optimizer.drop_gradients()
         return Counted(counter.work, counter.peak)
-
-    def _batch(self, kind: Trained, n: int, level: int) -> Batch:
-        draws, images = (
-            torch.empty(n, draws_of(self._config)),
-            torch.empty(n, self.G.channels, *self.G.resolution(level)),
-        )
-        latents, labels = torch.empty(n, self.G.latent_size), torch.empty(n, self.G.label_size)
-        if kind == "D":
-            return DiscriminatorBatch(
-                reals=images,
-                labels=labels,
-                latents=latents,
-                mixing=torch.empty(n),
-                noise=torch.empty(n, 2),
-                augment_real=draws,
-                augment_fake=draws,
-            )
-        return GeneratorBatch(
-            latents=latents,
-            labels=labels,
-            reals=images if self._config.loss.facts.paired else None,
-            augment_real=draws,
-            augment_fake=draws,
-        )
 
     def _optimizer(self, level: int, fading: bool) -> OpCounts:
         """Return what Adam and the average ask for, of the parameters that are trained."""
@@ -269,6 +237,48 @@ class Costs:
         else:
             with self._fake, torch.device("cpu"):
                 yield
+
+
+def batch_and_part(config: Config, group: int, level: int) -> tuple[int, int]:
+    """Return the batch size of a level, and how many of it are computed at once, in whole groups."""
+    n = per_level(config.schedule.batch_size, level)
+    group = min(group, n) or 1
+    if config.run.micro_batch is None:
+        return n, n
+    return n, min(n, max(group, per_level(config.run.micro_batch, level) // group * group))
+
+
+def empty_conditions(config: Config, level: int, *, fading: bool, penalize: bool) -> Conditions:
+    """Return the conditions of an update, in tensors without numbers."""
+    return Conditions(
+        level=level,
+        alpha=torch.empty(()) if fading else None,
+        probability=torch.empty(()) if config.augment.policy else None,
+        penalize=penalize,
+    )
+
+
+def empty_batch(kind: Trained, G: Generator, config: Config, n: int, level: int) -> Batch:
+    """Return a batch of n images of an update, in tensors without numbers."""
+    draws, images = torch.empty(n, draws_of(config)), torch.empty(n, G.channels, *G.resolution(level))
+    latents, labels = torch.empty(n, G.latent_size), torch.empty(n, G.label_size)
+    if kind == "D":
+        return DiscriminatorBatch(
+            reals=images,
+            labels=labels,
+            latents=latents,
+            mixing=torch.empty(n),
+            noise=torch.empty(n, 2),
+            augment_real=draws,
+            augment_fake=draws,
+        )
+    return GeneratorBatch(
+        latents=latents,
+        labels=labels,
+        reals=images if config.loss.facts.paired else None,
+        augment_real=draws,
+        augment_fake=draws,
+    )
 
 
 def _used(network: Generator | Discriminator, level: int, fading: bool) -> dict[int, int]:

@@ -19,7 +19,7 @@ from progan.data.batches import Batch
 from progan.errors import ConfigError
 from progan.models.conv2d_graph_pass import weight_gradients_asked_for
 from progan.training.losses import Conditions, Stage, Terms, joined
-from progan.training.precision import SMALL_TYPES
+from progan.training.precision import SMALL_TYPES, reason_of
 from progan.training.step import EagerGradients, Found, GradientFunction
 
 GRAPHS = 1000
@@ -114,8 +114,7 @@ class CheckedGradients:
             if self._forced:
                 raise
             self._failed = True
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self._say(f"going on without compiling: {reason}")
+            self._say(f"going on without compiling: {reason_of(error)}")
             return self._plain(batch, at, n)
         return [found]
 

@@ -84,11 +84,16 @@ def check_compiler(device: torch.device) -> None:
     try:
         torch.compile(square, fullgraph=True)(torch.ones(2, device=device))
     except Exception as error:  # the kinds of the compiler's errors are its own, and change
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"run.compile cannot be used on {device}: {lines[0]}; install a C++ compiler (on CUDA also "
-            f"Triton), or leave it out"
+            f"run.compile cannot be used on {device}: {reason_of(error)}; install a C++ compiler (on CUDA "
+            f"also Triton), or leave it out"
         ) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error says, in a line: of the compiler's, what was raised within it, or its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.endswith("raised:")), type(error).__name__)
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:
@@ -106,7 +111,7 @@ def check_precision(precision: Precision, device: torch.device) -> None:
             used = _try_precision(precision, device)
         reason = "" if used == SMALL_TYPES[precision] else f"PyTorch computes in {used} instead"
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
     if reason:
         raise ConfigError(
             f"run.precision {precision} cannot be used on {device}: {reason}; use float32, or tf32 on CUDA"

@@ -26,8 +26,11 @@ LEGEND = """D, pen(alties), G, Adam (with the average), load: shares of the part
 best: share of what the machine does at best; floor: what counted operations or bytes take at best"""
 COUNT_HEAD = (
     *("level", "size", "phase", "images", "D", "pen", "G", "GFLOP", "calls"),
-    *("MB", "eager", "op/B", "GiB", "at once", "images/s"),
+    *("MB", "eager", "compiled", "op/B", "GiB", "at once", "images/s"),
 )
+IF_ASKED = ("compiled", "at once")
+"""Columns that are left out where nobody asked for them."""
+
 COUNT_LEGEND = """GFLOP of D, penalties, G and all, MB at least and operator by operator (eager): of an image
 calls: operators of an iteration; op/B: operations a byte at least; GiB: tensors at once"""
 
@@ -54,8 +57,16 @@ def print_measurements(console: Console, report: Report) -> None:
 def print_counts(console: Console, report: Report) -> None:
     """Print what was counted: a row a level and kind of phase."""
     rows = [_count_row(report, one) for one in report.measurements]
-    _print_rows(console, f"what iterations must do, {report.config.run.precision}", COUNT_HEAD, rows, 3, 9)
+    kept = [
+        i for i, name in enumerate(COUNT_HEAD) if name not in IF_ASKED or any(row[i] != "-" for row in rows)
+    ]
+    head, rows = [COUNT_HEAD[i] for i in kept], [[row[i] for i in kept] for row in rows]
+    _print_rows(console, f"what iterations must do, {report.config.run.precision}", head, rows, 3, 9)
     say(console, COUNT_LEGEND)
+    if report.compiled is not None:
+        say(
+            console, "compiled: MB of an image, kernel by kernel, fused as PyTorch's compiler would for a GPU"
+        )
     if any(one.largest_part is not None for one in report.measurements):
         say(console, f"at once: images that fit, each byte counted as {WORKSPACE:g} bytes")
     ceiling = report.ceilings["default"]
@@ -65,6 +76,8 @@ def print_counts(console: Console, report: Report) -> None:
     say(console, f"whole schedule: {report.operations:.4g} floating-point operations, at least {least}")
     if report.eager is not None:
         say(console, f"modelled, each operator for itself: {format_seconds(report.eager)}")
+    if report.compiled is not None:
+        say(console, f"modelled, each compiled kernel for itself: {format_seconds(report.compiled)}")
 
 
 def _count_row(report: Report, one: Measured) -> list[str]:
@@ -77,7 +90,9 @@ def _count_row(report: Report, one: Measured) -> list[str]:
         str(n),
         *map(_number, each),
         f"{work.operators:.0f}",
-        *map(_number, (work.least_bytes / n / 1e6, work.bytes / n / 1e6, work.operations / work.least_bytes)),
+        *map(_number, (work.least_bytes / n / 1e6, work.bytes / n / 1e6)),
+        "-" if one.compiled is None else _number(one.compiled.bytes / n / 1e6),
+        _number(work.operations / work.least_bytes),
         f"{cost.memory / 2**30:.2f}",
         "-" if one.largest_part is None else str(one.largest_part),
         _number(n / one.floor),
