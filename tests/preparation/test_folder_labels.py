@@ -22,7 +22,7 @@ from progan.preparation.labels.folder_labels import apply_limit, class_order, la
 from progan.preparation.labels.label_source import LabelFile
 from progan.preparation.labels.label_tables import LabelTable, TableForm
 from progan.preparation.labels.labelling import find_labels
-from progan.preparation.pictures import Candidate, Labelling, Listing
+from progan.preparation.pictures import Candidate, Candidates, Labelling, Listing
 
 
 def read_label_file(path: Path) -> dict[str, str]:
@@ -36,7 +36,7 @@ def read_label_table(path: Path, form: TableForm) -> LabelTable:
 def labels_of(path: Path, names: list[str], form: LabelForm | None = None) -> Labelling:
     """Return the labels that a file beside a source of such names gives."""
     pictures = Folder(path.parent)
-    listing = Listing([Candidate(name, 1, 1) for name in names])
+    listing = Listing(Candidates(Candidate(name, 1, 1) for name in names))
     given = {} if form is None else {"label_form": form}
     options = PictureOptions.model_validate({"labels": str(path), **given})
     found = find_labels(pictures, listing, names, options)

@@ -6,7 +6,7 @@ skipped: a number over a part of the pictures is not the number that was asked f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -52,11 +52,13 @@ class PictureImages(ImageSet):
         self._source = gather([str(path)], PictureOptions())
         listing = self._source.listing()
         _require_usable(path, listing)
-        self._names = [item.name for item in listing.candidates]
+        self._names = listing.candidates.names
         headers = self._look(path)
-        shape = _common_shape(path, headers)
+        shape = _common_shape(path, self._names, headers)
         # Values and transparency mean what they mean in the whole set; no option decides otherwise here.
-        decided = decide_pixels(headers, WHOLE).model_copy(update={"channels": shape[0], "depth": 8})
+        decided = decide_pixels(self._names, headers, WHOLE).model_copy(
+            update={"channels": shape[0], "depth": 8}
+        )
         self._rules = decided.rules(WHOLE)
         identity = {"kind": "pictures", "fingerprint": listing.digest()}
         super().__init__(str(path), shape, len(self._names), identity, {"path": str(path)})
@@ -82,17 +84,16 @@ class PictureImages(ImageSet):
     def _how(self) -> _How:
         return _How(self._source, self._rules)
 
-    def _look(self, path: Path) -> dict[str, Header]:
+    def _look(self, path: Path) -> list[Header]:
         """Look at all pictures."""
-        names, found = self._names, {}
+        names, found = self._names, list[Header]()
         task = Looking(self._source, what_to_look_at(WHOLE))
-        chunks = [names[i : i + HEADERS_AT_ONCE] for i in range(0, len(names), HEADERS_AT_ONCE)]
+        chunks = (names[i : i + HEADERS_AT_ONCE] for i in range(0, len(names), HEADERS_AT_ONCE))
         with closing(run_chunks(look_at, task, chunks, _workers(len(names)), CRASHED)) as results:
-            for chunk, headers in zip(chunks, results, strict=True):
-                for name, header in zip(chunk, headers, strict=True):
-                    if isinstance(header, str):
-                        raise DataError(_unusable(path, name, header))
-                    found[name] = header
+            for header in (one for chunk in results for one in chunk):
+                if isinstance(header, str):
+                    raise DataError(_unusable(path, names[len(found)], header))
+                found.append(header)
         return found
 
     def _checked(self, name: str, picture: Images | str) -> Images:
@@ -109,15 +110,15 @@ def _workers(pictures: int) -> int:
     return 1 if pictures <= FEW else usable_cores()
 
 
-def _common_shape(path: Path, headers: Mapping[str, Header]) -> tuple[int, int, int]:
+def _common_shape(path: Path, names: Sequence[str], headers: Sequence[Header]) -> tuple[int, int, int]:
     """Return the (C, H, W) that all pictures have; an alpha channel that is opaque in all counts as none."""
-    alpha = any(header.transparent for header in headers.values())
-    shapes = {name: _shape(header, alpha) for name, header in headers.items()}
-    first, shape = next(iter(shapes.items()))
-    for name, found in shapes.items():
+    alpha = any(header.transparent for header in headers)
+    shape = _shape(headers[0], alpha)
+    for name, header in zip(names, headers, strict=True):
+        found = _shape(header, alpha)
         if found != shape:
             raise DataError(
-                f"{path}: the pictures differ: {first} is {describe_shape(shape)}, {name} is "
+                f"{path}: the pictures differ: {names[0]} is {describe_shape(shape)}, {name} is "
                 f"{describe_shape(found)}; give pictures of one size and kind, for example the packed set "
                 f"that `progan prepare` makes of them"
             )

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Literal, NamedTuple, get_args
 
 from pydantic import BaseModel
 
@@ -87,19 +88,21 @@ def what_to_look_at(options: PictureOptions) -> Look:
     return Look(options.channels is None, kinds, options.max_pixels or MAX_PIXELS, options.channels)
 
 
-def decide_pixels(headers: Mapping[str, Header], options: PictureOptions) -> Pixels:
+def decide_pixels(names: Sequence[str], headers: Sequence[Header], options: PictureOptions) -> Pixels:
     """Decide channels, ranges and depth of a set.
 
     Args:
-        headers: What is known of its pictures, by name; at least one.
+        names: Those of its pictures; at least one.
+        headers: What is known of each.
         options: The user's choices, which win.
     """
-    made = Pixels(channels=options.channels or choose_channels(list(headers.values())))
+    made = Pixels(channels=options.channels or choose_channels(headers))
     if options.channels is None:
-        _say_channels(made, headers, options)
-    kinds = Counter(header.kind for header in headers.values())
+        _say_channels(made, names, headers, options)
+    kinds = Counter(header.kind for header in headers)
     for kind in sorted(kinds):
-        extents = {name: one.extent for name, one in headers.items() if one.kind == kind and one.extent}
+        known = (i for i, one in enumerate(headers) if one.kind == kind and one.extent)
+        extents = {names[i]: extent for i in known if (extent := headers[i].extent)}
         decided = decide(kind, extents, options.range)
         if decided.range != NATIVE[kind] or kind != "byte":
             made.ranges[kind] = decided.range
@@ -130,48 +133,69 @@ def choose_channels(headers: Sequence[Header]) -> int:
     return (4 if alpha else 3) if colour else (2 if alpha else 1)
 
 
-def _say_channels(made: Pixels, headers: Mapping[str, Header], options: PictureOptions) -> None:
+class _Some(NamedTuple):
+    """So many pictures, and what the first of them is called."""
+
+    number: int
+    first: str
+
+    @classmethod
+    def of(cls, names: Sequence[str], chosen: Iterable[bool]) -> _Some:
+        """Return those that are chosen."""
+        places = [i for i, one in enumerate(chosen) if one]
+        return cls(len(places), names[places[0]] if places else "")
+
+    def have(self) -> str:
+        """Write `1 picture (a.png) has`, or `3 pictures (a.png, ...) have`."""
+        if self.number == 1:
+            return f"1 picture ({self.first}) has"
+        return f"{self.number} pictures ({self.first}, ...) have"
+
+
+def _say_channels(
+    made: Pixels, names: Sequence[str], headers: Sequence[Header], options: PictureOptions
+) -> None:
     """Say what becomes of transparency, and whether a few pictures decide about the channels of all."""
-    coloured = [name for name, header in headers.items() if header.colour]
-    transparent = [name for name, header in headers.items() if header.transparent]
-    without = [name for name, header in headers.items() if not header.alpha]
-    opaque = sum(header.opaque for header in headers.values())
+    coloured = _Some.of(names, (header.colour for header in headers))
+    transparent = _Some.of(names, (header.transparent for header in headers))
+    without = _Some.of(names, (not header.alpha for header in headers))
+    opaque = sum(header.opaque for header in headers)
     kept = made.channels in (2, 4)
     if opaque and not kept and made.channels < 5:
         made.facts.append(
             f"{opaque} pictures have an alpha channel that is opaque everywhere, which counts as none"
         )
-    if transparent and without and not kept and len(without) <= len(transparent):
+    if not kept and 0 < without.number <= transparent.number:
         made.warnings.append(
-            f"transparency of {len(transparent)} of {len(headers)} pictures is laid on "
-            f"{options.background}, as {_some(without)} none: --channels {made.channels + 1} keeps it, "
+            f"transparency of {transparent.number} of {len(headers)} pictures is laid on "
+            f"{options.background}, as {without.have()} none: --channels {made.channels + 1} keeps it, "
             f"--background chooses the ground"
         )
-    if made.channels >= 3 and is_few(len(coloured), len(headers)) and made.channels < 5:
+    if made.channels >= 3 and is_few(coloured.number, len(headers)) and made.channels < 5:
         made.warnings.append(
-            f"{_some(coloured)} colour, so all are stored as {'RGBA' if kept else 'RGB'}: "
+            f"{coloured.have()} colour, so all are stored as {'RGBA' if kept else 'RGB'}: "
             f"--channels {2 if kept else 1} stores gray"
         )
-    _say_bands(made, headers)
-    if kept and is_few(len(transparent), len(headers)):
+    _say_bands(made, names, headers)
+    if kept and is_few(transparent.number, len(headers)):
         made.warnings.append(
-            f"{_some(transparent)} transparency, so it is stored for all: --channels {made.channels - 1} "
+            f"{transparent.have()} transparency, so it is stored for all: --channels {made.channels - 1} "
             f"lays it on {options.background}"
         )
 
 
-def _say_bands(made: Pixels, headers: Mapping[str, Header]) -> None:
+def _say_bands(made: Pixels, names: Sequence[str], headers: Sequence[Header]) -> None:
     """Say what becomes of channels besides the colours of which the files do not tell the meaning."""
-    taken = [name for name, header in headers.items() if header.band == "alpha" and not header.opaque]
-    if taken and made.channels < MANY:
+    taken = _Some.of(names, (header.band == "alpha" and not header.opaque for header in headers))
+    if taken.number and made.channels < MANY:
         made.warnings.append(
-            f"{_some(taken)} 2 or 4 channels, of which the last is taken as transparency; from five on "
+            f"{taken.have()} 2 or 4 channels, of which the last is taken as transparency; from five on "
             f"channels may mean anything and are kept as they are"
         )
-    dropped = [name for name, header in headers.items() if header.band == "left_out"]
-    if dropped and made.channels < MANY:
+    dropped = _Some.of(names, (header.band == "left_out" for header in headers))
+    if dropped.number and made.channels < MANY:
         made.warnings.append(
-            f"{_some(dropped)} a channel besides the colours, which is not marked as transparency and is "
+            f"{dropped.have()} a channel besides the colours, which is not marked as transparency and is "
             f"left out: --channels {made.channels + 1} takes it as transparency"
         )
 
@@ -204,21 +228,14 @@ def is_few(count: int, total: int) -> bool:
     return total >= ENOUGH and 0 < count <= max(1, FEW_SHARE * total)
 
 
-def _some(names: Sequence[str]) -> str:
-    """Write `1 picture (a.png) has`, or `3 pictures (a.png, ...) have`."""
-    if len(names) == 1:
-        return f"1 picture ({names[0]}) has"
-    return f"{len(names)} pictures ({names[0]}, ...) have"
-
-
 def unusual_sizes(
     headers: Sequence[Header], options: PictureOptions, base_shape: tuple[int, int], max_level: int
 ) -> list[str]:
     """Return warnings about what fitting does to the pictures: much cut away, large ones made small."""
     target = level_resolution(base_shape, max_level)
-    sizes = [(header.height, header.width) for header in headers]
+    sizes = Counter((header.height, header.width) for header in headers)
     warnings = []
-    cut = sum(cut_away(size, target, options.fit) for size in sizes) / len(sizes)
+    cut = sum(count * cut_away(size, target, options.fit) for size, count in sizes.items()) / len(headers)
     if cut >= MUCH_CUT:
         warnings.append(
             f"{cut:.0%} of each picture is cut away, on average: --fit pad keeps all of it, and "
@@ -226,11 +243,11 @@ def unusual_sizes(
         )
     larger = level_resolution(base_shape, max_level + LARGE_LEVELS)
     if options.resolution is None and max(larger) <= options.max_resolution:
-        large = sum(not needs_upscaling(size, larger, options.fit) for size in sizes)
-        if large >= LARGE_SHARE * len(sizes):
+        large = sum(count for size, count in sizes.items() if not needs_upscaling(size, larger, options.fit))
+        if large >= LARGE_SHARE * len(headers):
             warnings.append(
                 f"the size is {format_resolution(target)}, which {MOST:.0%} of the pictures have, but "
-                f"{large} of {len(sizes)} have at least {format_resolution(larger)}: "
+                f"{large} of {len(headers)} have at least {format_resolution(larger)}: "
                 f"--min-size {min(larger)} leaves the smaller ones out, --resolution "
                 f"{_side(larger)} enlarges them"
             )
@@ -241,9 +258,11 @@ def _side(size: tuple[int, int]) -> str:
     return str(size[0]) if size[0] == size[1] else format_resolution(size)
 
 
-def _nearer_shape(sizes: Sequence[tuple[int, int]], target: tuple[int, int], most: int) -> str:
+def _nearer_shape(sizes: Counter[tuple[int, int]], target: tuple[int, int], most: int) -> str:
     """Return options for a size of the shape that most pictures have."""
-    height, width = sorted(sizes, key=lambda size: size[1] / size[0])[len(sizes) // 2]
+    middle, shapes = sizes.total() // 2, sorted(sizes, key=lambda size: size[1] / size[0])
+    ends = accumulate(sizes[size] for size in shapes)
+    height, width = next(size for size, end in zip(shapes, ends, strict=True) if end > middle)
     resolution, base = (height, width), grown_from((height, width))
     if base is None or max(resolution) > most:
         resolution, base = growable_resolution(width / height, target[0] * target[1])

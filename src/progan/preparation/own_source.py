@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from progan.config import Part
 from progan.errors import DataError
-from progan.preparation.pictures import Candidate, Labelling, Listing
+from progan.preparation.pictures import Candidate, Candidates, Labelling, Listing
 
 Made = NDArray[Any] | bytes
 """A picture: an array [H, W] or [H, W, C], or what a picture file holds."""
@@ -75,7 +75,7 @@ class OwnPictures:
         if not names or len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
             raise DataError(f"{self._source.place}: names() must return texts, at least one, and each once")
         stamp = zlib.crc32(str(self._asked("stamp", self._source.stamp)).encode())
-        candidates = [Candidate(name, 1, stamp) for name in names]
+        candidates = Candidates(Candidate(name, 1, stamp) for name in names)
         return Listing(candidates, labels=self._labels(names)).sort()
 
     def open(self, name: str) -> BinaryIO:

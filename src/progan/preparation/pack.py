@@ -10,9 +10,11 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
@@ -33,9 +35,10 @@ from progan.preparation.packed_writer import (
     check_space,
     clear_partial,
     partial_folder,
+    parts_of,
 )
 from progan.preparation.picture.cropping import parse_crop
-from progan.preparation.picture.duplicates import Dedupe, Twins
+from progan.preparation.picture.duplicates import Twins
 from progan.preparation.pictures import Listing, Pictures
 from progan.system.files import parse_json, storage_errors, why, write_text
 from progan.system.progress import Progress, unheard
@@ -110,12 +113,17 @@ class Request(NamedTuple):
         self.progress("preparing pictures", done, total)
 
     def run(
-        self, function: Callable[[C, str], R | str], context: C, names: Sequence[str], size: int
+        self,
+        function: Callable[[C, str], R | str],
+        context: C,
+        names: Sequence[str],
+        size: int,
+        first: int = 0,
     ) -> Generator[list[R | str], None, None]:
-        """Yield results chunk by chunk, asking between the chunks whether to stop."""
-        chunks = (names[i : i + size] for i in range(0, len(names), size))
+        """Yield results chunk by chunk, from a first name on, asking between the chunks whether to stop."""
+        chunks = (names[i : i + size] for i in range(first, len(names), size))
         # A process for less than one full chunk would take longer to start than to work.
-        automatic = min(usable_cores(), max(1, len(names) // CHUNK))
+        automatic = min(usable_cores(), max(1, (len(names) - first) // CHUNK))
         workers = self.workers or automatic
         with closing(run_chunks(function, context, chunks, workers, CRASHED)) as results:
             for result in results:
@@ -249,16 +257,17 @@ def _resume(folder: Path, key: str) -> tuple[Plan | None, _State]:
 
 def _plan(request: _Request) -> Plan:
     """Read the headers of all candidates and decide."""
-    names = [item.name for item in request.listing.candidates]
+    names = request.listing.candidates.names
     look = what_to_look_at(request.asked.options)
     known = request.listing.header
     if known is not None and known.kind not in look.kinds:
         return _planned(request, [known] * len(names))
     headers: list[Header | str] = []
+    equal: dict[Header | str, Header | str] = {}  # most are like others, and kept once
     request.asked.tell(0, len(names))
     with closing(request.asked.run(look_at, Looking(request.pictures, look), names, CHUNK)) as chunks:
         for chunk in chunks:
-            headers.extend(chunk)
+            headers.extend(equal.setdefault(one, one) for one in chunk)
             request.asked.tell(0, len(names))
     return _planned(request, headers)
 
@@ -289,11 +298,17 @@ def _pack(request: _Request, plan: Plan, state: _State, destination: Path) -> Pa
         size = 1
     try:
         keep = state.done - len(state.failed)
-        with storage_errors(destination), closing(Writer(destination, layout, keep)) as writer:
-            twins = _met(options.dedupe, plan, state, writer)
+        with (
+            storage_errors(destination),
+            closing(Writer(destination, layout, keep)) as writer,
+            tempfile.TemporaryFile(dir=writer.folder) as thumbnails,
+        ):
+            twins = None
+            if options.dedupe != "never":
+                twins = _met(Twins(options.dedupe, thumbnails), plan, state, writer)
             request.asked.tell(state.done, total)
             try:
-                with closing(request.asked.run(fit_picture, task, plan.names[state.done :], size)) as chunks:
+                with closing(request.asked.run(fit_picture, task, plan.names, size, state.done)) as chunks:
                     for results in chunks:
                         names = plan.names[state.done : state.done + len(results)]
                         state = _store(writer, _without_twins(twins, results, names), names, state)
@@ -312,12 +327,10 @@ def _pack(request: _Request, plan: Plan, state: _State, destination: Path) -> Pa
         ) from None
 
 
-def _met(how: Dedupe, plan: Plan, state: _State, writer: Writer) -> Twins | None:
-    """Return the pictures that are stored already, among which twins of others are looked for."""
-    if how == "never":
-        return None
-    twins = Twins(how)
-    stored = (name for i, name in enumerate(plan.names[: state.done]) if i not in state.failed)
+def _met(twins: Twins, plan: Plan, state: _State, writer: Writer) -> Twins:
+    """Add the pictures that are stored already, among which twins of others are looked for."""
+    done = islice(plan.names, state.done)
+    stored = (name for i, name in enumerate(done) if i not in state.failed)
     for name, top in zip(stored, writer.stored(), strict=True):
         twins.find(name, digest(top), top)
     return twins
@@ -379,26 +392,30 @@ def _save(writer: Writer, state: _State) -> None:
 
 def _finish(request: _Request, plan: Plan, state: _State, writer: Writer) -> PackedSet:
     """Write labels, split, names and manifest, and give the set its place."""
-    used = [i for i in range(len(plan.names)) if i not in state.failed]
+    used = np.setdiff1d(np.arange(len(plan.names)), list(state.failed))
     failed = [(plan.names[i], reason) for i, reason in sorted(state.failed.items())]
     skipped = sorted([*plan.skipped, *failed])
-    if not used:
+    if not len(used):
         raise no_pictures(request.pictures.path, request.listing, skipped)
-    names = [plan.names[i] for i in used]
+    names = plan.names.take(used) if state.failed else plan.names
     labels = None if plan.labels is None else plan.labels[used]
     label_names, notes = plan.label_names, plan.notes
     if labels is not None and plan.label_form == "class":
         labels, label_names, left_out = drop_empty(labels, label_names)
         notes = notes + left_out
-    origins = [plan.cropping.origin(name) for name in names]
     shares = request.asked.options.shares
-    thin = missing_from_parts(labels, label_names, plan.label_form, origins, shares)
+    parts = parts_of(map(plan.cropping.origin, names), shares)
+    thin = missing_from_parts(labels, label_names, plan.label_form, parts, shares)
+    files, lost = 0, {plan.cropping.origin(name) for name, _ in failed}
+    for origin, _ in groupby(map(plan.cropping.origin, names)):  # parts of a picture follow each other
+        files += 1
+        lost.discard(origin)
     return writer.finish(
         names,
         labels,
         shares,
         skipped,
-        origins=origins,
+        parts=parts,
         label_kind=plan.label_kind,
         label_form=plan.label_form,
         label_names=tuple(label_names),
@@ -407,12 +424,11 @@ def _finish(request: _Request, plan: Plan, state: _State, writer: Writer) -> Pac
         source=request.pictures.path.name,
         key=plan.key,
         found=plan.found,
-        skipped_files=len(plan.skipped)
-        + len({plan.cropping.origin(name) for name, _ in failed} - set(origins)),
-        files=len(set(origins)),
+        skipped_files=len(plan.skipped) + len(lost),
+        files=files,
         ignored=request.listing.ignored.total(),
         upscaled=state.upscaled,
-        animated=len(set(names) & set(plan.animated)),
+        animated=sum(place not in state.failed for place in plan.animated),
         notes=tuple(notes),
         asked=asked_for(request.asked.options),
         facts=(*(plan.pixels.facts if plan.pixels else ()), *_say_duplicates(state)),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from progan.config import LabelForm, PictureOptions, level_resolution, parse_resolution, split_resolution
+from progan.data.names import Names
 from progan.data.packed import Labels
 from progan.errors import DataError
 from progan.preparation.decisions import Pixels, decide_pixels, needed_extras, unusual_sizes
@@ -16,7 +21,7 @@ from progan.preparation.decoding import Header, Rules
 from progan.preparation.fitting import Fit, needs_upscaling
 from progan.preparation.labels.folder_labels import apply_limit
 from progan.preparation.labels.labelling import find_labels
-from progan.preparation.packed_writer import PLANNED_LABELS, Layout, save_array
+from progan.preparation.packed_writer import PLANNED_LABELS, PLANNED_NAMES, Layout, save_array, write_list
 from progan.preparation.picture.cropping import Cropping, parse_crop, read_boxes
 from progan.preparation.pictures import SHOWN, Listing, Pictures, describe_ignored
 from progan.system.files import parse_json, write_text
@@ -30,7 +35,8 @@ DEFAULT_BASE = (4, 4)
 class Plan(BaseModel):
     """Everything that was decided: the same plan makes the same set.
 
-    `labels` are those of `names`, as `PackedSet` stores them; they are saved as an array beside the rest.
+    `names` are those of the pictures, `labels` theirs, as `PackedSet` stores them; both are saved beside the
+    rest. `animated` are the places of pictures with several frames.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -39,12 +45,12 @@ class Plan(BaseModel):
     layout: Layout
     fit: Fit
     found: int
-    names: list[str]
+    names: Names = Field(default_factory=Names)
     labels: Labels | None = None
     label_kind: str
     label_form: LabelForm
     label_names: list[str]
-    animated: list[str]
+    animated: list[int]
     notes: list[str] = []
     skipped: list[tuple[str, str]]
     pixels: Pixels | None = None
@@ -59,8 +65,9 @@ class Plan(BaseModel):
         """Write the plan into the folder of an unfinished set."""
         if self.labels is not None:
             save_array(folder / PLANNED_LABELS, self.labels)
+        write_list(folder / PLANNED_NAMES, self.names)
         # Not by pydantic's own JSON writer (and reader): they know no file names that are not valid Unicode.
-        text = json.dumps(self.model_dump(mode="json", exclude={"labels"}))
+        text = json.dumps(self.model_dump(mode="json", exclude={"labels", "names"}))
         write_text(folder / "plan.json", text)
 
     @classmethod
@@ -68,6 +75,7 @@ class Plan(BaseModel):
         """Read the plan of an unfinished set; None if there is none that can be read."""
         try:
             plan = cls.model_validate(parse_json((folder / "plan.json").read_bytes()))
+            plan.names.extend(parse_json((folder / PLANNED_NAMES).read_bytes()))
             if not plan.label_names:
                 return plan
             labels = load_array(folder / PLANNED_LABELS)
@@ -98,37 +106,37 @@ def make_plan(
         DataError: if no picture is usable, or the labels are wrong.
         ConfigError: if the resolution does not belong to the base shape.
     """
-    usable: dict[str, Header] = {}
-    skipped = list(listing.skipped)
-    for candidate, header in zip(listing.candidates, headers, strict=True):
-        if isinstance(header, str):
-            skipped.append((candidate.name, header))
-        else:
-            usable[candidate.name] = header
-    if not usable:
+    candidates = listing.candidates.names
+    refused = ((i, one) for i, one in enumerate(headers) if isinstance(one, str))
+    skipped = [*listing.skipped, *((candidates[i], reason) for i, reason in refused)]
+    usable = _Usable.of(candidates, headers)
+    if not usable.headers:
         raise no_pictures(pictures.path, listing, skipped)
-    labels = find_labels(pictures, listing, list(usable), options)
+    labels = find_labels(pictures, listing, usable.names, options)
     if labels is not None:
-        skipped.extend((name, "no label") for name in usable if name not in labels.rows)
-        usable = {name: header for name, header in usable.items() if name in labels.rows}
-        if not usable:
+        rows = np.array([labels.rows.get(name, -1) for name in usable.names], np.int64)
+        skipped.extend((name, "no label") for name in usable.names.take(np.flatnonzero(rows < 0)))
+        usable, rows = usable.take(np.flatnonzero(rows >= 0)), rows[rows >= 0]
+        if not usable.headers:
             raise DataError(f"label file {options.labels}: labels no picture that can be used")
     cropping = cropping_of(pictures, options)
-    cut = {name: _cut_out(header, name, cropping, options) for name, header in usable.items()}
-    skipped.extend((name, reason) for name, reason in cut.items() if isinstance(reason, str))
-    cut_headers = {name: header for name, header in cut.items() if isinstance(header, Header)}
-    if not cut_headers:
+    cut = [_cut_out(header, name, cropping, options) for name, header in usable.pairs()]
+    skipped.extend((usable.names[i], one) for i, one in enumerate(cut) if isinstance(one, str))
+    kept = _kept(usable.names, cut, options.limit)
+    if not len(kept):
         raise no_pictures(pictures.path, listing, skipped)
-    files = apply_limit(list(cut_headers), options.limit)
-    chosen = [cut_headers[name] for name in files]
+    usable, chosen = usable.take(kept), [one for i in kept if isinstance(one := cut[i], Header)]
     shape, max_level = choose_resolution(chosen, options, base_shape)
     cropping = cropping._replace(target=level_resolution(shape, max_level))
-    pixels = decide_pixels({name: usable[name] for name in files}, options)
+    pixels = decide_pixels(usable.names, usable.headers, options)
     pixels.warnings.extend(needed_extras(skipped))
     if not cropping.several:
         pixels.warnings.extend(unusual_sizes(chosen, options, shape, max_level))
-    names = [item for name in files for item in cropping.items(name, _size(usable[name]))]
-    origins = [cropping.origin(name) for name in names]
+    names, origins = Names(), array("q")
+    for i, (name, header) in enumerate(usable.pairs()):
+        items = cropping.items(name, _size(header))
+        names.extend(items)
+        origins.extend([i] * len(items))
     return Plan(
         key=key,
         layout=Layout(
@@ -140,16 +148,50 @@ def make_plan(
         fit=options.fit,
         found=len(listing.candidates) + len(listing.skipped),
         names=names,
-        labels=None if labels is None else labels.values[[labels.rows[name] for name in origins]],
+        labels=None if labels is None else labels.values[rows[kept][np.asarray(origins)]],
         label_kind="none" if labels is None else labels.kind,
         label_form="class" if labels is None else labels.form,
         label_names=[] if labels is None else list(labels.names),
-        animated=[name for name, origin in zip(names, origins, strict=True) if usable[origin].animated],
+        animated=[i for i, origin in enumerate(origins) if usable.headers[origin].animated],
         notes=listing.notes,
         skipped=skipped,
         pixels=pixels,
         cropping=cropping,
     )
+
+
+class _Usable(NamedTuple):
+    """Pictures that can be used: what they are called, and what is known of each."""
+
+    names: Names
+    headers: list[Header]
+
+    @classmethod
+    def of(cls, names: Names, headers: Sequence[Header | str]) -> _Usable:
+        """Return those of which there is a header."""
+        good = [one for one in headers if isinstance(one, Header)]
+        if len(good) == len(headers):
+            return cls(names, good)
+        return cls(names.take(i for i, one in enumerate(headers) if isinstance(one, Header)), good)
+
+    def take(self, places: NDArray[np.int64]) -> _Usable:
+        """Return those at some places in their order."""
+        if len(places) == len(self.headers):
+            return self
+        return _Usable(self.names.take(places), [self.headers[i] for i in places])
+
+    def pairs(self) -> Iterator[tuple[str, Header]]:
+        """Yield name and header of each."""
+        return zip(self.names, self.headers, strict=True)
+
+
+def _kept(names: Names, cut: Sequence[Header | str], limit: int | None) -> NDArray[np.int64]:
+    """Return the places of the pictures of which something is cut out, and that a limit keeps."""
+    good = np.array([isinstance(one, Header) for one in cut], np.bool_)
+    if limit is not None:
+        chosen = frozenset(apply_limit(names.take(np.flatnonzero(good)), limit))
+        good &= np.array([name in chosen for name in names], np.bool_)
+    return np.flatnonzero(good).astype(np.int64)
 
 
 def cropping_of(pictures: Pictures, options: PictureOptions) -> Cropping:
@@ -196,7 +238,7 @@ def _cut_out(header: Header, name: str, cropping: Cropping, options: PictureOpti
         return f"the crop {options.crop} is not inside {size[1]}x{size[0]} pixels"
     if options.min_size is not None and min(region) < options.min_size:
         return f"{region[1]}x{region[0]}: a side is below {options.min_size} (--min-size)"
-    return header._replace(height=region[0], width=region[1])
+    return header if region == size else header._replace(height=region[0], width=region[1])
 
 
 def _size(header: Header) -> tuple[int, int]:

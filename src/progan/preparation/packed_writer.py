@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,21 @@ POLL_SECONDS = 0.2
 PLANNED_LABELS = "planned_labels.npy"
 """Labels of all pictures of a plan, also of those that turn out to have no pixels."""
 
-OWN_FILES = ("plan.json", "progress.json", "digests.bin", "manifest.json", "names.json", "skipped.csv")
+PLANNED_NAMES = "planned_names.json"
+"""Their names."""
+
+AT_ONCE = 4096
+"""So many values of a list are written as JSON at once."""
+
+OWN_FILES = (
+    PLANNED_NAMES,
+    "plan.json",
+    "progress.json",
+    "digests.bin",
+    "manifest.json",
+    "names.json",
+    "skipped.csv",
+)
 
 
 class Layout(BaseModel):
@@ -136,7 +150,7 @@ class Writer:
         shares: tuple[float, float, float],
         skipped: Sequence[tuple[str, str]],
         *,
-        origins: Sequence[str] | None = None,
+        parts: NDArray[np.uint8] | None = None,
         **manifest: Any,
     ) -> PackedSet:
         """Write everything but the pixels, and give the set its name.
@@ -147,20 +161,23 @@ class Writer:
                 is another than 'class'; or None.
             shares: Shares of train, validation and test, into which the pictures are dealt by name.
             skipped: (name, reason) of what was left out.
-            origins: By which they are dealt instead, so that parts of one picture stay together.
+            parts: The part of each by its number, if they are dealt already.
             manifest: The other values of `Manifest`.
         """
         self.sync()
         self.close()
-        split = [split_of(name, shares) for name in origins or names]
+        split = parts_of(names, shares) if parts is None else parts
         form = manifest.get("label_form", "class")
         stored = None if labels is None else _as_stored(labels, form)
         if stored is not None:
             save_array(self.folder / "labels.npy", stored)
         label_names = list(manifest.get("label_names", ()))
         content = hashlib.sha256(self.layout.identity().encode())
-        content.update((self.folder / "digests.bin").read_bytes())
-        content.update(json.dumps([list(names), _summary(stored, form), split, label_names]).encode())
+        with (self.folder / "digests.bin").open("rb") as digests:
+            while block := digests.read(AT_ONCE * DIGEST_BYTES):
+                content.update(block)
+        for text in _told([names, _summary(stored, form), split, label_names]):
+            content.update(text.encode())
         done = self.layout.manifest(
             version=format_version(form),
             count=self.count,
@@ -168,8 +185,8 @@ class Writer:
             fingerprint=content.hexdigest()[:32],
             **manifest,
         )
-        save_array(self.folder / "split.npy", np.asarray(split, dtype=np.uint8))
-        write_text(self.folder / "names.json", json.dumps(list(names)))
+        save_array(self.folder / "split.npy", split)
+        write_list(self.folder / "names.json", names)
         write_text(self.folder / "skipped.csv", _skipped_table(skipped))
         write_text(self.folder / "manifest.json", json.dumps(done.model_dump(mode="json"), indent=2))
         remove_leftovers(self.folder)
@@ -178,7 +195,7 @@ class Writer:
         self.folder.rename(self.destination)
         flush(self.destination.parent)
         # Only now: without them, work that is interrupted here would begin again.
-        for name in ("plan.json", "progress.json", "digests.bin", PLANNED_LABELS):
+        for name in ("plan.json", "progress.json", "digests.bin", PLANNED_LABELS, PLANNED_NAMES):
             (self.destination / name).unlink(missing_ok=True)
         return PackedSet.open(self.destination)
 
@@ -192,13 +209,41 @@ def _as_stored(labels: Labels | Sequence[int], form: LabelForm) -> Labels:
     return np.asarray(labels, np.int64) if form == "class" else np.asarray(labels, np.float32)
 
 
-def _summary(labels: Labels | None, form: LabelForm) -> list[Any] | None:
+def _summary(labels: Labels | None, form: LabelForm) -> Labels | list[Any] | None:
     """Return what a fingerprint takes of labels: class numbers themselves, of tables the form and a hash."""
     if labels is None:
         return None
     if form == "class":
-        return list(labels.tolist())
+        return labels
     return [form, hashlib.sha256(np.ascontiguousarray(labels, dtype="<f4").tobytes()).hexdigest()]
+
+
+def _told(values: Sequence[Any]) -> Iterator[str]:
+    """Yield the parts of a list of lists, arrays and nothing as `json.dumps` writes it."""
+    for i, value in enumerate(values):
+        yield ", " if i else "["
+        yield from ["null"] if value is None else _parts_of_list(value)
+    yield "]"
+
+
+def _parts_of_list(values: Sequence[Any] | NDArray[Any]) -> Iterator[str]:
+    """Yield the parts of a list or an array as `json.dumps` writes it, which would take all at once."""
+    for start in range(0, len(values), AT_ONCE):
+        block = values[start : start + AT_ONCE]
+        plain = block.tolist() if isinstance(block, np.ndarray) else list(block)
+        yield (", " if start else "[") + json.dumps(plain)[1:-1]
+    yield "]" if len(values) else "[]"
+
+
+def write_list(path: Path, values: Sequence[str]) -> None:
+    """Write texts as a list in JSON; the file appears whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="ascii") as stream:
+        stream.writelines(_parts_of_list(values))
+
+
+def parts_of(names: Iterable[str], shares: tuple[float, float, float]) -> NDArray[np.uint8]:
+    """Deal pictures into train (0), validation (1) and test (2), by their names."""
+    return np.fromiter((split_of(name, shares) for name in names), np.uint8)
 
 
 def save_array(path: Path, values: NDArray[np.generic]) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, overload
 
 from progan.config import LabelForm, PictureOptions
+from progan.data.names import Names, Table
 from progan.data.packed import Labels
 
 if TYPE_CHECKING:
@@ -41,7 +42,12 @@ _SIGNATURES = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"qoif",
     b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51",
 )  # fmt: skip
+CONFIG = "config.yaml"
 RUN_FILES = frozenset({"stats.jsonl", "checkpoints", "dataset.json"})
+EXPORTED = frozenset({"generator.safetensors", "model.safetensors"})
+FIRST_LEVEL = "level_0_"
+OWN_NAMES = RUN_FILES | EXPORTED | {CONFIG}
+"""By what is in them folders are told that this program wrote."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +74,58 @@ class Labelling:
         return f"{len(self.names):,} {what[self.form]}"
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A file that looks like a picture: its name, its size, and a stamp that changes with its content."""
 
     name: str
     size: int
     stamp: int
+
+
+class _Facts(NamedTuple):
+    size: int
+    stamp: int
+
+
+class Candidates(Sequence[Candidate]):
+    """Files that look like pictures, a great many of them in little memory: 24 bytes each and their names.
+
+    Args:
+        items: What it holds at first.
+    """
+
+    def __init__(self, items: Iterable[Candidate] = ()) -> None:
+        self._table = Table[_Facts](_Facts)
+        for item in items:
+            self.append(item)
+
+    @property
+    def names(self) -> Names:
+        """What they are called."""
+        return self._table.names
+
+    def append(self, item: Candidate) -> None:
+        """Add a file."""
+        self._table.append(item.name, (item.size, item.stamp))
+
+    def sort(self) -> None:
+        """Put them in order of name, by code point."""
+        self._table.sort()
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return (Candidate(name, size, stamp) for name, (size, stamp) in self._table.items())
+
+    @overload
+    def __getitem__(self, place: int) -> Candidate: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Candidate]: ...
+    def __getitem__(self, place: int | slice) -> Candidate | list[Candidate]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        return Candidate(self.names[place], *self._table.at(place))
 
 
 @dataclass
@@ -93,7 +144,7 @@ class Listing:
         slow: Whether a picture takes seconds, so that each is worth a message between processes.
     """
 
-    candidates: list[Candidate] = field(default_factory=list)
+    candidates: Candidates = field(default_factory=Candidates)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     labels: Labelling | None = None
@@ -112,7 +163,7 @@ class Listing:
 
     def sort(self) -> Listing:
         """Put everything in order of name (by code point, the same on every machine)."""
-        self.candidates.sort(key=lambda item: item.name)
+        self.candidates.sort()
         self.skipped.sort()
         return self
 
@@ -215,16 +266,16 @@ def own_output(name: str, entries: Collection[str]) -> str | None:
         name: What the folder is called.
         entries: The names of what is in it.
     """
-    if "config.yaml" in entries and not RUN_FILES.isdisjoint(entries):
+    if CONFIG in entries and not RUN_FILES.isdisjoint(entries):
         return "a run"
-    if any(entry.startswith("level_0_") and entry.endswith((".u8", ".u16")) for entry in entries):
+    if any(entry.startswith(FIRST_LEVEL) and entry.endswith((".u8", ".u16")) for entry in entries):
         return "an unfinished packed set" if name.endswith(".partial") else "a packed set"
-    if not {"generator.safetensors", "model.safetensors"}.isdisjoint(entries):
+    if not EXPORTED.isdisjoint(entries):
         return "an exported generator"
     return None
 
 
-def own_outputs(names: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
+def own_outputs(names: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
     """Find the folders of an archive that this program wrote.
 
     Args:
@@ -237,7 +288,8 @@ def own_outputs(names: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
     for name in names:
         parts = name.split("/")
         for i, part in enumerate(parts[1:], 1):
-            folders.setdefault("/".join(parts[:i]), set()).add(part)
+            if part in OWN_NAMES or part.startswith(FIRST_LEVEL):
+                folders.setdefault("/".join(parts[:i]), set()).add(part)
     found = {one: ours for one, inside in folders.items() if (ours := own_output(one, inside)) is not None}
     tops = sorted(one for one in found if not any(one.startswith(other + "/") for other in found))
     return [f"{one}/ is {found[one]} and was left out" for one in tops], tuple(f"{one}/" for one in tops)

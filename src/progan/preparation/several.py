@@ -104,15 +104,23 @@ class FileList:
 
     def __init__(self, path: Path, files: dict[Path, str], missing: Iterable[tuple[str, str]] = ()) -> None:
         self.path = path
-        folder = _common(list(files))
-        self._files = {os.path.relpath(file, folder).replace(os.sep, "/"): file for file in files}
-        self._classes = dict(zip(self._files, files.values(), strict=True))
+        self._folder = _common(list(files))
+        self._classes = dict(zip(map(self._name, files), files.values(), strict=True))
+        # Of a path through a link and back another is made without that.
+        self._through = {self._name(file): file for file in files if ".." in file.parts}
         self._missing = list(missing)
+
+    def _path(self, name: str) -> Path:
+        return self._through.get(name) or self._folder / name
+
+    def _name(self, file: Path) -> str:
+        return os.path.relpath(file, self._folder).replace(os.sep, "/")
 
     def listing(self) -> Listing:
         """Look at each file."""
         listing = Listing(skipped=list(self._missing))
-        for name, file in self._files.items():
+        for name in self._classes:
+            file = self._path(name)
             try:
                 status = file.stat()
             except OSError as error:
@@ -120,7 +128,7 @@ class FileList:
                 continue
             listing.admit(Candidate(name, status.st_size, status.st_mtime_ns), lambda: head_of(file))  # noqa: B023
         labels: dict[str, Label] = {
-            item.name: self._classes[item.name] for item in listing.candidates if self._classes[item.name]
+            name: self._classes[name] for name in listing.candidates.names if self._classes[name]
         }
         if labels:
             listing.labels = replace(number_labels(str(self.path), labels, None), kind="inside")
@@ -128,11 +136,11 @@ class FileList:
 
     def open(self, name: str) -> BinaryIO:
         """Open a file."""
-        return self._files[name].open("rb")
+        return self._path(name).open("rb")
 
     def read_file(self, name: str) -> bytes | None:
         """Return what a file beside the pictures holds; None without such a file."""
-        path = _common(list(self._files.values())) / name
+        path = self._folder / name
         return path.read_bytes() if path.is_file() else None
 
 
@@ -158,7 +166,8 @@ class Several:
         whole, labels = Listing(), dict[str, Labelling]()
         for name, pictures in self._parts.items():
             part = pictures.listing()
-            whole.candidates += [replace(item, name=f"{name}/{item.name}") for item in part.candidates]
+            for item in part.candidates:
+                whole.candidates.append(item._replace(name=f"{name}/{item.name}"))
             whole.skipped += [(f"{name}/{one}", reason) for one, reason in part.skipped]
             whole.ignored += part.ignored
             whole.notes += [f"{name}: {note}" for note in part.notes]
@@ -166,7 +175,7 @@ class Several:
             if part.labels is not None:
                 rows = {f"{name}/{one}": row for one, row in part.labels.rows.items()}
                 labels[name] = replace(part.labels, rows=rows)
-        if all(item.name.count("/") > 1 for item in whole.candidates):
+        if all(one.count("/") > 1 for one in whole.candidates.names):
             whole.depth = 1  # each source has its classes in sub-folders
         whole.labels = _merged(list(labels.values()))
         bare = [name for name in self._parts if name not in labels]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from progan.preparation.decoding import Header
 from progan.preparation.formats.extras import elsewhere, needed
 from progan.preparation.labels.array_labels import labelling_of
 from progan.preparation.labels.class_lists import LABEL_COLUMNS
-from progan.preparation.pictures import Candidate, Listing, first_few, reason_of
+from progan.preparation.pictures import Candidate, Candidates, Listing, first_few, reason_of
 
 MOST_CHANNELS = 64
 FLAT_AT_LEAST = 16
@@ -119,10 +120,10 @@ class ArrayPictures(ABC):
         assert rows.layout is not None
         axis = rows.layout.axes.find("N")
         count = rows.pixels.shape[axis] if axis >= 0 else 1
-        names = [f"{i:06d}" for i in range(count)]
         stamp = self.path.stat().st_mtime_ns
-        size = int(np.prod(rows.pixels.shape)) * rows.pixels.dtype.itemsize // max(count, 1)
-        listing = Listing([Candidate(name, size, stamp) for name in names], ordered=True)
+        size = math.prod(rows.pixels.shape) * rows.pixels.dtype.itemsize // max(count, 1)
+        listing = Listing(Candidates(Candidate(f"{i:06d}", size, stamp) for i in range(count)), ordered=True)
+        names = listing.candidates.names
         listing.notes = [note for note in (rows.layout.note, *rows.notes) if note]
         listing.header = _header(rows)
         if rows.labels is not None and count:

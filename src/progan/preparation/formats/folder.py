@@ -83,7 +83,8 @@ class _Walk:
                 self._skip(prefix, "a symbolic link to a folder whose pictures are listed already")
                 return
             with os.scandir(folder) as iterator:
-                entries = sorted(iterator, key=lambda entry: entry.name)
+                # The names alone: entries keep what is asked of them, some hundred bytes each.
+                names = sorted(entry.name for entry in iterator)
         except OSError as error:
             if not prefix:
                 raise DataError(f"{folder}: {reason_of(error)}") from None
@@ -91,34 +92,33 @@ class _Walk:
             return
         self._seen.add(identity)
         above |= {identity}
-        ours = own_output(folder.name, {entry.name for entry in entries}) if prefix else None
+        ours = own_output(folder.name, names) if prefix else None
         if ours is not None:
             self._listing.notes.append(f"{prefix} is {ours} and was left out")
             return
-        for entry in entries:
-            if not entry.name.startswith("."):
-                self._take_entry(folder, entry, prefix + entry.name, above)
+        for name in names:
+            if not name.startswith("."):
+                self._take_entry(folder, name, prefix + name, above)
 
-    def _take_entry(
-        self, folder: Path, entry: os.DirEntry[str], name: str, above: frozenset[Identity]
-    ) -> None:
+    def _take_entry(self, folder: Path, entry: str, name: str, above: frozenset[Identity]) -> None:
+        path = folder / entry
         try:
-            status = entry.stat()
+            status = path.stat()
         except OSError as error:
-            if entry.is_symlink() and PurePosixPath(name).suffix.lower() not in PICTURE_SUFFIXES:
+            if path.is_symlink() and PurePosixPath(name).suffix.lower() not in PICTURE_SUFFIXES:
                 self._listing.ignored["broken link"] += 1
             else:
                 self._skip(name, reason_of(error))
             return
         if stat.S_ISREG(status.st_mode):
             candidate = Candidate(name, status.st_size, status.st_mtime_ns)
-            self._listing.admit(candidate, lambda: head_of(folder / entry.name))
+            self._listing.admit(candidate, lambda: head_of(path))
         elif not stat.S_ISDIR(status.st_mode):
             self._skip(name, "not a regular file")
-        elif entry.is_symlink():
-            self._links.append((folder / entry.name, name + "/", above))
+        elif path.is_symlink():
+            self._links.append((path, name + "/", above))
         else:
-            self._take(folder / entry.name, name + "/", above)
+            self._take(path, name + "/", above)
 
     def _skip(self, name: str, reason: str) -> None:
         self._listing.skipped.append((name, reason))

@@ -18,7 +18,7 @@ from progan.errors import DataError, ProganError, StorageError
 from progan.preparation.formats.extras import needed
 from progan.preparation.labels.array_labels import labelling_of
 from progan.preparation.labels.class_lists import LABEL_COLUMNS
-from progan.preparation.pictures import Candidate, Found, Labelling, Listing
+from progan.preparation.pictures import Candidate, Candidates, Found, Labelling, Listing
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class Rows(ABC):
 
     def _list(self, count: int, stamp: int, labels: Any, names: list[str]) -> Listing:
         """Return the listing of so many rows, with their labels."""
-        listing = Listing([Candidate(f"{i:06d}", 1, stamp) for i in range(count)], ordered=True)
+        listing = Listing(Candidates(Candidate(f"{i:06d}", 1, stamp) for i in range(count)), ordered=True)
         if labels is not None and count:
             listing.labels = _labelling(str(self.path), labels, listing, names)
         return listing
@@ -387,7 +387,7 @@ def _bytes_of(value: Any) -> BinaryIO:
 
 def _labelling(where: str, labels: list[Any], listing: Listing, names: list[str]) -> Labelling | None:
     """Return the labels of rows, of which some may be missing."""
-    pictures = [item.name for item in listing.candidates]
+    pictures = listing.candidates.names
     if len(labels) != len(pictures):
         raise DataError(
             f"{where}: holds {len(labels):,} labels for {len(pictures):,} pictures; each needs one"

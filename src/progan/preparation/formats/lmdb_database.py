@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from progan.errors import DataError
 from progan.preparation.formats.extras import elsewhere, needed
-from progan.preparation.pictures import HEAD_BYTES, Candidate, Found, Listing, is_picture
+from progan.preparation.pictures import HEAD_BYTES, Candidate, Candidates, Found, Listing, is_picture
 
 FILE = "data.mdb"
 MAGIC, MAGIC_PLACE = b"\xde\xc0\xef\xbe", 16
@@ -53,11 +53,9 @@ class LmdbDatabase:
         """
         needed("lmdb", "lmdb", self.path)
         entries = elsewhere(_entries, self, self.path)
-        stamp = self.file.stat().st_mtime_ns
-        listing = Listing([Candidate(name, size, stamp) for name, size, good in entries if good])
-        others = [name for name, _, good in entries if not good]
-        if others:
-            listing.ignored["values"] = len(others)
+        listing = Listing(entries[0])
+        if entries[1]:
+            listing.ignored["values"] = entries[1]
         _keep_largest(listing)
         return listing.sort()
 
@@ -88,15 +86,17 @@ class LmdbDatabase:
         return self._transaction
 
 
-def _entries(database: LmdbDatabase) -> list[tuple[str, int, bool]]:
-    """Return name, size and whether it is a picture of each value."""
+def _entries(database: LmdbDatabase) -> tuple[Candidates, int]:
+    """Return the values that are pictures, and how many others there are."""
     try:
-        entries = []
+        found, others, stamp = Candidates(), 0, database.file.stat().st_mtime_ns
         for key, value in database._begin().cursor():
             # The last byte is touched, too: one behind the end of the file ends this process and no other.
             good = is_picture(bytes(value[:HEAD_BYTES])) and bytes(value[-1:]) is not None
-            entries.append((_name(bytes(key)), len(value), good))
-        return entries
+            if good:
+                found.append(Candidate(_name(bytes(key)), len(value), stamp))
+            others += not good
+        return found, others
     except DataError:
         raise
     except Exception as error:
@@ -117,15 +117,18 @@ def _key(name: str) -> bytes:
     return bytes.fromhex(name[2:]) if name.startswith("0x") else name.encode()
 
 
+def _level(name: str) -> str:
+    """Return the size in a key that tells one; nothing if it tells none."""
+    match = _LEVEL.fullmatch(name)
+    return match[1] if match else ""
+
+
 def _keep_largest(listing: Listing) -> None:
     """Of a database that holds each picture in several sizes keep the largest."""
-    levels = [match[1] if (match := _LEVEL.fullmatch(item.name)) else "" for item in listing.candidates]
-    counts = Counter(levels)
+    counts = Counter(map(_level, listing.candidates.names))
     if len(counts) < 2 or "" in counts:
         return
     largest = max(counts, key=int)
-    listing.candidates = [
-        item for item, level in zip(listing.candidates, levels, strict=True) if level == largest
-    ]
+    listing.candidates = Candidates(item for item in listing.candidates if _level(item.name) == largest)
     left = ", ".join(sorted(set(counts) - {largest}, key=int))
     listing.notes.append(f"each picture is there in several sizes; {largest} is read, and {left} left out")

@@ -11,8 +11,9 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
+from progan.data.names import Table
 from progan.errors import DataError
 from progan.preparation.labels.class_lists import LABEL_COLUMNS
 from progan.preparation.labels.json_labels import Label, label_of, number_labels
@@ -28,8 +29,14 @@ COMPRESSED: dict[bytes, Callable[[Path], Any]] = {
 MAGIC, MAGIC_PLACE = b"ustar", 257
 MOST_LABEL_BYTES = 1 << 16
 """Of a member that holds the label of one picture."""
-Member = tuple[int, int, int]
-"""Where the bytes of a member are, how many, and a stamp that changes with them."""
+
+
+class Member(NamedTuple):
+    """Where the bytes of a member are, how many, and a stamp that changes with them."""
+
+    at: int
+    length: int
+    stamp: int
 
 
 def recognise(found: Found) -> TarArchive | None:
@@ -56,7 +63,7 @@ class TarArchive:
         self.path = path
         self._uncompressed = uncompressed
         self._plain = path if uncompressed is None else None
-        self._members: dict[str, Member] = {}
+        self._members = Table[Member](Member)
 
     def listing(self) -> Listing:
         """Read the headers of all members.
@@ -64,7 +71,7 @@ class TarArchive:
         Raises:
             DataError: if the file is damaged before its first member, or compressed beyond measure.
         """
-        listing, self._members, refused = Listing(), {}, dict[str, str]()
+        listing, self._members, refused = Listing(), Table[Member](Member), dict[str, str]()
         try:
             with tarfile.open(self._whole(), "r:") as archive:
                 for member in archive:
@@ -78,7 +85,8 @@ class TarArchive:
             listing.skipped.append(
                 (self.path.name, f"the archive is damaged after its first pictures: {error}")
             )
-        listing.notes, ours = own_outputs(self._members)
+        self._members.sort()
+        listing.notes, ours = own_outputs(self._members.names)
         size = self._whole().stat().st_size
         for name, (place, length, stamp) in self._members.items():
             if name.startswith(ours):
@@ -102,11 +110,8 @@ class TarArchive:
         elif not member.isreg() or member.issparse():
             refused[name] = "a link or other special file in the archive"
         else:
-            self._members[name] = (
-                member.offset_data,
-                member.size,
-                hash((member.offset_data, int(member.mtime))),
-            )
+            stamp = hash((member.offset_data, int(member.mtime)))
+            self._members.append(name, Member(member.offset_data, member.size, stamp))
 
     def open(self, name: str) -> BinaryIO:
         """Read a member into memory."""
@@ -114,13 +119,15 @@ class TarArchive:
 
     def read_file(self, name: str) -> bytes | None:
         """Return what a member holds; None without such a member."""
-        return self._bytes(name) if name in self._members else None
+        return None if self._members.get(name) is None else self._bytes(name)
 
     def _bytes(self, name: str, most: int | None = None) -> bytes:
-        place, length, _ = self._members[name]
+        member = self._members.get(name)
+        if member is None:
+            raise OSError("it is no longer in the archive")
         with self._whole().open("rb") as stream:
-            stream.seek(place)
-            return stream.read(length if most is None else min(length, most))
+            stream.seek(member.at)
+            return stream.read(member.length if most is None else min(member.length, most))
 
     def _whole(self) -> Path:
         """Return the file, or the temporary one of what it was before it was compressed."""
@@ -148,7 +155,8 @@ class TarArchive:
         return Labelling("inside", made.form, made.names, made.rows, made.values)
 
     def _label(self, name: str) -> Label | None:
-        if self._members.get(name, (0, MOST_LABEL_BYTES, 0))[1] >= MOST_LABEL_BYTES:
+        member = self._members.get(name)
+        if member is None or member.length >= MOST_LABEL_BYTES:
             return None
         text = self._bytes(name)
         try:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +75,14 @@ EXAMPLE = {
     ],
 }
 """What a record is, field by field, in the words of protobuf."""
-Place = tuple[int, int, int]
-"""Which file a record is in, where, and how long it is."""
+
+
+class Place(NamedTuple):
+    """Which file a record is in, where, and how long it is."""
+
+    file: int
+    at: int
+    length: int
 
 
 def recognise(found: Found) -> TfRecords | None:
@@ -103,7 +110,7 @@ class TfRecords:
     def __init__(self, path: Path, files: list[Path]) -> None:
         self.path = path
         self._files = files
-        self._places: dict[str, Place] = {}
+        self._places = tuple(array("q") for _ in Place._fields)
 
     def listing(self) -> Listing:
         """Go through the frames, checking all lengths.
@@ -119,14 +126,15 @@ class TfRecords:
         chosen = self._files
         if levels and len(levels) == len(self._files):
             chosen = [self._largest(levels, listing)]
-        self._files, self._places = chosen, {}
+        self._files, self._places = chosen, tuple(array("q") for _ in Place._fields)
         for number, file in enumerate(chosen):
             stamp = file.stat().st_mtime_ns
             for at, length in frames(file, listing):
-                name = f"{len(self._places):06d}"
-                self._places[name] = (number, at, length)
+                for numbers, value in zip(self._places, Place(number, at, length), strict=True):
+                    numbers.append(value)
+                name = f"{len(listing.candidates):06d}"
                 listing.candidates.append(Candidate(name, max(length, 1), stamp))
-        listing.labels = self._labels(chosen[0], [item.name for item in listing.candidates])
+        listing.labels = self._labels(chosen[0], listing.candidates.names)
         return listing
 
     def open(self, name: str) -> BinaryIO:
@@ -145,7 +153,7 @@ class TfRecords:
         return None
 
     def _record(self, name: str) -> dict[str, list[Any]]:
-        number, at, length = self._places[name]
+        number, at, length = (numbers[int(name)] for numbers in self._places)
         with self._files[number].open("rb") as stream:
             stream.seek(at)
             data, end = stream.read(length), stream.read(4)
@@ -169,7 +177,7 @@ class TfRecords:
             listing.notes.append(f"the pictures are {largest.name}; the smaller ones are made of them")
         return largest
 
-    def _labels(self, file: Path, names: list[str]) -> Labelling | None:
+    def _labels(self, file: Path, names: Sequence[str]) -> Labelling | None:
         """Return the labels in the file beside that of the pictures, or in the records."""
         match = LEVEL.fullmatch(file.name)
         beside = [file.with_name(f"{match[1]}-rxx.labels")] if match else []
@@ -181,7 +189,7 @@ class TfRecords:
                     raise DataError(f"{path}: cannot be read ({error})") from None
         return self._inside(names)
 
-    def _inside(self, names: list[str]) -> Labelling | None:
+    def _inside(self, names: Sequence[str]) -> Labelling | None:
         """Return the classes in the records; None if the first that is whole has none."""
         labels: dict[str, Label] = {}
         key = ""

@@ -34,7 +34,7 @@ def labels_in_order(file: LabelFile, listing: Listing) -> Labelling:
         values = parse_array(file.data)
     except Exception as error:  # a damaged header raises anything
         raise DataError(f"label file {file.name}: cannot be read ({error})") from None
-    names = [item.name for item in listing.candidates]
+    names = listing.candidates.names
     return replace(labelling_of(f"label file {file.name}", values, names, ()), kind="file")
 
 

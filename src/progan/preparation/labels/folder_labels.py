@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from heapq import nsmallest
+from itertools import groupby, islice
 
 from progan.errors import DataError
 from progan.preparation.pictures import encode_name, first_few
@@ -40,7 +42,7 @@ def apply_limit(names: Sequence[str], limit: int | None) -> list[str]:
     """
     if limit is None or len(names) <= limit:
         return list(names)
-    kept = set(sorted(names, key=lambda name: (unit_hash("limit", name), name))[:limit])
+    kept = set(nsmallest(limit, names, key=lambda name: (unit_hash("limit", name), name)))
     return [name for name in names if name in kept]
 
 
@@ -55,21 +57,27 @@ def labels_from_folders(names: Sequence[str], in_archive: bool = False, depth: i
     Raises:
         DataError: for a picture outside any sub-folder, or if there are fewer than two classes.
     """
-    parts = {name: name.split("/") for name in names}
     if in_archive:
-        while len(
-            {tuple(part[: depth + 1]) for part in parts.values() if len(part) > depth + 1}
-        ) == 1 and all(len(part) > depth + 2 for part in parts.values()):
+        while all(name.count("/") > depth + 1 for name in names) and all_equal(
+            name.split("/", depth + 1)[: depth + 1] for name in names
+        ):
             depth += 1
-    loose = [name for name, part in parts.items() if len(part) < depth + 2]
+    loose = [name for name in names if name.count("/") < depth + 1]
     if loose:
         raise DataError(
             f"labels 'folders': {len(loose)} pictures are in no class folder ({first_few(loose)}); "
             "move every picture into the sub-folder of its class, or use labels 'none'"
         )
-    labels = {name: part[depth] for name, part in parts.items()}
-    require_two(set(labels.values()), "labels 'folders'", "one sub-folder for each class")
+    same: dict[str, str] = {}  # one text for each class, not for each picture
+    classes = (name.split("/", depth + 1)[depth] for name in names)
+    labels = {name: same.setdefault(label, label) for name, label in zip(names, classes, strict=True)}
+    require_two(set(same), "labels 'folders'", "one sub-folder for each class")
     return labels
+
+
+def all_equal(values: Iterable[object]) -> bool:
+    """Tell whether there are values, and all of them are the same."""
+    return sum(1 for _ in islice(groupby(values), 2)) == 1
 
 
 def class_order(labels: Iterable[str]) -> tuple[str, ...]:

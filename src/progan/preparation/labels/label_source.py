@@ -125,7 +125,7 @@ def _find(pictures: Pictures, listing: Listing, name: str) -> list[LabelFile]:
 
 def _at_the_top(pictures: Pictures, listing: Listing, name: str) -> list[LabelFile]:
     """Return the files of a name in the source and in its first sub-folders."""
-    tops = {item.name.split("/")[0] + "/" for item in listing.candidates if "/" in item.name}
+    tops = {name.split("/")[0] + "/" for name in listing.candidates.names if "/" in name}
     found = [_find_inside(pictures, name, folder) for folder in ("", *sorted(tops))]
     return [file for file in found if file is not None]
 

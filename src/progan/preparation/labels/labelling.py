@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from progan.config import LabelForm, PictureOptions
 from progan.data.packed import Labels
@@ -15,10 +16,10 @@ from progan.preparation.labels.array_labels import NPY, labels_in_order
 from progan.preparation.labels.class_lists import read_class_list, require_classes
 from progan.preparation.labels.folder_labels import (
     PARTS,
+    all_equal,
     class_order,
     labels_from_folders,
     require_two,
-    split_of,
 )
 from progan.preparation.labels.json_labels import Label, is_json, number_labels, read_json_labels
 from progan.preparation.labels.label_source import LabelFile, label_files, labels_beside
@@ -58,7 +59,7 @@ def find_labels(
         return _of_form(listing.labels, form)
     if files[0].data.startswith(NPY):
         return _of_form(labels_in_order(files[0], listing), form)
-    known = [item.name for item in listing.candidates] + [name for name, _ in listing.skipped]
+    known = [*listing.candidates.names, *(name for name, _ in listing.skipped)]
     if form in ("classes", "vector") and not is_json(files[0]):
         if len(files) > 1:
             raise DataError(f"{files[0].name} and {files[1].name}: tables in several files; give one of them")
@@ -109,7 +110,7 @@ def missing_from_parts(
     values: Labels | None,
     names: Sequence[str],
     form: LabelForm,
-    origins: Sequence[str],
+    parts: NDArray[np.uint8],
     shares: tuple[float, float, float],
 ) -> list[str]:
     """Say which parts of a split have no pictures at all, or none of some classes.
@@ -118,11 +119,10 @@ def missing_from_parts(
         values: The labels, as `PackedSet` has them.
         names: What the classes are called.
         form: What a label is.
-        origins: The name of the picture behind each.
+        parts: The part of each picture, by its number.
         shares: The split.
     """
     said = []
-    parts = np.array([split_of(name, shares) for name in origins])
     for number, (part, share) in enumerate(zip(PARTS, shares, strict=True)):
         chosen = parts == number
         if not share:
@@ -167,12 +167,14 @@ def _not_used(pictures: Pictures, listing: Listing, usable: Collection[str]) -> 
     beside = labels_beside(pictures)
     if beside is not None:
         return [f"{beside} may hold labels, which are not used: --labels inside uses them"]
-    depth = listing.depth
-    depth += 1 if pictures.in_archive and len({name.split("/")[0] for name in usable}) == 1 else 0
-    parts = [name.split("/") for name in usable]
-    if not parts or any(len(part) < depth + 2 for part in parts):
-        return []
-    folders = Counter(part[depth] for part in parts)
+    tops = (name.partition("/")[0] for name in usable)
+    depth = listing.depth + (pictures.in_archive and all_equal(tops))
+    folders = Counter[str]()
+    for name in usable:
+        parts = name.split("/", depth + 1)
+        if len(parts) < depth + 2:
+            return []
+        folders[parts[depth]] += 1
     if len(folders) < 2:
         return []
     return [

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os
 from collections import defaultdict
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from progan.data.names import Names
 
 SIDE = 16
 """Pixels of a side of a thumbnail."""
@@ -23,13 +27,14 @@ class Twins:
 
     Args:
         how: By what pictures are the same.
+        thumbnails: An empty file that takes thumbnails; of a million pictures they are gigabytes.
     """
 
-    def __init__(self, how: Dedupe) -> None:
+    def __init__(self, how: Dedupe, thumbnails: IO[bytes]) -> None:
         self._how = how
-        self._names: list[str] = []
+        self._names = Names()
         self._exact: dict[bytes, int] = {}
-        self._thumbnails: list[NDArray[np.float32]] = []
+        self._thumbnails = thumbnails
         self._cells: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
 
     def find(self, name: str, digest: bytes, top: NDArray[np.uint8 | np.uint16]) -> str | None:
@@ -51,7 +56,8 @@ class Twins:
         self._exact[digest] = len(self._names)
         if thumbnail is not None:
             self._cells[_cell(thumbnail)].append(len(self._names))
-            self._thumbnails.append(thumbnail)
+            self._thumbnails.seek(0, os.SEEK_END)
+            self._thumbnails.write(thumbnail.tobytes())
         self._names.append(name)
         return None
 
@@ -65,10 +71,15 @@ class Twins:
         found = []
         for step in itertools.product((-1, 0, 1), repeat=len(cell)):
             for place in self._cells.get(tuple(a + b for a, b in zip(cell, step, strict=True)), ()):
-                difference = self._thumbnails[place] - thumbnail
+                difference = self._stored(place, thumbnail.shape) - thumbnail
                 if float(np.sqrt(np.mean(difference * difference))) <= NEAR:
                     found.append(place)
         return min(found, default=None)
+
+    def _stored(self, place: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        size = math.prod(shape) * np.dtype(np.float32).itemsize
+        self._thumbnails.seek(place * size)
+        return np.frombuffer(self._thumbnails.read(size), np.float32).reshape(shape)
 
 
 def thumbnail_of(top: NDArray[np.uint8 | np.uint16]) -> NDArray[np.float32]:
