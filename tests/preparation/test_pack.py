@@ -616,3 +616,28 @@ def test_a_picture_that_kills_the_decoder_is_skipped(tmp_path: Path, monkeypatch
     report = prepare(folder, tmp_path / "set", SMALL)
     assert report.used == 2
     assert "damaged" in skipped(tmp_path / "set")["0000.png"]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "RGB"])
+def test_sets_whose_transparency_an_earlier_version_packed_are_made_anew(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "p").mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8, len(mode)), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "p" / f"{i}.png")
+    first, _ = find_or_prepare(tmp_path / "p", SMALL)
+    prepare(tmp_path / "p", tmp_path / "set", SMALL)
+    for path in (first.path, tmp_path / "set"):
+        manifest = (path / "manifest.json").read_text()
+        (path / "manifest.json").write_text(
+            manifest.replace('"colours_beneath": true', '"colours_beneath": false')
+        )
+    again, report = find_or_prepare(tmp_path / "p", SMALL)
+    assert (again.path == first.path) == (mode == "RGB")
+    assert (report is None) == (mode == "RGB")
+    assert find_or_prepare(tmp_path / "p", SMALL)[0].path == again.path
+    assert PackedSet.open(first.path).count == 3
+    if mode == "RGB":
+        prepare(tmp_path / "p", tmp_path / "set", SMALL)
+        return
+    with pytest.raises(DataError, match="set: was packed by an earlier version, which left"):
+        prepare(tmp_path / "p", tmp_path / "set", SMALL)

@@ -46,7 +46,8 @@ class Manifest(BaseModel):
     Of what may need an explanation: `files` is the number of pictures of which the set holds parts, `asked`
     are the options of pixels that were not left at their defaults,
     `ranges` the values of black and white in each kind of file, `counts` in how many pictures something was
-    done, `examples` the first of them, `pixel_values` the smallest and largest stored value (of colours).
+    done, `examples` the first of them, `pixel_values` the smallest and largest stored value (of colours),
+    `colours_beneath` whether colours go on beneath transparency, as they did not in earlier versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -80,10 +81,16 @@ class Manifest(BaseModel):
     examples: dict[str, str] = {}
     ranges: dict[str, tuple[float, float]] = {}
     pixel_values: tuple[int, int] | None = None
+    colours_beneath: bool = False
 
     def resolution(self, level: int) -> tuple[int, int]:
         """Return (height, width) of a level."""
         return level_resolution(self.base_shape, level)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether an earlier version packed it, and this one would store other pixels."""
+        return self.channels in (2, 4) and not self.colours_beneath
 
     def level_file(self, level: int) -> str:
         """Return the name of the file that holds a level."""

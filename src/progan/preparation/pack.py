@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from progan.config import NEWER, DataOptions, LabelForm, PictureOptions, asked_for, level_resolution
-from progan.data.packed import PackedSet, format_version, is_packed
+from progan.data.packed import PackedSet, format_version, is_packed, read_manifest
 from progan.errors import DataError, StorageError
 from progan.preparation.decisions import spelled, what_to_look_at
 from progan.preparation.decoding import Header, Looking, look_at
@@ -162,6 +162,8 @@ def find_or_pack(
     if not listing.candidates:
         raise no_pictures(pictures.path, listing, listing.skipped)
     key = _key(pictures, listing, asked)
+    if any(is_packed(place) and read_manifest(place).outdated for place in places(key)):
+        key = hashlib.sha256(f"{key} anew".encode()).hexdigest()[: len(key)]
     possible = places(key)
     for place in possible:
         if is_packed(place):
@@ -224,6 +226,11 @@ def _make(request: _Request, destination: Path) -> tuple[PackedSet, bool]:
 
 def _require_key(packed: PackedSet, key: str) -> PackedSet:
     """Return the set if it is of the pictures and options that `key` stands for."""
+    if packed.manifest.outdated:
+        raise DataError(
+            f"{packed.path}: was packed by an earlier version, which left colours beneath transparency as "
+            f"they were (mostly black, which shows along edges); delete it or choose another destination"
+        )
     if packed.manifest.key != key:
         raise DataError(
             f"{packed.path}: holds a packed set of other pictures or other options; "
@@ -436,5 +443,6 @@ def _finish(request: _Request, plan: Plan, state: _State, writer: Writer) -> Pac
         counts=state.counts,
         examples=state.examples,
         ranges=plan.pixels.ranges if plan.pixels else {},
+        colours_beneath=plan.layout.channels in (2, 4),
         pixel_values=None if state.low is None else (state.low, state.high),
     )
