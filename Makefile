@@ -8,9 +8,10 @@ INPUTS ?= 100000
 KILLS ?= 200
 MINUTES ?= 60
 TORCH ?= 2.5.0
+TRITON ?= 3.7.1
 DEVICE ?= cuda
 
-.PHONY: install demo test test-slow test-torch gpu-check fuzz faults soak lint types format docs notebooks package images bench clean
+.PHONY: install demo test test-slow test-torch test-kernels gpu-check fuzz faults soak lint types format docs notebooks package images bench clean
 
 # The stamp is newer than what it was made from, so the environment follows changes of either file.
 $(VENV)/stamp: pyproject.toml constraints.txt
@@ -46,6 +47,12 @@ test-torch: install
 	sed -E '/^(torch|sympy|mpmath|networkx|fsspec|setuptools)==/d' constraints.txt > $(OLD)/constraints.txt
 	$(OLD)/bin/pip install --quiet --disable-pip-version-check -c $(OLD)/constraints.txt torch==$(TORCH) '.[dev]'
 	PYTHONPATH=$(CURDIR)/src $(OLD)/bin/pytest -n 2 --dist loadfile $(FILES)
+
+# The fused kernels, carried out on the CPU by Triton's interpreter; Triton lies in .venv/triton-TRITON.
+test-kernels: OWN = $(VENV)/triton-$(TRITON)
+test-kernels: install
+	test -d $(OWN) || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(OWN) triton==$(TRITON)
+	PYTHONPATH=$(CURDIR)/$(OWN) TRITON_INTERPRET=1 $(BIN)/pytest tests/models/test_fused_hidden.py
 
 # Under eight minutes on one card: its tests, speed, memory, a killed run, generation; into gpu-check.json and .md.
 gpu-check: install

@@ -154,6 +154,7 @@ ELSEWHERE: dict[str, str] = {
     "run.device": "test_cli.py::test_a_device_that_is_not_here",
     "run.compile": "test_step.py::test_compiled_updates_are_the_eager_ones",
     "run.cuda_graphs": "test_acceleration.py::test_updates_recorded_on_cuda_are_those_of_the_cpu",
+    "run.fused_kernels": "test_fused_hidden.py::test_where_a_device_has_no_kernels_that_is_said",
     "run.deterministic": "test_precision.py::test_settings_are_set_and_put_back",
     "run.threads": "test_precision.py::test_settings_are_set_and_put_back",
     "run.micro_batch": "test_step.py::test_micro_batches_per_level",

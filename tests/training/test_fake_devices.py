@@ -70,6 +70,7 @@ CASES: dict[str, dict[str, Any]] = {
     "logistic": case("logistic", "float16", options=ADAPTIVE),
     "hinge": case("hinge lazy", "bfloat16", "projection", "careful", "mirrored"),
     "relativistic": case("relativistic", "float32", "separate"),
+    "without kernels": case("wgan", "bfloat16", options={"run": {"fused_kernels": False}}),
     **{fault: case("wgan", "bfloat16", fault=fault) for fault in fake_device.FAULTS},
 }
 OTHERS = {

@@ -283,6 +283,11 @@ class RunOptions(Branch):
         "On CUDA, record each kind of update once and replay it, so that starting its operations costs "
         "nothing.",
     )
+    fused_kernels: bool = option(
+        True,
+        "On CUDA with Triton, compute bias, leaky ReLU and pixel norm in one kernel, and their gradients in "
+        "another.",
+    )
     deterministic: bool = option(
         False, "Only operations that give the same bits each time, on CUDA too; slower there."
     )

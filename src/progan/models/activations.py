@@ -80,6 +80,9 @@ class LeakyReLU(nn.LeakyReLU):
     which are then added.
     """
 
+    kernels = False
+    """Whether the bias before it is added in the same operation, where that is made for the features."""
+
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, ...] to max(x, 0) + slope min(x, 0), in the memory of x."""
         if not (torch.is_grad_enabled() and x.requires_grad and is_plain_autograd()):
@@ -104,7 +107,19 @@ class _LeakyReLU(Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         (y,) = ctx.saved_tensors
-        return _LeakyReLUSlope.apply(dy, y, ctx.slope), None  # type: ignore[no-untyped-call]
+        return leaky_relu_slope(dy, y, ctx.slope), None
+
+
+def leaky_relu_slope(dy: Tensor, y: Tensor, slope: float) -> Tensor:
+    """Return the gradient of leaky ReLU, which can be differentiated again.
+
+    Args:
+        dy: Gradient of the result.
+        y: The result, of the same shape; of it the sign counts.
+        slope: At least 0.
+    """
+    result: Tensor = _LeakyReLUSlope.apply(dy, y, slope)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _LeakyReLUSlope(Function):
@@ -123,4 +138,4 @@ class _LeakyReLUSlope(Function):
     @staticmethod
     def backward(ctx: Any, ddx: Tensor) -> tuple[Tensor, None, None]:
         (y,) = ctx.saved_tensors
-        return _LeakyReLUSlope.apply(ddx, y, ctx.slope), None, None  # type: ignore[no-untyped-call]
+        return leaky_relu_slope(ddx, y, ctx.slope), None, None

@@ -67,7 +67,7 @@ class _Convolution(Function):
     @staticmethod
     def _gradients(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
-        needed = [_is_asked_for(ctx, i) for i in range(3)]
+        needed = [is_asked_for(ctx, i) for i in range(3)]
         if not torch.is_grad_enabled():
             both, once = [ctx.stride] * 2, [1, 1]
             found = torch.ops.aten.convolution_backward(
@@ -97,8 +97,8 @@ def _transposed(y: Tensor, weight: Tensor, shape: torch.Size, stride: int, paddi
     return F.pad(whole, (-padding, width + padding, -padding, height + padding))
 
 
-def _is_asked_for(ctx: Any, i: int) -> bool:
-    """Return whether anybody asks for the gradient with respect to an input in this backward pass.
+def is_asked_for(ctx: Any, i: int) -> bool:
+    """Return whether anybody asks for the gradient of a function's input `i` in this backward pass.
 
     A Python function is told only whether the input has a gradient at all. But the penalties ask for that of
     the images alone, and PyTorch knows which operations it will come to.

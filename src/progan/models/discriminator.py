@@ -11,12 +11,12 @@ from progan.config import Conditioning, DiscriminatorOptions, Growth, LabelForm
 from progan.errors import shown
 from progan.models.activations import activation
 from progan.models.autograd import at_least_float32
+from progan.models.fused.hidden import hidden, scaled_hidden
 from progan.models.hub import HubNetwork
 from progan.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
     StddevForm,
-    blend_in,
     conv2d_downscale2d,
     downscale2d,
     fade,
@@ -58,20 +58,29 @@ class DownBlock(nn.Module):
         out: Tensor
         match self.downscale:
             case "strided":
-                x = strided_down(x, first.scaled_weight(), first.bias, kernel=first.kernel)
-                x = blend_in(self.activation, x, alpha)
-                out = self.activation(fresh(second, x))
+                large = x
+                x = scaled_hidden(
+                    lambda bias: strided_down(large, first.scaled_weight(), bias, kernel=first.kernel),
+                    first.bias,
+                    self.activation,
+                    alpha,
+                )
+                out = hidden(second, self.activation, x)
             case "separate":
-                x = fresh(second, blend_in(self.activation, fresh(first, x), alpha))
+                x = hidden(first, self.activation, x, alpha)
                 if alpha is None:
-                    out = downscale2d(self.activation(x))
+                    out = downscale2d(hidden(second, self.activation, x))
                 else:
+                    x = fresh(second, x)
                     late = downscale2d(self.activation(x.clone()))
                     out = fade(self.activation(downscale2d(x)), late, alpha)
             case "fused":
-                x, weight = blend_in(self.activation, fresh(first, x), alpha), second.scaled_weight()
-                out = self.activation(
-                    conv2d_downscale2d(x, weight, second.bias, kernel=second.kernel, fused=self.fused)
+                wide, weight = hidden(first, self.activation, x, alpha), second.scaled_weight()
+                kernel = second.kernel
+                out = scaled_hidden(
+                    lambda bias: conv2d_downscale2d(wide, weight, bias, kernel=kernel, fused=self.fused),
+                    second.bias,
+                    self.activation,
                 )
         return out
 
@@ -227,7 +236,9 @@ class Discriminator(HubNetwork):
 
     def _features(self, level: int, x: Tensor, morphing: Tensor | None = None) -> Tensor:
         """Map an image to features with fromRGB and its activation, if it has one: [N, filters, H, W]."""
-        return blend_in(self.rgb_activation, fresh(self.from_rgb[level], x), morphing)
+        layer = self.from_rgb[level]
+        assert isinstance(layer, EqualizedConv2d)
+        return hidden(layer, self.rgb_activation, x, morphing)
 
     def _judge(self, x: Tensor, images: Tensor, sets: int) -> Tensor:
         """Map the features of level 0, and the images, to the outputs of the last layer: [N, 1 + labels]."""
@@ -235,7 +246,7 @@ class Discriminator(HubNetwork):
             of = images if self.options.stddev_of == "images" else None
             x = minibatch_stddev(x, _stddev_form(self.options), sets, of)
         if self.conv is not None:
-            x = self.activation(fresh(self.conv, x))
+            x = hidden(self.conv, self.activation, x)
         # Channel-major, as the original flattens; the features may be channels_last in memory.
         x = self.activation(fresh(self.dense0, x.flatten(1)))
         out: Tensor = self.dense1(x)

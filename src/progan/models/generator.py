@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from progan.config import GeneratorOptions, Growth, LabelForm
 from progan.models.activations import activation, hidden_gain, leaky_slope, variance_gain
+from progan.models.fused.hidden import hidden, scaled_hidden
 from progan.models.hub import HubNetwork
 from progan.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
     PixelNorm,
     add_bias,
-    blend_in,
     fade,
     fresh,
     pixel_norm,
@@ -53,11 +53,17 @@ class UpBlock(nn.Module):
         weight, bias, kernel = self.conv0_up.scaled_weight(), self.conv0_up.bias, self.conv0_up.kernel
         if self.strided:
             # The sum is dense in memory again, which a crop is not.
-            x = add_bias(strided_up(x, weight, kernel=kernel), bias)
+            scaled = strided_up(x, weight, kernel=kernel)
+            x = scaled_hidden(lambda bias: add_bias(scaled, bias), bias, self.after, alpha)
         else:
-            x = upscale2d_conv2d(x, weight, bias, kernel=kernel, fused=self.fused)
-        x = blend_in(self.after, x, alpha)
-        return blend_in(self.after, fresh(self.conv1, x), alpha)
+            small = x
+            x = scaled_hidden(
+                lambda bias: upscale2d_conv2d(small, weight, bias, kernel=kernel, fused=self.fused),
+                bias,
+                self.after,
+                alpha,
+            )
+        return hidden(self.conv1, self.after, x, alpha)
 
 
 def after_convolution(options: GeneratorOptions) -> nn.Module:
@@ -316,8 +322,7 @@ class Generator(HubNetwork):
         if self.options.dense_bias == "channel":
             x = add_bias(x, self.dense_bias)
         x = self.after_dense(x)
-        out: Tensor = self.after(fresh(self.conv, x))
-        return out
+        return hidden(self.conv, self.after, x)
 
     def _finish(self, image: Tensor) -> Tensor:
         """Apply the output activation, after the fade as the older systems that have one."""

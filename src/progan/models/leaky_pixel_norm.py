@@ -20,6 +20,9 @@ from progan.models.layers import pixel_norm
 class LeakyPixelNorm(nn.Module):
     """`leaky_pixel_norm` as a module, of a slope of at least 0; `eps` keeps a zero vector finite."""
 
+    kernels = False
+    """Whether the bias before it is added in the same operation, where that is made for the features."""
+
     def __init__(self, slope: float, eps: float) -> None:
         super().__init__()
         self.slope, self.eps = slope, eps
@@ -50,12 +53,35 @@ def leaky_pixel_norm(x: Tensor, slope: float, eps: float) -> Tensor:
     return result
 
 
+def slope_of_leaky_pixel_norm(
+    dy: Tensor | None, dr: Tensor | None, y: Tensor, r: Tensor, slope: float
+) -> Tensor:
+    """Return the gradient with respect to what was given, from y and r alone; it can be differentiated again.
+
+    With y = a r and r = (mean_c(a^2) + eps)^(-1/2): dr/da = -r^2 y / C, so the gradient with respect to a is
+    r (dy - y (mean_c(dy y) + r dr / C)). The sign of a is that of y.
+
+    Args:
+        dy: Gradient of y [N, C, ...]; None for zero.
+        dr: Gradient of r [N, 1, ...]; None for zero.
+        y: The result.
+        r: The factor of each pixel.
+        slope: Of the leaky ReLU, at least 0.
+    """
+    wide = torch.promote_types(y.dtype, torch.float32)
+    da = torch.zeros_like(y) if dy is None else dy
+    along = (da * y).mean(dim=1, keepdim=True, dtype=wide)
+    if dr is not None:
+        along = along + (r * dr).to(wide) / y.shape[1]
+    da = torch.addcmul(da, y, along.to(y.dtype), value=-1) * r.to(y.dtype)
+    result: Tensor = torch.ops.aten.leaky_relu_backward(da, y, slope, True)
+    return result
+
+
 class _LeakyPixelNorm(Function):
     """The function above and its gradient; it returns the factor of each pixel, r, too.
 
-    With y = a r and r = (mean_c(a^2) + eps)^(-1/2): dr/da = -r^2 y / C, so the gradient with respect to a is
-    r (dy - y (mean_c(dy y) + r dr / C)). The sign of a is that of y, so x need not be kept. As y and r are
-    both results, this can be differentiated again.
+    As y and r are both results, x need not be kept, and the gradient can be differentiated again.
     """
 
     @staticmethod
@@ -75,12 +101,6 @@ class _LeakyPixelNorm(Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, dr: Tensor | None) -> tuple[Tensor | None, None, None]:
         y, r = ctx.saved_tensors
-        wide = torch.promote_types(y.dtype, torch.float32)
         if dy is None and dr is None:
             return None, None, None
-        da = torch.zeros_like(y) if dy is None else dy
-        along = (da * y).mean(dim=1, keepdim=True, dtype=wide)
-        if dr is not None:
-            along = along + (r * dr).to(wide) / y.shape[1]
-        da = torch.addcmul(da, y, along.to(y.dtype), value=-1) * r
-        return torch.ops.aten.leaky_relu_backward(da, y, ctx.slope, True), None, None
+        return slope_of_leaky_pixel_norm(dy, dr, y, r, ctx.slope), None, None

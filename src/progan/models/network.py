@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from progan.config import Branch, Growth, LabelForm, NetworkOptions, Part, PartOptions, explain
 from progan.errors import shown, suggest
+from progan.models.activations import LeakyReLU
 from progan.models.layers import feature_maps
+from progan.models.leaky_pixel_norm import LeakyPixelNorm
 
 OptionsT = TypeVar("OptionsT", bound=Branch)
 
@@ -144,6 +146,17 @@ class Network(nn.Module, Part):
         for block in self.modules():
             if "fused" in vars(block):
                 vars(block)["fused"] = fused
+        return self
+
+    def use_kernels(self, kernels: bool) -> Self:
+        """Choose whether biases are added by the operation that follows (`models/fused`).
+
+        The function stays the same but for rounding. It concerns convolutions that leaky ReLU follows, with
+        pixel norm or without, in float32 and smaller types, where features are channels_last.
+        """
+        for module in self.modules():
+            if isinstance(module, LeakyReLU | LeakyPixelNorm):
+                module.kernels = kernels
         return self
 
     def config(self) -> dict[str, Any]:

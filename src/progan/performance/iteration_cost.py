@@ -122,7 +122,9 @@ class Costs:
     def __init__(self, config: Config, image: ImageSpec) -> None:
         self._config = config
         with torch.device("meta"):
-            self.G, self.D = build_networks(config, image)
+            G, D = build_networks(config, image)
+        kernels = config.run.fused_kernels
+        self.G, self.D = G.place("meta").use_kernels(kernels), D.place("meta").use_kernels(kernels)
         self._fake: FakeTensorMode | None = None
         if config.run.precision in SMALL_TYPES:
             # Mixed precision casts what is on a device; `meta` is none, but a fake tensor says that it is.
@@ -260,7 +262,8 @@ def empty_conditions(config: Config, level: int, *, fading: bool, penalize: bool
 
 def empty_batch(kind: Trained, G: Generator, config: Config, n: int, level: int) -> Batch:
     """Return a batch of n images of an update, in tensors without numbers."""
-    draws, images = torch.empty(n, draws_of(config)), torch.empty(n, G.channels, *G.resolution(level))
+    draws, shape = torch.empty(n, draws_of(config)), (n, G.channels, *G.resolution(level))
+    images = torch.empty(shape, memory_format=torch.channels_last)
     latents, labels = torch.empty(n, G.latent_size), torch.empty(n, G.label_size)
     if kind == "D":
         return DiscriminatorBatch(

@@ -69,6 +69,7 @@ VARIANTS: dict[str, Variant] = {
     "bfloat16": Variant("precision bfloat16", {"precision": "bfloat16"}),
     "float16": Variant("precision float16", {"precision": "float16"}),
     "compile": Variant("updates compiled", {"compile": "always"}),
+    "unfused": Variant("without fused kernels", {"fused_kernels": False}, device="cuda"),
     "graphs": Variant("updates recorded as CUDA graphs", {"cuda_graphs": True}, device="cuda"),
 }
 """By name, in the order in which they are listed."""

@@ -45,6 +45,7 @@ FREE_KEYS = (
     "run.device",
     "run.compile",
     "run.cuda_graphs",
+    "run.fused_kernels",
     "run.deterministic",
     "run.threads",
     "run.micro_batch",

@@ -14,6 +14,7 @@ import torch
 
 from progan.config import Config
 from progan.errors import ConfigError
+from progan.models.fused.check import missing
 from progan.training.compiled_gradients import CheckedGradients, CompiledGradients
 from progan.training.cuda_graphs import Capture, CudaCapture, RecordedGradients, Shelf
 from progan.training.precision import check_compiler
@@ -43,6 +44,15 @@ FASTER = 1.01
 
 Functions = dict[Trained, GradientFunction]
 """What finds the gradients of D and of G."""
+
+
+def use_kernels(networks: Networks, device: torch.device, say: Callable[[str], None]) -> None:
+    """Let biases be added by what follows them, if the device computes that right; else say why not."""
+    reason = missing(device)
+    if reason is not None:
+        say(f"going on without fused kernels: {reason} (run.fused_kernels false leaves the attempt out)")
+    for network in networks:
+        network.use_kernels(reason is None)
 
 
 def pays(images_left: int, images_per_second: float, compile_seconds: float, saved: float = SAVED) -> bool:
@@ -79,6 +89,8 @@ class Acceleration:
         if capture is None and on_cuda and config.run.cuda_graphs:
             capture = CudaCapture(device)
         self._capture, self._shelf = capture, Shelf()
+        if on_cuda and config.run.fused_kernels:
+            use_kernels(networks, device, say)
         self._may_compile = config.run.compile == "auto" and on_cuda and not config.run.deterministic
         self._compiled: Functions | None = None
         self._plain = self._make(compiled=False)
