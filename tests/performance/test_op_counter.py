@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from progan.config import Config, load_config, make_config, merge
+from progan.models.fused.functions import biased_leaky
 from progan.models.layers import upscale2d
 from progan.performance.estimate import WORKSPACE
 from progan.performance.iteration_cost import ADAM, AVERAGE, FLOAT32, LAUNCH, Ceiling, Costs, IterationCost
@@ -119,6 +121,32 @@ def test_a_bias_is_added_after_the_convolution_and_its_gradient_summed_apart() -
     assert backward.work.least_bytes == convolutions
     assert backward.work.bytes == convolutions + y_bytes + b_bytes
     assert backward.work.operators == 3
+
+
+@pytest.mark.parametrize(("eps", "factors"), [(None, 0), (1e-8, 4 * 2 * 64)])
+def test_a_fused_kernel_reads_and_writes_once(eps: float | None, factors: int) -> None:
+    x = torch.empty(2, 5, 8, 8, device="meta", dtype=torch.bfloat16, requires_grad=True)
+    bias = torch.empty(5, device="meta", requires_grad=True)
+    x_bytes, b_bytes = 2 * x.numel(), 4 * 5
+    y = F.conv2d(x, torch.empty(5, 5, 1, 1, device="meta", dtype=torch.bfloat16))
+    with Counter() as forward:
+        z = biased_leaky(y, bias, 0.2, eps)
+    assert forward.work == OpCounts(0, 0, 2 * x_bytes + b_bytes + factors, 1)
+    with Counter() as backward:
+        torch.autograd.grad(z, (y, bias), torch.empty_like(z))
+    # The sums of the bias come in parts, which are added by another operator.
+    assert backward.work == OpCounts(0, 0, 3 * x_bytes + factors + b_bytes + 2 * b_bytes, 2)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_iteration_with_fused_kernels_moves_a_quarter_less(precision: str) -> None:
+    moved = []
+    for fused in (False, True):
+        run = {"run": {"fused_kernels": fused, "precision": precision}}
+        config = make_config(load_config("paper-celebahq-1024-v2-8gpus"), run)
+        image = ImageSpec(channels=3, base_shape=(4, 4), max_level=8, label_names=())
+        moved.append(Costs(config, image).iteration(8, fading=False).work.bytes)
+    assert 0.65 < moved[1] / moved[0] < 0.75
 
 
 def test_what_is_computed_pixel_by_pixel_moves_bytes_operator_by_operator_alone() -> None:

@@ -36,9 +36,10 @@ def biased_leaky(x: Tensor, bias: Tensor, slope: float, eps: float | None = None
 
 
 def takes(x: Tensor) -> bool:
-    """Return whether the operation is made for features: of their type and layout."""
-    small = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return small and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    """Return whether the operation is made for features: their type, and their layout if they have one."""
+    if x.dtype not in (torch.float32, torch.bfloat16, torch.float16) or x.dim() != 4:
+        return False
+    return x.is_meta or x.is_contiguous(memory_format=torch.channels_last)
 
 
 class _BiasedLeaky(Function):

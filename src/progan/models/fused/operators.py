@@ -49,7 +49,8 @@ def bias_leaky_backward(
         slope: Of the leaky ReLU.
         sums: Whether the gradient of the bias is asked for.
     """
-    dy = dy.contiguous(memory_format=torch.channels_last)
+    if not dy.is_meta:
+        dy = dy.contiguous(memory_format=torch.channels_last)
     dx, parts = torch.ops.progan.bias_leaky_backward(dy, y, factors, slope, sums)
     return dx, parts.sum(dim=0) if sums else None
 
