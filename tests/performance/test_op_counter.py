@@ -143,8 +143,8 @@ def test_an_iteration_with_fused_kernels_moves_a_quarter_less(precision: str) ->
     moved = []
     for fused in (False, True):
         run = {"run": {"fused_kernels": fused, "precision": precision}}
-        config = make_config(load_config("paper-celebahq-1024-v2-8gpus"), run)
-        image = ImageSpec(channels=3, base_shape=(4, 4), max_level=8, label_names=())
+        config = load_config("paper-celebahq-1024-v2-8gpus", run)
+        image = ImageSpec(3, (4, 4), 8)
         moved.append(Costs(config, image).iteration(8, fading=False).work.bytes)
     assert 0.65 < moved[1] / moved[0] < 0.75
 
