@@ -9,6 +9,7 @@ from progan.cli.app import make_app
 from progan.cli.config import plugin_parts
 from progan.cli.exit import ended_in_words
 from progan.cli.terminal.help_pages import print_help
+from progan.cli.terminal.option_names import join_flags
 from progan.system.malloc import keep_freed_memory
 
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
         app = make_app(plugin_parts(words))
         if print_help(app, words):
             sys.exit()
-        app(arguments, print_error=False, exit_on_error=False)
+        app(join_flags(app, words), print_error=False, exit_on_error=False)
 
 
 def _wait_politely() -> None:

@@ -30,6 +30,32 @@ def shown(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, dict[
     return tree
 
 
+@pytest.mark.parametrize(
+    ("words", "branch", "option", "value"),
+    [
+        ("--data.mirror true", "data", "mirror", True),
+        ("--mirror False --seed 3", "data", "mirror", False),
+        ("--run.cuda-graphs false", "run", "cuda_graphs", False),
+        ("--run.cuda_graphs no", "run", "cuda_graphs", False),
+        ("--data.no-mirror true", "data", "mirror", False),
+        ("--data.mirror=yes", "data", "mirror", True),
+        ("--data.labels true", "data", "labels", "true"),  # no flag: a value of its own
+    ],
+)
+def test_a_flag_takes_its_value_as_files_of_options_write_it(
+    capsys: pytest.CaptureFixture[str], words: str, branch: str, option: str, value: object
+) -> None:
+    assert shown(capsys, *words.split())[branch][option] == value
+
+
+def test_words_that_are_too_many_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "config", "show", "--data.mirror", "maybe") == (
+        2,
+        "",
+        "error: 'maybe': more than this command takes; options begin with --: progan config show --help\n",
+    )
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_help_of_train_is_short(
     width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

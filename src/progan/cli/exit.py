@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from cyclopts import CycloptsError, UnknownOptionError
+from cyclopts import CycloptsError, UnknownOptionError, UnusedCliTokensError
 
 from progan.cli.config import plugin_parts
 from progan.cli.terminal.console import PlainConsole
@@ -18,7 +18,7 @@ from progan.cli.terminal.option_names import explain_branch, explain_unknown
 from progan.config import Options, PictureOptions, explain, extended
 from progan.config.problems import NOT_A_BRANCH
 from progan.distributed.leaving import leave_others, told_once
-from progan.errors import ConfigError, ProganError, StorageError, says_out_of_memory
+from progan.errors import ConfigError, ProganError, StorageError, says_out_of_memory, shown
 from progan.system.safe_stdout import PatientStream, patient_output
 
 PRINTING = ("info", "recipes", "config", "bench", "--help", "-h", "--version")
@@ -126,6 +126,9 @@ def _explain_command(error: CycloptsError, words: Sequence[str]) -> str:
         # Parts of one's own have options beneath a branch: --loss.mine.weight.
         own = " (Options of a part of your own need --plugin FILE.)" if name.count(".") > 1 else ""
         return explain_unknown(name, names, chain) + own
+    if isinstance(error, UnusedCliTokensError):
+        more = " ".join(map(shown, error.unused_tokens or ()))
+        return f"{more}: more than this command takes; options begin with --: progan {chain} --help"
     if not isinstance(cause, ValidationError):
         return str(error)
     problem = cause.errors(include_url=False, include_input=False)[0]

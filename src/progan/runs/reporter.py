@@ -89,10 +89,13 @@ class LineReporter(Reporter):
     def begin(self, spec: Spec, images_seen: int, expected: Callable[[], Projection]) -> None:
         """Say what is about to be trained, and how long that takes here."""
         self._spec = spec
-        top = format_resolution(spec.image.resolution(spec.image.max_level))
+        top, phases = (
+            format_resolution(spec.image.resolution(spec.image.max_level)),
+            len(spec.schedule.phases),
+        )
         self.say(
             f"training on {spec.pictures:,} pictures{describe_labels(spec)}, up to {top}, "
-            f"{spec.schedule.total / 1000:,g} kimg in {len(spec.schedule.phases)} phases"
+            f"{spec.schedule.total / 1000:,g} kimg in {phases} phase{'s' * (phases > 1)}"
         )
         projection = expected()
         if projection.measured_share:

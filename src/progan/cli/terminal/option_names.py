@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, get_args, get_origin
 
 from progan.config import Options
@@ -115,6 +115,35 @@ def split_commas(_app: App, _commands: tuple[str, ...], arguments: ArgumentColle
         if any("," in token.value for token in argument.tokens):
             parts = [(each, part) for each in argument.tokens for part in each.value.split(",") if part]
             argument.tokens[:] = [each.evolve(value=part, index=i) for i, (each, part) in enumerate(parts)]
+
+
+def join_flags(app: App, words: Sequence[str]) -> list[str]:
+    """Let a flag be followed by its value, as files of options and docs write it: `--data.mirror false`.
+
+    Args:
+        app: The command line.
+        words: Of a command.
+
+    Returns:
+        The words, such flags with their value in one: `--data.mirror=false`.
+    """
+    pairs = [i for i, word in enumerate(words[1:]) if word.lower() in TRUTH and words[i].startswith("--")]
+    end = list(words).index("--") if "--" in words else len(words)
+    pairs = [i for i in pairs if i + 1 < end and "=" not in words[i]]
+    if not pairs:
+        return list(words)
+    command = app.parse_commands(list(words[: pairs[0]]))[1][-1]
+    arguments = command.assemble_argument_collection()
+    flags = {name for each in arguments if each.hint in (bool, bool | None) for name in each.names}
+    joined = list(words)
+    for i in reversed(pairs):
+        if words[i].replace("_", "-") in flags:
+            joined[i : i + 2] = [f"{words[i]}={TRUTH[words[i + 1].lower()]}"]
+    return joined
+
+
+TRUTH = {"true": "true", "false": "false", "yes": "true", "no": "false", "on": "true", "off": "false"}
+"""What may follow a flag, and what it means."""
 
 
 def _lists_words(hint: object) -> bool:
