@@ -197,6 +197,28 @@ def test_what_a_part_lacks_is_said_before_the_first_step(
     assert not (tmp_path / "run" / "stats.jsonl").exists()
 
 
+class OfG(progan.Penalty):
+    """A penalty of the generator alone."""
+
+    def generator(self, seen: progan.Seen) -> Tensor:
+        return seen.images.flatten(1).square().mean(1)
+
+
+class Nothing(progan.Penalty):
+    """Without a term."""
+
+
+def test_a_penalty_has_a_term_of_one_of_the_networks(blobs: PackedSet, tmp_path: Path) -> None:
+    told = options(schedule={"total_kimg": 0.064})
+    for penalty in (OfG(weight=0.5), OfG(weight=0.0)):
+        name = f"run-{penalty.weight}"
+        train(blobs.path, tmp_path / name, options=told, reporter=Listener(), penalties=[penalty])
+    weighted, free = (progan.load(tmp_path / name).state_dict() for name in ("run-0.5", "run-0.0"))
+    assert any(not torch.equal(value, free[name]) for name, value in weighted.items())
+    with pytest.raises(ConfigError, match="neither discriminator nor generator returns a term"):
+        train(blobs.path, tmp_path / "no", options=told, reporter=Listener(), penalties=[Nothing])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -99,7 +99,7 @@ class Seen:
     generate: Callable[[Tensor, Tensor], Tensor]
 
 
-class Penalty(Part, ABC):
+class Penalty(Part):
     """A term of D's loss, or of G's, beside the adversarial loss. Derive from this for one of your own.
 
     The value of a sample depends on that sample and its partner alone, so that a batch may be computed in
@@ -127,9 +127,9 @@ class Penalty(Part, ABC):
         """Whether it is computed at all."""
         return self.weight > 0
 
-    @abstractmethod
-    def discriminator(self, seen: Seen) -> Tensor | None:
+    def discriminator(self, seen: Seen) -> Tensor | None:  # noqa: ARG002 - of use to those that override it
         """Return the term of D's loss, [N], unweighted; None for none."""
+        return None
 
     def generator(self, seen: Seen) -> Tensor | None:  # noqa: ARG002 - of use to those that override it
         """Return the term of G's loss, [N], unweighted; None for none."""
