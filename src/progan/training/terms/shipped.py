@@ -221,7 +221,7 @@ def penalties(config: Config) -> tuple[Penalty, ...]:
     if clash := taken.intersection(own):
         raise ConfigError(f"{Penalty.chosen_by}: {min(clash)!r} is a term of progan; rename your own penalty")
     chosen = [*PENALTIES, *(own[name] for name in config.loss.penalties)]
-    every = [made(part, Penalty, config.loss) for part in chosen]  # type: ignore[type-abstract]
+    every = [made(part, Penalty, config.loss) for part in chosen]
     return tuple(penalty for penalty in every if penalty.is_on)
 
 
