@@ -204,6 +204,44 @@ def test_tar_that_is_damaged(tmp_path: Path) -> None:
     assert "unsafe path" in skipped["../up.png"]
 
 
+@pytest.mark.parametrize(
+    ("keep", "more", "said"),
+    [
+        (2, b"", "a.tar has no end, so it may be cut off: what is read of it ends with 1.png"),
+        (2, b"\0" * 200, "a.tar has no end, so it may be cut off: what is read of it ends with 1.png"),
+        (3, tar({"x.png": b"1"}), "a.tar goes on after its end, as if another archive was appended: what is"),
+        (3, b"\0" * 9000, ""),
+    ],
+)
+def test_the_end_of_a_tar_file_is_looked_at(tmp_path: Path, keep: int, more: bytes, said: str) -> None:
+    _, files = pngs()
+    whole = tar({f"{i}.png": data for i, data in enumerate(files[:3])})
+    blocks = sum(512 + -(-len(data) // 512) * 512 for data in files[:keep])
+    (tmp_path / "a.tar").write_bytes((whole if keep == 3 else whole[:blocks]) + more)
+    _, report = packed(tmp_path / "a.tar", tmp_path / "set")
+    assert report.used == keep
+    assert any(said in note for note in report.notes) if said else not report.notes
+
+
+def test_cut_off_files_are_told_as_such(tmp_path: Path) -> None:
+    values, _ = pngs()
+    np.savez(tmp_path / "a.npz", values)
+    np.save(tmp_path / "a.npy", values)
+    scipy.io.savemat(tmp_path / "a.mat", {"X": np.repeat(values, 20, 0).transpose(1, 2, 3, 0)})
+    write_film(tmp_path / "a.mp4", np.repeat(np.repeat(values, 4, 1), 4, 2))
+    expected = {
+        "npz": "is a cut off or damaged .zip file",
+        "npy": "it is cut off: shorter than its header says",
+        "mat": "is cut off or damaged",
+        "mp4": r"cannot be read as a film \(moov atom not found\)",
+    }
+    for ending, said in expected.items():
+        file = tmp_path / f"a.{ending}"
+        file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+        with pytest.raises(DataError, match=f"a.{ending}: .*{said}" if ending == "npy" else said):
+            packed(file, tmp_path / "set")
+
+
 @pytest.mark.parametrize("named", ["folder", "file"])
 def test_lmdb_of_lsun(tmp_path: Path, named: str) -> None:
     values, files = pngs()

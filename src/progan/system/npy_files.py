@@ -30,7 +30,9 @@ def map_array(file: Path) -> NDArray[Any]:
         raise ValueError("its header is damaged: too long")
     try:
         values: NDArray[Any] = np.lib.format.open_memmap(file, mode="r")
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if "greater than file size" in str(error):
+            raise ValueError("it is cut off: shorter than its header says; copy it again") from None
         raise
     except Exception as error:  # the header is parsed as Python, and fails as Python: TokenError, MemoryError
         raise ValueError(f"its header is damaged: {type(error).__name__}") from None

@@ -96,7 +96,12 @@ class ArrayPictures(ABC):
             except (DataError, ImportError):
                 raise
             except OSError as error:
-                raise DataError(f"{self.path}: {reason_of(error)}") from None
+                if error.errno is not None:
+                    raise DataError(f"{self.path}: {reason_of(error)}") from None
+                # Of a library, that found no more data.
+                raise DataError(
+                    f"{self.path}: is cut off or damaged ({reason_of(error)}); copy it again"
+                ) from None
             except Exception as error:  # libraries raise anything on damaged files
                 raise DataError(f"{self.path}: cannot be read ({type(error).__name__}: {error})") from None
             layout = rows.layout or layout_of(f"{self.path}", tuple(rows.pixels.shape))

@@ -18,6 +18,8 @@ from progan.preparation.pictures import HEIF_BRANDS, Candidate, Found, Listing, 
 
 MATROSKA, OGG, FLASH = b"\x1a\x45\xdf\xa3", b"OggS", b"FLV\x01"
 PICTURE_BRANDS = (*HEIF_BRANDS, b"avif", b"avis", b"crx ")
+PART = re.compile(r"^\[[^]]* @ 0x[0-9a-f]+\] ")
+"""Which part of ffmpeg speaks."""
 TOLD = ("At least one output", "Error opening input")
 """What ffmpeg says besides the reason."""
 QUIET = ["-hide_banner", "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
@@ -130,7 +132,7 @@ class Film:
         )
         text = told.stderr.decode("utf-8", "replace")
         if "Video:" not in text:
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            lines = [PART.sub("", line).strip() for line in text.splitlines() if line.strip()]
             why = next((line for line in reversed(lines) if not line.startswith(TOLD)), "no video is in it")
             raise DataError(f"{self.path}: cannot be read as a film ({why[:200]})")
         rate, length = RATE.search(text), LENGTH.search(text)

@@ -38,6 +38,8 @@ FORMATS = (
 """Readers by what they recognise, the surest first; a folder is whatever nothing else knows it as."""
 HEAD = 4096
 MOST_ENTRIES = 10_000
+ZIP = b"PK\3\4"
+"""What `.zip` and `.npz` files begin with."""
 READ = (
     "a folder, .zip or .tar of pictures, a LMDB, TFRecords, HDF5, .npy, .npz, .mat, Parquet, CIFAR or IDX "
     "files, or a film"
@@ -60,6 +62,8 @@ def open_pictures(place: Path, options: PictureOptions = PictureOptions()) -> Pi
         pictures = recognise(found)
         if pictures is not None:
             return pictures
+    if found.head.startswith(ZIP):
+        raise DataError(f"{place}: is a cut off or damaged .zip file; copy it again")
     kind = "a damaged .zip file" if place.suffix.lower() == ".zip" else "in no form that is read"
     raise DataError(f"{place}: is {kind}; give {READ}")
 

@@ -19,7 +19,7 @@ from progan.preparation.labels.class_lists import LABEL_COLUMNS
 from progan.preparation.labels.json_labels import Label, label_of, number_labels
 from progan.preparation.labels.label_source import LabelFile
 from progan.preparation.pictures import HEAD_BYTES, Candidate, Found, Labelling, Listing, own_outputs
-from progan.system.spool import spool
+from progan.system.spool import PIECE, spool
 
 COMPRESSED: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -77,16 +77,21 @@ class TarArchive:
                 for member in archive:
                     self._note(member, refused)
                     archive.members = []  # type: ignore[attr-defined] # it would keep all of them
+                end = self._end(archive.offset)
         except DataError:
             raise
         except Exception as error:  # damaged headers raise anything
             if not self._members:
                 raise DataError(f"{self.path}: cannot be read as a tar file ({error})") from None
+            end = ""
             listing.skipped.append(
                 (self.path.name, f"the archive is damaged after its first pictures: {error}")
             )
+        last = self._members.names[-1] if self._members else "nothing"
         self._members.sort()
         listing.notes, ours = own_outputs(self._members.names)
+        if end:
+            listing.notes.append(f"{self.path.name} {end}: what is read of it ends with {last}")
         size = self._whole().stat().st_size
         for name, (place, length, stamp) in self._members.items():
             if name.startswith(ours):
@@ -99,6 +104,17 @@ class TarArchive:
         listing.sort()
         listing.labels = self._labels(listing)
         return listing
+
+    def _end(self, place: int) -> str:
+        """Tell what is wrong with the end of the archive, which zeros mark; nothing if it is right."""
+        with self._whole().open("rb") as stream:
+            stream.seek(place)
+            if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                return "has no end, so it may be cut off"
+            while piece := stream.read(PIECE):
+                if piece.strip(b"\0"):
+                    return "goes on after its end, as if another archive was appended"
+        return ""
 
     def _note(self, member: tarfile.TarInfo, refused: dict[str, str]) -> None:
         name = member.name.removeprefix("./")
