@@ -7,6 +7,7 @@ tell when it comes to what the kills are aimed at.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -23,8 +24,9 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from ports import free_port
 from progan.__main__ import main
 from progan.data.batches import Batches
 from progan.runs import logs
@@ -34,9 +36,12 @@ from progan.system import files, tensor_file
 from progan.system.background import BackgroundWriter
 from progan.training.iteration import Iteration
 from progan.training.step import Step
+from rank_process import variables
 from stop_requests import tell_stop_requests
 
 CLOCKS = struct.Struct("qqq")
+STILL = 300.0
+"""Seconds without any event after which a process stands still, and is killed."""
 CAPABILITIES = 0x20080522
 """Version of the kernel's structure (linux/capability.h)."""
 
@@ -60,17 +65,19 @@ class Fault:
         event: At which kind of event: one of `EVENTS`.
         occurrence: At which of them in this process, from 0.
         delay: Seconds after it, from outside; None: at once, at that very instruction.
+        rank: Of the process, where several train together.
     """
 
     kind: str = "kill"
     event: str = ""
     occurrence: int = 0
     delay: float | None = None
+    rank: int = 0
 
 
 @dataclass
 class Outcome:
-    """How a process ended.
+    """How a process ended; of several that train together, the first.
 
     Attributes:
         code: Exit code, negative for a signal.
@@ -79,6 +86,7 @@ class Outcome:
         submitted: Clocks of the newest checkpoint that it began to write, and of the one before; or -1.
         events: Kinds of events in their order.
         seconds: How long it ran.
+        others: Exit codes of the others that trained together with it.
     """
 
     code: int
@@ -87,6 +95,7 @@ class Outcome:
     submitted: tuple[int, int]
     seconds: float
     events: list[str] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)
 
 
 class _Hooks:
@@ -252,10 +261,12 @@ def _child(
     pipe: int,
     clocks: mmap.mmap,
     world: Callable[[], None],
+    variables: dict[str, str],
 ) -> None:
     """Be the command, and never return."""
     code = 70
     try:
+        os.environ.update(variables)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -285,6 +296,7 @@ class Process:
         log: Where what it prints goes.
         fault: What happens to it; None for nothing.
         world: Called in it first, to make it another world.
+        size: How many processes it is, which train together.
     """
 
     def __init__(
@@ -293,22 +305,46 @@ class Process:
         log: Path,
         fault: Fault | None = None,
         world: Callable[[], None] = lambda: None,
+        size: int = 1,
     ) -> None:
-        self._log, self._fault = log, fault
+        self._fault = fault
         self._clocks = mmap.mmap(-1, CLOCKS.size)
         self._clocks[:] = CLOCKS.pack(-1, -1, -1)
         self._read, write = os.pipe()
         self._begun = time.monotonic()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _child(words, fault, log, write, self._clocks, world)
+        self._logs = [log, *(log.with_suffix(f".{rank}.log") for rank in range(1, size))]
+        port = free_port() if size > 1 else 0
+        self.pids: list[int] = []
+        # The process with the fault tells of its events, or else the first, whose clocks count.
+        telling = 0 if fault is None else fault.rank
+        for rank in range(size):
+            pid = os.fork()
+            if pid == 0:
+                pipe = write if rank == telling else os.open(os.devnull, os.O_WRONLY)
+                if rank != telling:
+                    os.close(write)
+                clocks = self._clocks if rank == 0 else mmap.mmap(-1, CLOCKS.size)
+                own = fault if rank == telling else None
+                _child(
+                    words,
+                    own,
+                    self._logs[rank],
+                    pipe,
+                    clocks,
+                    world,
+                    variables(rank, size, port) if size > 1 else {},
+                )
+            self.pids.append(pid)
         os.close(write)
+        self.pid = self.pids[telling]
         self._events: list[str] = []
 
     def reach(self, event: str = "") -> None:
         """Wait until an event of a kind comes (any if none is named), the fault, or the end."""
         names = {name[0]: name for name in EVENTS}
         while True:
+            if not select.select([self._read], [], [], STILL)[0]:
+                _give_up(self.pids)
             letters = os.read(self._read, 1).decode()
             if letters in ("", "!"):
                 return
@@ -329,11 +365,12 @@ class Process:
         self.send(signal.SIGINT)
         return self.end()
 
-    def end(self, after: float | None = None) -> Outcome:
+    def end(self, after: float | None = None, *, together: bool = False) -> Outcome:
         """Let the fault happen and wait for the end.
 
         Args:
             after: Kill it after so many seconds; None: when the fault says.
+            together: As soon as one has ended all are killed, as when their machine loses its power.
         """
         if after is not None:
             select.select([], [], [], after)
@@ -343,24 +380,53 @@ class Process:
             time.sleep(self._fault.delay)
             self.send(signal.SIGKILL)
         self.reach("the end")
-        _, status = os.waitpid(self.pid, 0)
         os.close(self._read)
+        if together:
+            for pid in self.pids:
+                os.kill(pid, signal.SIGKILL)
+        codes = _codes(self.pids)
         clock, last, before = CLOCKS.unpack(self._clocks[:])
-        code = os.waitstatus_to_exitcode(status)
-        text = self._log.read_text(errors="replace") if self._log.exists() else ""
+        text = "".join(log.read_text(errors="replace") for log in self._logs if log.exists())
         seconds = time.monotonic() - self._begun
-        return Outcome(code, text, clock, (last, before), seconds, self._events)
+        return Outcome(codes[0], text, clock, (last, before), seconds, self._events, codes[1:])
 
 
-def random_fault(dice: random.Random, events: list[str], left: float) -> Fault:
+def _codes(pids: list[int]) -> list[int]:
+    """Return how processes end, which they must within minutes."""
+    codes: dict[int, int] = {}
+    deadline = time.monotonic() + STILL
+    while len(codes) < len(pids):
+        for pid in pids:
+            if pid not in codes and (ended := os.waitpid(pid, os.WNOHANG))[0]:
+                codes[pid] = os.waitstatus_to_exitcode(ended[1])
+        if time.monotonic() > deadline:
+            _give_up(pids)
+        time.sleep(0.002)
+    return [codes[pid] for pid in pids]
+
+
+def _give_up(pids: list[int]) -> NoReturn:
+    """Kill processes, none of which does anything."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    raise AssertionError(f"processes {pids} have done nothing for {STILL:g} s")
+
+
+def random_fault(dice: random.Random, events: list[str], left: float, size: int = 1) -> Fault:
     """Choose where to kill: mostly where files change, networks grow, or the run ends.
 
     Args:
         dice: What chooses.
-        events: Those of a whole run.
+        events: Those of a whole run, in its first process.
         left: Share of the run that is to come.
+        size: How many processes it is; any of them may be killed, the others within their updates.
     """
-    event = dice.choice(("checkpoint", "checkpoint", "growth", "end", "log"))
+    rank = dice.randrange(size)
+    aims = (
+        ("checkpoint", "checkpoint", "growth", "end", "log", "middle") if rank == 0 else ("growth", "middle")
+    )
+    event = dice.choice([aim for aim in aims if aim in events])
     there = max(1, round(left * events.count(event)))
     delay = None if dice.random() < 0.5 else dice.expovariate(1 / 0.003)
-    return Fault("kill", event, dice.randrange(there), delay)
+    return Fault("kill", event, dice.randrange(there), delay, rank)

@@ -25,26 +25,11 @@ import torch
 
 import progan
 from fault_process import Fault, Outcome, Process, bind_root, random_fault
-from progan.config import merge
+from fault_variants import INTERVAL, VARIANTS
 from progan.preparation.builtin_sets import synthetic
 from progan.runs import checkpoint
 from progan.runs.logs import read_stats
-from tiny import last_tensors, options, require_equal, words
-
-INTERVAL = 32
-"""Images between checkpoints."""
-TREE = options(
-    schedule={"stabilise_kimg": [0.032], "fade_kimg": [0.048], "batch_size": [16, 8]},
-    run={"checkpoint_kimg": [INTERVAL / 1000], "log_kimg": [0.016], "grid": [1, 2]},
-)
-VARIANTS: tuple[dict[str, Any], ...] = (
-    {},
-    {"loss": {"d_steps": 2}, "data": {"mirror": True}, "optimizer": {"reset": "never", "beta1": 0.5}},
-    {"run": {"micro_batch": 4, "keep_checkpoints": 1}, "optimizer": {"reset": "level"}},
-    {"augment": {"policy": ["color"], "adaptive": True}, "loss": {"adversarial": "logistic"}},
-    {"run": {"precision": "bfloat16"}},
-    {"optimizer": {"reset": "never"}, "loss": {"adversarial": "hinge"}},
-)
+from tiny import last_tensors, require_equal
 
 
 @dataclass
@@ -58,6 +43,7 @@ class Figures:
     signals: int = 0
     written: int = 0
     where: Counter[str] = field(default_factory=Counter)
+    processes: Counter[int] = field(default_factory=Counter)
     disk: Counter[str] = field(default_factory=Counter)
 
 
@@ -78,48 +64,64 @@ class Matrix:
 
     def words(self, variant: int, run: Path) -> list[str]:
         """Return the arguments of a run."""
-        return ["train", str(self.packed), "--out", str(run), *words(merge(TREE, VARIANTS[variant]))]
+        return VARIANTS[variant].words(self.packed, run)
 
     def start(
-        self, arguments: list[str], fault: Fault | None = None, world: Callable[[], None] = lambda: None
+        self,
+        arguments: list[str],
+        fault: Fault | None = None,
+        world: Callable[[], None] = lambda: None,
+        processes: int = 1,
     ) -> Process:
-        """Start the command."""
+        """Start the command, in so many processes."""
         self._count += 1
-        return Process(arguments, self.folder / f"{self._count}.log", fault, world)
+        return Process(arguments, self.folder / f"{self._count}.log", fault, world, processes)
 
     def undisturbed(self, variant: int) -> tuple[Path, Outcome]:
         """Return the run that is left alone, made once."""
         if variant not in self._whole:
             run = self.folder / f"undisturbed-{variant}"
-            outcome = self.start(self.words(variant, run)).end()
+            outcome = self.start(self.words(variant, run), processes=VARIANTS[variant].processes).end()
             require(outcome.code == 0, outcome.text)
             self._whole[variant] = run, outcome
         return self._whole[variant]
 
     def crash(self, kills: int, variant: int) -> None:
         """Kill one run so many times, resuming it each time, and compare where it ends."""
-        whole, model = self.undisturbed(variant)
+        (whole, model), size = self.undisturbed(variant), VARIANTS[variant].processes
         run = self.folder / f"killed-{self._count}"
         outcome, expected = None, 0
         for _ in range(kills):
-            fault: Fault | None = random_fault(self.dice, model.events, left=1 - expected / model.clock)
+            left = 1 - expected / model.clock
+            fault: Fault | None = random_fault(self.dice, model.events, left, size)
             after = None
             if self.dice.random() < 0.25:
-                fault, after = None, self.dice.uniform(0, model.seconds * (1 - expected / model.clock))
-            outcome = self.start(self.words(variant, run), fault).end(after)
-            require(outcome.code in (-signal.SIGKILL, 0), outcome.text)
+                fault, after = None, self.dice.uniform(0, model.seconds * left)
+            process = self.start(self.words(variant, run), fault, processes=size)
+            outcome = process.end(after, together=self.dice.random() < 0.5)
+            self._check_end(outcome)
             self._check_beginning(outcome, expected)
-            self.figures.kills += outcome.code != 0
+            killed = -signal.SIGKILL in (outcome.code, *outcome.others)
+            self.figures.kills += killed
+            self.figures.processes[size] += killed
             if outcome.code == 0:
                 break
             self.figures.where[fault.event if fault else "any time"] += 1
             expected = self._check_what_is_there(run, outcome, variant, expected)
-        outcome = self.start(self.words(variant, run)).end()
+        outcome = self.start(self.words(variant, run), processes=size).end()
         require(outcome.code == 0, outcome.text)
         self._check_beginning(outcome, expected)
         require_same_run(run, whole)
         self.figures.runs += 1
         shutil.rmtree(run)
+
+    def _check_end(self, outcome: Outcome) -> None:
+        """It was killed or had ended; who was left alone has said so and ended."""
+        for code in (outcome.code, *outcome.others):
+            told = code == 1 and "stops: " in outcome.text and "Where each was last" in outcome.text
+            require(
+                code in (-signal.SIGKILL, 0) or (bool(outcome.others) and told), f"{code}: {outcome.text}"
+            )
 
     def _check_beginning(self, outcome: Outcome, expected: int) -> None:
         """It went on from the newest checkpoint, and passed over none."""
@@ -135,8 +137,7 @@ class Matrix:
         """
         found = checkpoint.paths(run / "checkpoints")
         records = [checkpoint.load(path)[0] for path in found]
-        keep = int(VARIANTS[variant].get("run", {}).get("keep_checkpoints", 3))
-        require(len(found) <= keep + 1, f"{found}")
+        require(len(found) <= VARIANTS[variant].kept + 1, f"{found}")
         if (run / "generator.safetensors").exists():
             progan.load(run)
         read_stats(run / "stats.jsonl")
@@ -148,8 +149,7 @@ class Matrix:
         if outcome.clock > 0:
             # Either the last checkpoint is there, or it was just being written and the one before is.
             # (A checkpoint that is due shortly before a phase ends gives way to the one at its end.)
-            d_steps = int(VARIANTS[variant].get("loss", {}).get("d_steps", 1))
-            longest = INTERVAL * 3 // 2 + 16 * d_steps
+            longest = VARIANTS[variant].longest
             require(newest in (last, before), f"{newest}, begun at {begun}: {outcome}")
             require(outcome.clock - last <= longest and last - newest <= longest, f"{newest}: {outcome}")
             self.figures.repeated.append(outcome.clock - newest)
@@ -325,7 +325,12 @@ def run_all(matrix: Matrix, kills: int, disk: bool) -> None:
         matrix.damage("missing file", Path.unlink)
     variant = 0
     while matrix.figures.kills < kills:
-        matrix.crash(min(4, kills - matrix.figures.kills), variant % len(VARIANTS))
+        which = variant % len(VARIANTS)
+        try:
+            matrix.crash(min(4, kills - matrix.figures.kills), which)
+        except Exception as error:
+            error.add_note(f"a run of variant {which}: {VARIANTS[which].name}")
+            raise
         variant += 1
 
 
@@ -354,6 +359,8 @@ def main() -> int:
     figures = matrix.figures
     repeated = figures.repeated or [0]
     print(f"kills: {figures.kills} in {figures.runs} runs, aimed at {dict(figures.where)}")
+    print(f"runs of each of {min(figures.runs, len(VARIANTS))} kinds; kills by the number of processes that "
+          f"trained together: {dict(figures.processes)}")  # fmt: skip
     print("every run ended in the bits of the undisturbed one; no file under a final name was ever partial")
     print(f"work repeated after a kill: {sum(repeated) / len(repeated):.0f} images on average, at most "
           f"{max(repeated)}, with a checkpoint every {INTERVAL}; the last one begun had been written "
