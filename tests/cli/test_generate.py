@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from progan.__main__ import main
 from progan.config import LabelForm
 from progan.data.pixels import to_uint8
 from progan.errors import ConfigError, StorageError
@@ -31,6 +32,7 @@ from progan.generation.label_arguments import (
 )
 from progan.generation.sampling import batch_size_for, generate, label_vectors, latents, level_of
 from progan.generation.save_samples import MANIFEST, Layout, save_samples
+from progan.models import weights
 from progan.models.generator import Generator
 
 
@@ -257,6 +259,31 @@ def test_classes_that_are_called_by_numbers() -> None:
         label_vector(G, "0")
     said = "label 1 is the class that is called so, number 0; class number 1 is called 10"
     assert taken_as_names(G, ["1", "2", "10", 1]) == [said]
+    several = make(labels=3, names=("1", "10", "2"), form="classes")
+    assert taken_as_names(several, ["2,1", ""]) == [said]
+    assert taken_as_names(make(labels=3, names=("1", "10", "2"), form="vector"), ["0,1,0"]) == []
+
+
+def test_each_command_says_which_class_a_number_is_taken_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    G, file, picture = make(labels=3), tmp_path / "G.safetensors", tmp_path / "x.png"
+    G.label_names = ("1", "10", "2")
+    weights.save(G, file)
+    save_samples(G, tmp_path / "samples", 16)
+    Image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(picture)
+    said = "label 1 is the class that is called so, number 0; class number 1 is called 10"
+    out = ["--out", str(tmp_path / "out")]
+    for words in (
+        ["generate", file, "--n", "1", *out],
+        ["evaluate", file, "--data", tmp_path / "samples", "--metrics", "swd", "--json"],
+        ["project", file, "--target", picture, "--num-steps", "1", "--outdir", tmp_path / "found"],
+    ):
+        with pytest.raises(SystemExit):
+            main([*map(str, words), "--label", "1"])
+        shown = capsys.readouterr()
+        assert said in shown.out + shown.err, words
+        assert "--json" not in words or said not in shown.out
 
 
 def test_level_of() -> None:

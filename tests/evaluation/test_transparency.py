@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import progan
+from progan.__main__ import main
 from progan.data.packed import PackedSet
 from progan.data.showing import laid_on
 from progan.errors import DataError
@@ -20,7 +21,7 @@ from progan.evaluation.measure import compare, evaluate
 from progan.evaluation.monitor import Monitor
 from progan.metrics.extractor import Extractor
 from progan.models.generator import Generator
-from tiny import Listener, options
+from tiny import Listener, options, words
 
 RED = (255, 0, 0)
 
@@ -101,7 +102,9 @@ def test_what_can_be_measured_is_and_what_cannot_is_said() -> None:
         compare(small, small, ["swd", "ms_ssim"])
 
 
-def test_monitor_measures_cut_outs_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+def test_monitor_measures_cut_outs_and_says_what_it_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = folder_of(tmp_path / "p", cut_outs(40))
     listener = Listener()
     run = progan.train(
@@ -116,8 +119,18 @@ def test_monitor_measures_cut_outs_and_says_what_it_leaves_out(tmp_path: Path) -
     assert monitor.left_out == {}
     assert any(name.startswith("swd") for name in monitor.measure(tiny()))
     tiny_set = folder_of(tmp_path / "q", cut_outs(40, side=8))
-    with pytest.raises(DataError, match=r"no metric of monitor\.metrics can be measured: swd"):
+    with pytest.raises(DataError, match=r"no metric of monitor\.metrics can be measured: swd.*--monitor\.m"):
         progan.train(tiny_set, tmp_path / "small", options=options(monitor={"metrics": ["swd"]}))
+    # What is never reached counts as little as what is not there; what comes later is said at the start.
+    assert "swd and ms_ssim: measured from 16x16 on, not defined for smaller images" in listener.said
+    dry = ["train", str(folder), "--out", str(tmp_path / "dry"), "--dry-run"]
+    dry += words(options(monitor={"metrics": ["swd"]}))
+    with pytest.raises(SystemExit):
+        main(dry)
+    assert "swd: measured from 16x16 on" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        main([*dry, "--kimg", "0.1"])
+    assert "can be measured: swd: Images of 8x8" in capsys.readouterr().err
 
 
 def test_arrays_keep_their_transparency_until_they_are_laid() -> None:

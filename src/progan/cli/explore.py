@@ -61,6 +61,7 @@ def project(
         auto, cpu, cuda, mps, ...
     """
     from progan.explore.projection import describe, read_target, save_projection
+    from progan.generation.label_arguments import taken_as_names
     from progan.generation.sampling import level_of
     from progan.models.loading import load
     from progan.system.device import choose_device
@@ -68,6 +69,8 @@ def project(
     G = load(choose(path, kimg).file, choose_device(device), own=plugin)
     level = level_of(G, level, resolution)
     pixels = read_target(G, target, level)
+    for line in [] if label is None else taken_as_names(G, [label]):
+        say(PlainConsole(), line)
     with stages() as progress:
         found = save_projection(
             G, pixels, outdir, save_video=save_video, num_steps=num_steps, seed=seed, label=label,

@@ -224,6 +224,7 @@ def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: Gap
     from progan.evaluation.halved_images import HalvedImages
     from progan.evaluation.open_images import open_images
     from progan.evaluation.results import FILE
+    from progan.generation.label_arguments import taken_as_names
 
     device, seed = ranks.device(options.device), options.seed_of_images
     gap = _open_gap(asked, options, copies, device)
@@ -240,6 +241,8 @@ def _open_generator(ranks: Ranks, asked: _Asked, options: Measuring, copies: Gap
         raise ConfigError(
             f"{asked.found.file} is no generator; `progan compare` measures one set of images against another"
         )
+    for line in [] if asked.label is None else taken_as_names(images.G, [asked.label]):
+        ranks.first_only(partial(say, options.console(), line))
     if asked.found.run is not None:
         images.about["images_seen"] = asked.found.images_seen
         asked = asked.as_trained(asked.found.run)

@@ -68,6 +68,7 @@ class Monitor:
         extractor: Extractors | None = None,
         background: Colour = WHITE,
         own: Own = NONE,
+        sizes: Sequence[tuple[int, int]] = (),
     ) -> None:
         check_names(names, own)
         self._own = own
@@ -82,11 +83,13 @@ class Monitor:
         self._level: int | None = None
         self._metrics: list[Measurement] = []
         self._background = background
-        self.left_out = self._what_is_undefined()
+        self.left_out, self.begins = self._what_is_undefined(sizes)
         for metric in self._made():
             if isinstance(metric, Metric) and self.n < metric.minimum:
                 raise DataError(
-                    f"{metric.name} needs at least {metric.minimum:,} images, not {self.n:,} of {packed.path}"
+                    f"{metric.name} needs at least {metric.minimum:,} images, not {self.n:,} of "
+                    f"{packed.path}: give more pictures, raise --monitor.num-images if that is lower, or "
+                    f"choose other metrics with --monitor.metrics"
                 )
 
     def measure(
@@ -148,21 +151,33 @@ class Monitor:
                 feed(reals, n, self._seed, [metric.add_reals], progress, "reals")
         self._level = G.level
 
-    def _what_is_undefined(self) -> dict[str, str]:
-        """Return which metrics are not defined for the pictures at their full size, and why.
+    def _what_is_undefined(
+        self, sizes: Sequence[tuple[int, int]]
+    ) -> tuple[dict[str, str], dict[str, tuple[int, int]]]:
+        """Return why metrics are not defined for the pictures at any size, and where others begin to be.
 
         A DataError tells that none is.
         """
-        shape = PackedImages(self._packed, part=self._part).on(self._background).shape
-        # Those on features take images of any size; what their network thinks of them takes long to ask.
-        found = {
-            metric.name: None if isinstance(metric, FeatureMetric) else _refusal(metric, shape)
-            for metric in self._made()
-        }
-        left_out = {name: reason for name, reason in found.items() if reason is not None}
-        if left_out and len(left_out) == len(found):
-            raise DataError(f"no metric of monitor.metrics can be measured: {'; '.join(left_out.values())}")
-        return left_out
+        channels, height, width = PackedImages(self._packed, part=self._part).on(self._background).shape
+        left_out, begins, made = {}, {}, self._made()
+        shapes = [(channels, *size) for size in sizes or [(height, width)]]
+        for metric in made:
+            # Those on features take images of any size; what their network thinks of them takes long to ask.
+            if isinstance(metric, FeatureMetric):
+                continue
+            refusals = [_refusal(metric, shape) for shape in shapes]
+            first = next((i for i, refusal in enumerate(refusals) if refusal is None), None)
+            if first is None:
+                left_out[metric.name] = str(refusals[-1]).rstrip(".")
+            elif first > 0:
+                begins[metric.name] = (shapes[first][1], shapes[first][2])
+        if left_out and len(left_out) == len(made):
+            raise DataError(
+                f"no metric of monitor.metrics can be measured: {'; '.join(left_out.values())}; choose "
+                f"others with --monitor.metrics (all but swd and ms_ssim take images of any size), or leave "
+                f"it out"
+            )
+        return left_out, begins
 
     def _made(self) -> list[Measurement]:
         return make_metrics(
@@ -199,5 +214,6 @@ def _refusal(metric: Measurement, shape: tuple[int, ...]) -> str | None:
         metric.add_fakes(np.zeros((2, *shape), np.uint8))
     except DataError as error:
         return f"{metric.name}: {error}"
-    metric.forget_fakes()
+    finally:
+        metric.forget_fakes()
     return None

@@ -59,7 +59,7 @@ def _number(G: Generator, label: str | float) -> int | None:
 def taken_as_names(G: Generator, labels: Sequence[Label]) -> list[str]:
     """Say of labels that are names of classes, and would be the numbers of others, which they are."""
     said = []
-    for label in labels:
+    for label in [] if G.label_form == "vector" else [part for each in labels for part in _classes(G, each)]:
         number = _number(G, label) if isinstance(label, str) and label in G.label_names else None
         if number is not None and G.label_names[number] != label:
             said.append(
@@ -87,10 +87,7 @@ def label_vector(G: Generator, label: Label) -> Tensor:
     _require_labels(G, label)
     if G.label_form == "vector":
         return torch.tensor(_numbers(G, label), dtype=torch.float32)
-    if isinstance(label, str) and (G.label_form == "class" or label in G.label_names):
-        classes: list[str | float] = [label]  # its commas are part of the name
-    else:
-        classes = _parts(label)
+    classes = _classes(G, label)
     if G.label_form == "class" and len(classes) != 1:
         raise ConfigError(f"label {label!r}: this generator takes one class, not {len(classes)}")
     vector = torch.zeros(G.label_size)
@@ -119,6 +116,13 @@ def describe_labels(form: LabelForm, names: Sequence[str], size: int) -> str:
 def _require_labels(G: Generator, label: Label) -> None:
     if G.label_size == 0:
         raise ConfigError(f"label {label!r}: this generator has no labels; leave the label out")
+
+
+def _classes(G: Generator, label: Label) -> list[str | float]:
+    """Return the classes of a label, each as it is called."""
+    if isinstance(label, str) and (G.label_form == "class" or label in G.label_names):
+        return [label]  # its commas are part of the name
+    return _parts(label)
 
 
 def _parts(label: Label) -> list[str | float]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property, partial
 
-from progan.config import parse_colour
+from progan.config import format_resolution, parse_colour
 from progan.distributed.ranks import Ranks
 from progan.distributed.work_sharing import Deal, Work, share
 from progan.errors import ProganError
@@ -122,7 +122,13 @@ class GapWatch:
 
 
 class MetricsWatch:
-    """Measures the averaged generator of a run: all processes make images, and the first measures them."""
+    """Measures the averaged generator of a run: all processes make images, and the first measures them.
+
+    What of the metrics it cannot measure it says when it is made.
+
+    Raises:
+        ProganError: on the first process, as `Monitor` does.
+    """
 
     def __init__(self, run: Prepared) -> None:
         config, options = run.spec.config, run.spec.config.monitor
@@ -130,6 +136,7 @@ class MetricsWatch:
         self._extractor = ExtractorFile(options.extractor, options.resize, options.normalise)
 
         self._background = parse_colour(config.data.background)
+        levels = sorted({phase.level for phase in run.spec.schedule.phases})
 
         def make() -> Monitor:
             return Monitor(
@@ -143,11 +150,12 @@ class MetricsWatch:
                 extractor=self._extractor,
                 background=self._background,
                 own=own_metrics(config.parts, config.monitor),
+                sizes=[run.spec.image.resolution(level) for level in levels],
             )
 
         self._monitor = run.ranks.first_only(make)
-        for reason in {} if self._monitor is None else self._monitor.left_out.values():
-            run.reporter.say(f"not measured, as it is not defined for these pictures: {reason}")
+        for line in [] if self._monitor is None else _what_is_left_out(self._monitor):
+            run.reporter.say(line)
 
     def lead(self, state: TrainState, stop: Stop, deal: Deal) -> dict[str, float]:
         """Return the numbers by name; none if it was given up."""
@@ -166,3 +174,19 @@ class MetricsWatch:
             with suppress(ProganError):
                 return PathLength(self._extractor.load(self._device).features, seed=self._config.run.seed)
         return None
+
+
+def _what_is_left_out(monitor: Monitor) -> list[str]:
+    """Say which metrics are not measured, or not from the beginning."""
+    never = [
+        f"not measured, as it is not defined for these pictures: {reason} (--monitor.metrics chooses others)"
+        for reason in monitor.left_out.values()
+    ]
+    later = {
+        size: " and ".join(name for name, begin in monitor.begins.items() if begin == size)
+        for size in monitor.begins.values()
+    }
+    return never + [
+        f"{names}: measured from {format_resolution(size)} on, not defined for smaller images"
+        for size, names in later.items()
+    ]

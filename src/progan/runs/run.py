@@ -23,6 +23,7 @@ from progan.preparation.own_source import PictureSource
 from progan.runs.callbacks.callback import Callback
 from progan.runs.checks import Prepared, check, check_in_time, check_rest_in_time, check_resume, try_largest
 from progan.runs.loop import Trainer
+from progan.runs.monitors import MetricsWatch
 from progan.runs.reporter import LineReporter, Reporter
 from progan.system.signals import StopRequest, stop_on_signals
 from progan.training.augment import Augmentation
@@ -153,6 +154,8 @@ def only_check(checked: Check, reporter: Reporter) -> Prepared:
         ProganError: of the kind that fits.
     """
     with _checked(checked, reporter) as (run, _):
+        if run.spec.config.monitor.metrics:
+            MetricsWatch(run)  # it says what cannot be measured, or refuses
         return run
 
 
