@@ -36,6 +36,12 @@ def says_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
+def memory_reason(error: BaseException) -> str:
+    """Return in a sentence what an error says of memory that does not suffice."""
+    text = re.sub(r"^\[enforce fail at [^\]]*\] .*?\. ", "", str(error))  # a place in PyTorch's source
+    return text.split("\n")[0].split(". ")[0] or type(error).__name__
+
+
 def printable(text: str) -> str:
     """Return a text as a terminal may show it: control characters are written as in Python's source."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
+
 from ports import free_port
 from progan.__main__ import main
 from progan.data.batches import Batches
@@ -42,6 +44,8 @@ from stop_requests import tell_stop_requests
 CLOCKS = struct.Struct("qqq")
 STILL = 300.0
 """Seconds without any event after which a process stands still, and is killed."""
+ROOM = 2**29
+"""Bytes that a process at its limit of memory still may take: enough for a checkpoint, not for the update."""
 CAPABILITIES = 0x20080522
 """Version of the kernel's structure (linux/capability.h)."""
 
@@ -61,7 +65,8 @@ class Fault:
         kind: 'kill', or what the disk does from there on: 'ENOSPC', 'EDQUOT', 'EFBIG', 'EACCES', or 'hang',
             which is a write (or what else the event is) that takes forever, or 'wait', until a signal has
             asked the process to stop; 'clock', which is set back an hour; 'freeze' (SIGSTOP), until somebody
-            sends SIGCONT; 'memory', of which there is no more; 'EIO', as pictures are read.
+            sends SIGCONT; 'memory', of which the system gives no more for an update; 'EIO', as pictures are
+            read.
         event: At which kind of event: one of `EVENTS`.
         occurrence: At which of them in this process, from 0.
         delay: Seconds after it, from outside; None: at once, at that very instruction.
@@ -143,7 +148,8 @@ class _Hooks:
         elif kind == "freeze":
             os.kill(os.getpid(), signal.SIGSTOP)
         elif kind == "memory":
-            Step._gather = _no_memory  # type: ignore[assignment,method-assign]
+            _limit_memory()
+            Step._gather = _gather_too_much  # type: ignore[assignment,method-assign]
         elif kind == "EIO":
             os.preadv = _fails(errno.EIO)
         elif kind != "kill":
@@ -160,12 +166,21 @@ class _Hooks:
         self.tell(clock)
 
 
-def _no_memory(*_arguments: object) -> Any:
-    """Say what PyTorch says on a processor. (A limit that leaves no memory at all hangs Python's threads.)"""
-    raise RuntimeError(
-        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
-        "to allocate 37016 bytes. Error code 12 (Cannot allocate memory)"
-    )
+def _limit_memory() -> None:
+    """Let this process have `ROOM` more of memory than it has, as its system counts it.
+
+    (A limit that leaves no memory at all hangs Python's threads. One that kills, as that of a group of
+    processes does, is a kill.)
+    """
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + ROOM
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+
+def _gather_too_much(*_arguments: object) -> Any:
+    """Ask PyTorch's allocator for more than the limit leaves, as an update of large networks does."""
+    torch.empty(2 * ROOM, dtype=torch.uint8)
+    raise AssertionError(f"{2 * ROOM} bytes were there")
 
 
 def _fails(number: int) -> Callable[..., Any]:

@@ -84,11 +84,15 @@ class SystemFaults:
         return "pictures that cannot be read (EIO): told, and the same run afterwards"
 
     def memory_ends(self) -> str:
-        """No memory for an update, in the middle of an iteration or between two: told, with a checkpoint."""
+        """A limit of memory is reached amid an iteration or between two: told, with options; it goes on."""
         for event, occurrence in (("middle", 5), ("growth", 1), ("log", 3)):
             run = self._folder / f"memory-{event}"
             outcome = self._matrix.start(self._matrix.words(0, run), Fault("memory", event, occurrence)).end()
             self._ends_in_words(outcome, 2, "memory does not hold")
+            for said in ("can't allocate memory: you tried", "--schedule.batch-size", "to go on"):
+                require(said in outcome.text, outcome.text)
+            for path in checkpoint.paths(run / "checkpoints"):
+                checkpoint.load(path)
             self._goes_on(run)
         return "no memory for an update: told, and the same run afterwards"
 

@@ -34,6 +34,7 @@ from progan.errors import (
     ProganError,
     RankError,
     ToldElsewhere,
+    memory_reason,
 )
 from progan.system.device import choose_device
 
@@ -400,7 +401,7 @@ class Ranks:
             # Not to be tried again in smaller parts: the others may have their share of it already.
             raise RankError(
                 f"rank {self.rank} stops: memory does not hold what processes exchange "
-                f"({str(error).split('. ')[0]}); compute fewer images at once with --run.micro-batch"
+                f"({memory_reason(error)}); compute fewer images at once with --run.micro-batch"
             ) from error
         except RuntimeError as error:
             raise self._link.watch.broken(error) from error

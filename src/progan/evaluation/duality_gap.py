@@ -26,7 +26,7 @@ from progan.config import Config, OptimizerOptions, per_level
 from progan.data.batches import Batches, micro_batches
 from progan.data.packed import PackedSet
 from progan.distributed.work_sharing import Deal, Part, Work, alone, in_parts
-from progan.errors import ConfigError, DataError, DivergenceError
+from progan.errors import ConfigError, DataError, DivergenceError, memory_reason
 from progan.models.autograd import autocast
 from progan.models.generator import Generator
 from progan.system.progress import Progress, unheard
@@ -161,7 +161,7 @@ class DualityGap:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            reason = str(error).split(". ")[0]
+            reason = memory_reason(error)
         raise ConfigError(
             f"memory does not hold a second copy of the networks for the duality gap ({reason}); leave it "
             f"out, or measure it where there is more: progan evaluate RUN --metrics {NAME} --device cpu"

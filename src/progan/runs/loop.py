@@ -8,6 +8,7 @@ from functools import partial
 from progan.errors import ConfigError, DataError, DivergenceError, Interrupted, command
 from progan.models import weights
 from progan.performance.forecast import count, expect
+from progan.runs import checkpoint
 from progan.runs.checkpointing import Saver
 from progan.runs.checks import Prepared
 from progan.runs.divergence import Rollbacks
@@ -146,9 +147,10 @@ class Trainer:
         try:
             self._iterate(point)
         except (DataError, ConfigError) as error:
-            if before == 0 or self.state.images_seen != before:
+            if before == 0:
                 raise
-            if (told := self._ranks.first_only(partial(self._save_alone, error))) is None:
+            end = self._save_alone if self.state.images_seen == before else self._tell_last
+            if (told := self._ranks.first_only(partial(end, error))) is None:
                 raise
             kind = DataError if isinstance(error, DataError) else ConfigError
             raise kind(told) from error
@@ -176,6 +178,17 @@ class Trainer:
         return (
             f"{error}\nstopped at {seen:,} images, checkpoint written; to go on once that is mended: "
             f"{command('train', '--resume', self.folder.path)}"
+        )
+
+    def _tell_last(self, error: Exception) -> str:
+        """Return what to tell of an error amid an iteration, which cannot be saved: where the run goes on."""
+        self._saver.writer.wait()
+        record, _ = checkpoint.newest_record(self.folder.checkpoints)
+        if record is None:
+            return str(error)
+        return (
+            f"{error}\nstopped amid an iteration; to go on from the checkpoint after {record.images_seen:,} "
+            f"images once that is mended: {command('train', '--resume', self.folder.path)}"
         )
 
     def _is_over(self, stop: StopRequest) -> bool:

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from progan.config import format_resolution, parse_colour
 from progan.distributed.ranks import Ranks
 from progan.distributed.work_sharing import Deal, Work, share
-from progan.errors import ProganError
+from progan.errors import ProganError, memory_reason
 from progan.evaluation.duality_gap import NAME, DualityGap
 from progan.evaluation.measure import path_work
 from progan.evaluation.monitor import Monitor, monitored
@@ -75,7 +75,7 @@ def excused(seen: int, say: Callable[[str], None], error: Exception) -> bool:
     no_memory = isinstance(error, RuntimeError) and is_out_of_memory(error)
     if not no_memory and not isinstance(error, ProganError):
         return False
-    say(f"not measured at {seen:,} images: {str(error).split('. ')[0] if no_memory else error}")
+    say(f"not measured at {seen:,} images: {memory_reason(error) if no_memory else error}")
     return True
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from progan.config import Config, per_level
 from progan.data.batches import Batch, micro_batches
 from progan.distributed.ranks import ALONE, Ranks
-from progan.errors import ConfigError, says_out_of_memory
+from progan.errors import ConfigError, memory_reason, says_out_of_memory
 from progan.models.autograd import autocast
 from progan.models.discriminator import Discriminator
 from progan.models.generator import Generator
@@ -190,7 +190,7 @@ class Step:
                 if not is_out_of_memory(error):
                     raise
                 self.optimizer.drop_gradients()
-                reason = str(error).split(". ")[0]
+                reason = memory_reason(error)
             # Outside the handler: while it runs, the error keeps the failed attempt's tensors alive.
             self._sizes.halve(at.level, size, len(batch), reason)
 
@@ -224,7 +224,7 @@ class Step:
             if self._ranks.size == 1 or not is_out_of_memory(error):
                 raise
             raise ConfigError(
-                f"memory does not hold the optimizer's part of the update ({str(error).split('. ')[0]}); "
+                f"memory does not hold the optimizer's part of the update ({memory_reason(error)}); "
                 f"compute fewer images at once with --run.micro-batch"
             ) from None
 
@@ -310,8 +310,9 @@ class PartSizes:
         if smaller < group:
             raise TooLittleMemoryError(
                 f"level {level}: memory does not hold {size} images at once ({reason}), and they "
-                f"cannot be divided further; lower model.*.fmap_base and fmap_max, the resolution, or "
-                f"model.discriminator.stddev_group",
+                f"cannot be divided further; lower --model.generator.fmap-base and "
+                f"--model.discriminator.fmap-base (and their fmap-max), --schedule.batch-size, --resolution "
+                f"or --model.discriminator.stddev-group",
                 reason,
             )
         if torch.cuda.is_available():
