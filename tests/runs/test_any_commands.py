@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 import progan
-from progan.errors import CheckpointError, ConfigError, ProganError
+from progan.errors import CheckpointError, ConfigError, DataError, ProganError
 from progan.preparation.builtin_sets import synthetic
 from progan.runs import checkpoint
 from progan.runs.logs import read_stats
@@ -181,6 +181,26 @@ class Commands(RuleBasedStateMachine):
         G = progan.load(self.run)
         pictures = np.concatenate(list(progan.generate(G, 5, seed=1)))
         assert np.array_equal(np.concatenate(list(progan.generate(G, n, seed=1))), pictures[:n])
+
+    @precondition(lambda self: self.run.exists())
+    @rule()
+    def evaluate(self) -> None:
+        """A generator that is there is measured, the same each time; its results are kept and read again."""
+        if not (self.run / "generator.safetensors").exists():
+            with pytest.raises(ProganError):
+                progan.evaluate(self.run, self.folder.packed, ["swd"], n=8)
+            return
+        G, out = progan.load(self.run), self.run / "metrics.jsonl"
+        if G.resolution() < (16, 16):
+            with pytest.raises(DataError, match="16"):
+                progan.evaluate(self.run, self.folder.packed, ["swd"], n=8, out=out)
+            return
+        (first,) = progan.evaluate(self.run, self.folder.packed, ["swd"], n=8, out=out)
+        kept = out.read_bytes()
+        (again,) = progan.evaluate(self.run, self.folder.packed, ["swd"], n=8, out=out)
+        assert first.numbers == again.numbers
+        assert first.numbers["swd/mean"] > 0
+        assert out.read_bytes() == kept
 
     def teardown(self) -> None:
         """In the end it is the run that was left alone, unless options were changed."""

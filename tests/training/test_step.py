@@ -58,7 +58,7 @@ def test_less_memory_gives_the_same_update(blobs: PackedSet, monkeypatch: pytest
 
 def test_a_group_is_the_least(blobs: PackedSet, monkeypatch: pytest.MonkeyPatch) -> None:
     memory_ = SmallMemory(monkeypatch, holds=3)
-    with pytest.raises(ConfigError, match=r"level 0.*does not hold 4 images.*stddev_group"):
+    with pytest.raises(ConfigError, match=r"level 0.*does not hold 4 images.*stddev-group"):
         run(blobs, 1)
     assert memory_.attempts == [16, 8, 4]
 
