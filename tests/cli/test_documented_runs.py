@@ -16,7 +16,7 @@ from PIL import Image
 from documented import ROOT, Block, blocks
 from tiny import environment, options
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # some fifty processes, on whatever machine
 
 PAGES = ["README.md", "docs/index.md", "docs/own-pictures.md", "docs/sweep.md"]
 NOT_HERE = re.compile(
@@ -90,7 +90,7 @@ def carry_out(block: Block, place: Path) -> None:
     path = f"{place / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         words, cwd=place, env=environment() | {"PATH": path, "XDG_CACHE_HOME": str(place / "cache")},
-        capture_output=True, text=True, timeout=800, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{block.page}:\n{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
 
