@@ -7,9 +7,11 @@ belongs to a situation below; a fixed one, and every option that a message names
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,12 @@ import pytest
 import torch
 
 import progan
+from progan import errors
 from progan.__main__ import main
 from progan.data.packed import PackedSet
+from progan.errors import command
+from progan.evaluation import measure
+from progan.preparation.builtin_sets import synthetic
 from progan.runs.loop import Trainer
 from said_commands import app, said_commands, shell_words
 from tiny import options, words
@@ -147,39 +153,81 @@ def diverged_later(place: Place) -> tuple[int, str]:
     return diverged(place, saved=True)
 
 
-# Situation -> modules whose messages are seen there, commands there must be, exit code of the situation.
+def pictures_replaced(place: Place) -> tuple[int, str]:
+    place.train()
+    place.pictures.rename(place.folder / "PICTURES")
+    synthetic(place.pictures, count=40, resolution=16, labelled=True)
+    return place.give("train", "--resume", place.run)
+
+
+def own_part_is_missing(place: Place) -> tuple[int, str]:
+    file = place.folder / f"{ODD}.py"
+    file.write_text(OWN_PART)
+    place.train("--plugin", file, augment={"policy": ["darker"]})
+    return place.give("train", "--resume", place.run)
+
+
+def best_of_none(place: Place) -> tuple[int, str]:
+    place.train()
+    return place.give("generate", place.run, "--kimg", "best", "--out", place.folder / "x.png")
+
+
+# Situation -> the functions that make commands there, how many there are, exit code of the situation.
 SITUATIONS: dict[Callable[[Place], tuple[int, str]], tuple[tuple[str, ...], int, int]] = {
-    trained: (("cli/train.py",), 3, 0),
-    imported: (("cli/import_weights.py",), 1, 0),
-    other_rates: (("runs/run_folder.py",), 2, 2),
-    other_data: (("runs/run_folder.py",), 1, 2),
-    fixed_option: (("runs/run_folder.py",), 1, 2),
-    other_pictures: (("runs/checks.py",), 1, 2),
-    stopped_after_a_phase: (("runs/loop.py", "cli/train.py"), 4, 0),
-    stopped_by_a_signal: (("runs/loop.py",), 1, 128 + signal.SIGTERM),
-    pictures_gone: (("runs/loop.py",), 1, 2),
-    diverged_at_once: (("runs/divergence.py",), 1, 1),
-    diverged_later: (("runs/divergence.py",), 2, 1),
+    trained: (("cli/train.py:train",), 3, 0),
+    imported: (("cli/import_weights.py:import_file",), 1, 0),
+    other_rates: (("runs/run_folder.py:_ways_on",), 2, 2),
+    other_data: (("runs/run_folder.py:_ways_on",), 1, 2),
+    fixed_option: (("runs/run_folder.py:require_resumable",), 1, 2),
+    other_pictures: (("runs/checks.py:check",), 1, 2),
+    pictures_replaced: (("runs/checks.py:check_resume",), 1, 2),
+    own_part_is_missing: (("runs/parts/record.py:require_at_hand",), 1, 2),
+    best_of_none: (("runs/trained/kept_generators.py:_best",), 1, 2),
+    stopped_after_a_phase: (("runs/loop.py:_finish", "cli/train.py:train"), 4, 0),
+    stopped_by_a_signal: (("runs/loop.py:_finish",), 1, 128 + signal.SIGTERM),
+    pictures_gone: (("runs/loop.py:_save_alone",), 1, 2),
+    diverged_at_once: (("runs/divergence.py:advice",), 1, 1),
+    diverged_later: (("runs/divergence.py:advice",), 2, 1),
 }
+
+
+def making_commands(patch: pytest.MonkeyPatch) -> set[str]:
+    """Return which functions make commands from now on."""
+    made = set()
+
+    def noting(*words_: object) -> str:
+        code = sys._getframe(1).f_code
+        made.add(f"{Path(code.co_filename).relative_to(SOURCE).as_posix()}:{code.co_name}")
+        return command(*words_)
+
+    modules = [site.split(".py:")[0].replace("/", ".") for site in command_sites()]
+    for module in map(importlib.import_module, [f"progan.{name}" for name in modules]):
+        if hasattr(module, "command"):  # else its functions import it
+            patch.setattr(module, "command", noting)
+    patch.setattr(errors, "command", noting)
+    return made
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.__name__)
 def test_a_command_works_in_the_situation_that_printed_it(
     place: Place, situation: Callable[[Place], tuple[int, str]]
 ) -> None:
-    _, count, expected = SITUATIONS[situation]
+    sites, count, expected = SITUATIONS[situation]
+    making = making_commands(place.patch)
     code, text = situation(place)
     assert code == expected, text
+    assert making >= set(sites)
     commands = said_commands(text)
     assert len(commands) == count, text
-    kept = place.folder.with_name("kept")
+    place.patch.setattr(measure, "USUAL", 40)
+    kept = place.folder.with_name(f"kept of {place.folder.name}")
     shutil.copytree(place.folder, kept, symlinks=True)
-    for command in commands:
+    for said in commands:
         shutil.rmtree(place.folder)  # each of them from there
         shutil.copytree(kept, place.folder, symlinks=True)
         place.patch.chdir(place.folder)
-        again, said = place.give(*shell_words(command))
-        assert again == 0, f"{command}\n{said}"
+        again, answer = place.give(*shell_words(said))
+        assert again == 0, f"{said}\n{answer}"
     shutil.rmtree(kept)
 
 
@@ -236,19 +284,34 @@ def option_names() -> set[str]:
     return found
 
 
+def command_sites() -> set[str]:
+    """Return the functions that call `errors.command`, as module:function."""
+    found = set()
+
+    def look(node: ast.AST, name: str, function: str) -> None:
+        for inner in ast.iter_child_nodes(node):
+            if (
+                isinstance(inner, ast.Call)
+                and isinstance(inner.func, ast.Name)
+                and inner.func.id == "command"
+            ):
+                found.add(f"{name}:{function}")
+            look(inner, name, inner.name if isinstance(inner, ast.FunctionDef) else function)
+
+    for path in MODULES:
+        look(ast.parse(path.read_text(encoding="utf-8")), path.relative_to(SOURCE).as_posix(), "")
+    return found
+
+
 def test_a_command_that_is_made_of_values_is_quoted_and_tried() -> None:
-    tried = {module for modules, _, _ in SITUATIONS.values() for module in modules}
-    making = set()
+    tried = {site for sites, _, _ in SITUATIONS.values() for site in sites}
     for path in MODULES:
         name = path.relative_to(SOURCE).as_posix()
         for line, parts in texts(path):
             whole = "".join(p if isinstance(p, str) else f"\0{ast.unparse(p)}\0" for p in parts)
             for found in re.finditer(rf"\bprogan (?:{'|'.join(NAMES[1:])})\b[^`;,.\n\0]*\0([^\0]*)\0", whole):
                 assert found[1].isupper(), f"{name}:{line}: {found[0]!r}: make it with errors.command"
-        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-        if any(isinstance(call.func, ast.Name) and call.func.id == "command" for call in calls):
-            making.add(name)
-    assert making == tried | ELSEWHERE
+    assert command_sites() == tried | ELSEWHERE
 
 
 def test_what_messages_name_is_there() -> None:
@@ -270,15 +333,23 @@ def test_what_messages_name_is_there() -> None:
 
 
 ELSEWHERE = {
-    "report/html_page.py",  # a list of what one may do with a run
-    "cli/export.py",  # needs the hub
-    "runs/parts/record.py",  # test_own_parts.py::test_on_the_command_line gives it
-    "runs/callbacks/webhook.py",  # the command of an interrupted run, which is tried above
-    "runs/trained/model_card.py",  # is for the hub
-    "runs/trained/publish.py",  # test_publish.py::test_the_page_and_the_film_of_a_run gives it
-    "runs/trained/kept_generators.py",  # measures for minutes
+    "report/html_page.py:_ending",  # a list of what one may do with a run
+    "cli/export.py:push",  # test_publish.py::test_there_and_back gives it, to a stand-in of the hub
+    "runs/trained/model_card.py:_usage",  # the same
+    "runs/trained/publish.py:_write_page",  # test_publish.py::test_the_page_and_the_film_of_a_run gives it
+    "runs/callbacks/webhook.py:end",  # the command of an interrupted run, which is tried above
+    "runs/loop.py:_tell_last",  # the command of a run that lacks memory; system_faults.py gives it
 }
-"""Modules whose commands are quoted, but not run here."""
+"""Functions whose commands are quoted, but not run here."""
+OWN_PART = """
+import progan
+
+class Darker(progan.Augmentation):
+    draws = 1
+
+    def __call__(self, images, applied, draws):
+        return images * 0.9
+"""
 OTHERS = {"--nproc-per-node", "--max-restarts", "--include", "--local-dir", "--directory"}
 """Options of torchrun, hf and http.server."""
 
