@@ -108,6 +108,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "loss.target_noise_per": ("sample", {"loss": LEAST_SQUARES}),
     "loss.label_weight": (0.5, {}),
     "loss.d_steps": (2, {}),
+    "loss.updates": ("simultaneous", {}),
     "optimizer.name": ("adamw", {"optimizer": {"name": "adamw", "weight_decay": 0.0}}),
     "optimizer.weight_decay": (0.1, {"optimizer": {"name": "adamw"}}),
     "optimizer.g_lr": (0.002, {}),
@@ -224,11 +225,12 @@ def processes_would_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def gathered(which: Step, batch: Batch, at: Conditions, *rest: Any) -> Terms:
         means = gather(which, batch, at, *rest)
-        optimizer = which.optimizer
-        there = sum(parameter.grad is not None for parameter in optimizer._parameters.values())
         fading = at.alpha is not None and which._networks[0].growth == "fade"
-        assert len(optimizer.gradients(at.level, fading=fading)) == there
-        assert means.keys() <= set(TERM_NAMES)
+        for optimizer in which.optimizers.values():
+            there = sum(parameter.grad is not None for parameter in optimizer._parameters.values())
+            assert len(optimizer.gradients(at.level, fading=fading)) == there
+        assert means.keys() <= set(which.eager.term_names)
+        assert {name[2:] for name in means} <= set(TERM_NAMES)
         return means
 
     monkeypatch.setattr(Step, "_gather", gathered)

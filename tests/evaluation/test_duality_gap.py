@@ -273,12 +273,13 @@ def test_copies_that_overflow_float16(split: PackedSet, monkeypatch: pytest.Monk
     config, state = begun(split, monitor=enough, run={"precision": "float16"})
 
     def overflow(which: Step, *_: object) -> dict[str, torch.Tensor]:
-        if which._trained != copied[0]:
+        [(trained, optimizer)] = which.optimizers.items()
+        if trained != copied[0]:
             return {}
         network = which._networks[0 if copied == "Generator" else 1]
-        assert float(which.optimizer.scale) > 0
-        which.optimizer.add({name: torch.full_like(p, torch.inf) for name, p in network.named_parameters()})
-        which.optimizer.step(0.001)
+        assert float(optimizer.scale) > 0
+        optimizer.add({name: torch.full_like(p, torch.inf) for name, p in network.named_parameters()})
+        optimizer.step(0.001)
         return {}
 
     monkeypatch.setattr(Step, "__call__", overflow)

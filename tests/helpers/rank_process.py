@@ -77,6 +77,15 @@ CASES: dict[str, dict[str, Any]] = {
         "loss": {"adversarial": "relativistic"},
         "augment": {"policy": POLICY, "probability": 0.7},
     },
+    "simultaneous, wgan, projection": {
+        "loss": {"updates": "simultaneous"},
+        "model": {"conditioning": "projection"},
+    },
+    "simultaneous, logistic, r2, labels, augmentation, micro-batches": {
+        "loss": {"updates": "simultaneous", "adversarial": "logistic", "r2_gamma": 3.0},
+        "augment": {"policy": POLICY, "probability": 0.7},
+        "run": {"micro_batch": 4},
+    },
     "morph": {"schedule": {"growth": "morph"}, "loss": {"penalty_interval": 2}},
 }
 ITERATIONS = 7

@@ -201,7 +201,7 @@ def test_parts_of_a_batch_cost_the_same_operations_in_less_memory() -> None:
 def test_the_penalty_and_the_verdicts_are_not_in_memory_at_once() -> None:
     """The penalty keeps about as much of an image as the verdicts of two: at once, twice that."""
     costs = Costs(configuration(), SPEC)
-    whole, verdicts = (costs.discriminator(2, fading=False, penalize=due).peak for due in (True, False))
+    whole, verdicts = (costs.update("D", 2, fading=False, penalize=due).peak for due in (True, False))
     assert verdicts < whole < 1.4 * verdicts
 
 

@@ -270,7 +270,7 @@ def test_a_loss_is_compiled(blobs: PackedSet, tmp_path: Path, monkeypatch: pytes
     ways = CompiledGradients(networks, "D", config), EagerGradients(networks, "D", config)
     ours, expected = (summed(way(batch, at, 8)) for way in ways)
     assert relative_error(ours[0], expected[0]) < 1e-5
-    assert ours[1].keys() == expected[1].keys() >= {"smooth", "adversarial", "loss"}
+    assert ours[1].keys() == expected[1].keys() >= {"D/smooth", "D/adversarial", "D/loss"}
 
 
 def test_names_come_from_classes() -> None:

@@ -194,7 +194,7 @@ class Poison:
         monkeypatch.setattr(iteration.Iteration, "_enter", note)
 
     def update(self, which: step.Step, *rest: Any) -> Any:
-        of_d, weight = which._trained == "D", which._networks[1].get_parameter("conv.weight")
+        of_d, weight = "D" in which.optimizers, which._networks[1].get_parameter("conv.weight")
         now = of_d and self.clock == self._at and self._times > 0
         if now and self._what == "weight":
             weight.data[0] = math.inf

@@ -127,9 +127,9 @@ def test_two_whole_iterations(micro_batch: int | None) -> None:
     g_adam, d_adam = Optimizer(G, config.optimizer), Optimizer(D, config.optimizer)
     d_batch, g_batch = batches("C")
     for round_ in (1, 2):
-        Step("D", (G, D), d_adam, config)(d_batch, at, opt["lr"])
+        Step((G, D), {"D": d_adam}, config)(d_batch, at, {"D": opt["lr"]})
         update_average(average, G, opt["gs_beta"])
-        Step("G", (G, D), g_adam, config)(g_batch, at, opt["lr"])
+        Step((G, D), {"G": g_adam}, config)(g_batch, at, {"G": opt["lr"]})
         for name, network in (("G", G), ("D", D), ("Gs", average)):
             expected = state_dict(arrays, name, top, f"after_round{round_}/", "/f64")
             ours = network.state_dict()

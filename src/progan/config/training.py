@@ -36,15 +36,17 @@ class LossFacts:
             target_noise; the others are 0.
         middle: The score above which D takes an image for real; None if scores have no such zero.
         paired: Whether G's loss needs the scores of real images, too, as partners of the fakes.
+        mirrored: Whether G's loss changes with the scores of fakes as D's does, with the other sign.
     """
 
     usual: Mapping[str, float] = field(default_factory=dict)
     middle: float | None = None
     paired: bool = False
+    mirrored: bool = False
 
 
 LOSSES: dict[str, LossFacts] = {
-    "wgan": LossFacts({"gp_lambda": 10.0, "drift": 0.001}),
+    "wgan": LossFacts({"gp_lambda": 10.0, "drift": 0.001}, mirrored=True),
     "least_squares": LossFacts({"target_noise": 0.3}, middle=0.5),
     "logistic": LossFacts({"r1_gamma": 10.0}, middle=0.0),
     "hinge": LossFacts({"gp_lambda": 10.0}, middle=0.0),
@@ -157,6 +159,11 @@ class LossOptions(Branch):
     )
     label_weight: NonNegative = option(1.0, "Weight of the label loss (AC-GAN).")
     d_steps: int = option(1, "Updates of D for each update of G.", ge=1)
+    updates: Literal["alternating", "simultaneous"] = option(
+        "alternating",
+        "'alternating': D, then G with new fakes; 'simultaneous': both at once, from fakes that are made and "
+        "judged once.",
+    )
 
 
 class Loss(LossOptions):
@@ -197,6 +204,11 @@ class Loss(LossOptions):
             raise ValueError(
                 f"loss.target_noise {self.target_noise:g} belongs to the least_squares loss; leave it out "
                 f"with loss.adversarial {self.adversarial}"
+            )
+        if self.updates == "simultaneous" and self.d_steps > 1:
+            raise ValueError(
+                f"loss.updates simultaneous has one update of D for each of G: leave out loss.d_steps "
+                f"{self.d_steps}, or take loss.updates alternating"
             )
         computed = self.gp_lambda + self.r1_gamma + self.r2_gamma or self.penalties
         if self.penalty_interval > 1 and not computed:

@@ -207,7 +207,7 @@ class DualityGap:
         options = OptimizerOptions(beta1=monitor.gap_beta1, beta2=monitor.gap_beta2)
         copied = networks[1] if worst_d else networks[0]
         optimizer = Optimizer(copied, options, loss_scaling=needs_loss_scaling(config.run.precision))
-        step = Step(trained, networks, optimizer, config, self._parts)
+        step = Step(networks, {trained: optimizer}, config, self._parts)
         draw = batches.discriminator if worst_d else batches.generator
         n, faded = per_level(config.schedule.batch_size, at.level), _faded(networks[0], at)
         for k in range(monitor.gap_steps):
@@ -216,7 +216,7 @@ class DualityGap:
             due = worst_d and k % config.loss.penalty_interval == 0
             batch = draw(k * n, n, at.level, faded)
             try:
-                step(batch, replace(at, penalize=due), monitor.gap_lr)
+                step(batch, replace(at, penalize=due), {trained: monitor.gap_lr})
             except DivergenceError:  # its advice is for the run, which is well
                 raise DivergenceError(
                     f"the duality gap cannot be measured: the gradients of a copy of "

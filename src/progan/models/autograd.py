@@ -42,15 +42,15 @@ def with_squares(
 
     Args:
         judge: Maps images [N, C, H, W] to scores [N] and anything else.
-        images: [N, C, H, W]; they are looked at as constants.
+        images: [N, C, H, W].
         scale: The gradient is computed of `scale` times the scores and divided by it again, so that it
             neither vanishes nor overflows in float16.
 
     Returns:
         What `judge` returns, and the squared norm of each image's gradient [N], all differentiable with
-        respect to the parameters of `judge`. There is no epsilon, as in the original.
+        respect to the parameters of `judge`, and to the images if they are. There is no epsilon, as in the
+        original.
     """
-    images = images.detach()
     if torch.compiler.is_compiling():
         # Compilation follows the functional form only; eager, it costs a call more for every operation.
         def total(images: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -59,7 +59,7 @@ def with_squares(
 
         gradient, (scores, rest) = torch.func.grad(total, has_aux=True)(images)
     else:
-        images = images.requires_grad_(True)
+        images = images if images.requires_grad else images.detach().requires_grad_(True)
         scores, rest = judge(images)
         with outside_autocast(images):
             (gradient,) = torch.autograd.grad((scores * scale).sum(), images, create_graph=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from statistics import median
 
 import torch
@@ -14,7 +15,7 @@ from progan.training.iteration import Iteration
 from progan.training.losses import Objective
 from progan.training.optimizer import update_average
 from progan.training.schedule import Point
-from progan.training.step import Trained, used_parameters
+from progan.training.step import Trained, Update, trained_by, used_parameters
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Parts:
     """Seconds that the parts of an iteration take, each waited for.
 
     `d` are D's updates without what follows: what the penalties of D's gradients add to them, as often as
-    they are due on average; G's update; Adam of both networks, and the average; making the batches.
+    they are due on average; G's update; Adam of both networks, and the average; making the batches. Where
+    both are updated at once, `d` is that update, and `g` nothing.
     """
 
     d: float
@@ -39,13 +41,13 @@ class Parts:
 
 @dataclass(frozen=True)
 class _Times:
-    """Seconds of single calls."""
+    """Seconds of single calls: of the update of D, or of both, and of that of G, if it is apart."""
 
     load: float
-    d_plain: float
-    d_penalized: float
+    first_plain: float
+    first_penalized: float
+    first_adam: float
     g: float
-    d_adam: float
     g_adam: float
     average: float
 
@@ -64,16 +66,16 @@ def measure_parts(iteration: Iteration, point: Point, rounds: int) -> Parts:
     loss = iteration.spec.config.loss
 
     def d_part(each: _Times) -> float:
-        return loss.d_steps * (each.d_plain - each.d_adam)
+        return loss.d_steps * (each.first_plain - each.first_adam)
 
     def adam(each: _Times) -> float:
-        return loss.d_steps * (each.d_adam + each.average) + each.g_adam
+        return loss.d_steps * (each.first_adam + each.average) + each.g_adam
 
     due = loss.d_steps / loss.penalty_interval
     # Differences of two measurements may fall below zero by noise.
     return Parts(
         d=max(0.0, median(map(d_part, times))),
-        penalty=max(0.0, median(due * (each.d_penalized - each.d_plain) for each in times)),
+        penalty=max(0.0, median(due * (each.first_penalized - each.first_plain) for each in times)),
         g=max(0.0, median(each.g - each.g_adam for each in times)),
         optimizer=median(map(adam, times)),
         loader=median(each.load for each in times),
@@ -92,48 +94,51 @@ class _Timer:
         state = self._iteration.state
         penalties = any(penalty.slope for penalty in Objective.of(self._iteration.spec.config).penalties)
         load = self._seconds(self._load)
-        d_plain = self._update("D", penalize=False)
+        apart = "G" in self._iteration.steps
+        first: Update = "D" if apart else "both"
+        plain = self._update(first, penalize=False)
         return _Times(
             load=load,
-            d_plain=d_plain,
-            d_penalized=self._update("D", penalize=True) if penalties else d_plain,
-            g=self._update("G", penalize=False),
-            d_adam=self._adam("D"),
-            g_adam=self._adam("G"),
+            first_plain=plain,
+            first_penalized=self._update(first, penalize=True) if penalties else plain,
+            first_adam=self._adam(first),
+            g=self._update("G", penalize=False) if apart else 0.0,
+            g_adam=self._adam("G") if apart else 0.0,
             average=self._seconds(lambda: update_average(state.G_ema, state.G, 0.999)),
         )
 
     def _seconds(self, work: Callable[[], object]) -> float:
         return seconds(work, self._device)
 
-    def _draw(self, trained: Trained) -> Batch:
+    def _draw(self, update: Update) -> Batch:
         """Return the batch of an update."""
         iteration, point = self._iteration, self._point
         batches, clock = iteration.batches, iteration.state.images_seen
-        draw = batches.discriminator if trained == "D" else batches.generator
+        draw = batches.generator if update == "G" else batches.discriminator
         faded = iteration.conditions(point).alpha if point.fading else None
         return draw(clock, point.batch_size, point.level, faded)
 
     def _load(self) -> None:
         """Load the batches of an iteration, the pictures in their order."""
         for _ in range(self._loss.d_steps):
-            self._draw("D")
-            self._draw("G")
+            for update in self._iteration.steps:
+                self._draw(update)
             self._iteration.state.images_seen += self._point.batch_size
 
-    def _update(self, trained: Trained, *, penalize: bool) -> float:
+    def _update(self, update: Update, *, penalize: bool) -> float:
         """Measure an update, given its batch."""
         iteration, point = self._iteration, self._point
-        batch, at = self._draw(trained), replace(iteration.conditions(point), penalize=penalize)
-        step, gradients = iteration.steps[trained], iteration.gradients[trained]
-        lr = point.d_lr if trained == "D" else point.g_lr
-        return self._seconds(lambda: step(batch, at, lr, gradients=gradients))
+        batch, at = self._draw(update), replace(iteration.conditions(point), penalize=penalize)
+        step, gradients = iteration.steps[update], iteration.gradients[update]
+        rates: dict[Trained, float] = {"D": point.d_lr, "G": point.g_lr}
+        return self._seconds(lambda: step(batch, at, rates, gradients=gradients))
 
-    def _adam(self, trained: Trained) -> float:
-        """Measure a step of Adam, with gradients of zero."""
-        state, point = self._iteration.state, self._point
-        network = state.D if trained == "D" else state.G
-        used = used_parameters(network, point.level, fading=point.fading)
-        optimizer = self._iteration.steps[trained].optimizer
-        optimizer.add({name: torch.zeros_like(parameter) for name, parameter in used.items()})
-        return self._seconds(lambda: optimizer.step(point.d_lr))
+    def _adam(self, update: Update) -> float:
+        """Measure the steps of Adam in an update, with gradients of zero."""
+        state, point, taken = self._iteration.state, self._point, 0.0
+        for trained in trained_by(update):
+            used = used_parameters(state.D if trained == "D" else state.G, point.level, fading=point.fading)
+            optimizer = self._iteration.steps[update].optimizers[trained]
+            optimizer.add({name: torch.zeros_like(parameter) for name, parameter in used.items()})
+            taken += self._seconds(partial(optimizer.step, point.d_lr))
+        return taken

@@ -26,7 +26,7 @@ from progan.training.compiled_gradients import CompiledGradients
 from progan.training.precision import reason_of
 from progan.training.spec import ImageSpec
 from progan.training.state import build_networks
-from progan.training.step import Networks, Trained
+from progan.training.step import Networks, Update, updates_of
 
 PRODUCTS = frozenset(packet.__name__ for packet in flop_registry)
 """Names of convolutions and matrix products, which libraries compute, so that no kernels are made of them."""
@@ -163,10 +163,12 @@ class CompiledCosts:
                 the optimizer move, are the same.
         """
         level, fading, loss = cost.level, cost.fading, self._config.loss
-        due, plain = (self._update("D", level, fading, penalize=due) for due in (True, False))
+        first, *rest = dict.fromkeys(updates_of(self._config))
+        due, plain = (self._update(first, level, fading, penalize=due) for due in (True, False))
         share = 1 / loss.penalty_interval
         whole = (due * share + plain * (1 - share)) * loss.d_steps
-        whole += self._update("G", level, fading, penalize=False)
+        for update in rest:
+            whole += self._update(update, level, fading, penalize=False)
         updates = cost.d + cost.penalty + cost.g
         return replace(
             cost.work,
@@ -174,17 +176,17 @@ class CompiledCosts:
             operators=whole.count + cost.optimizer.operators,
         )
 
-    def _update(self, kind: Trained, level: int, fading: bool, *, penalize: bool) -> Kernels:
-        if kind == "D" and not penalize and self._config.loss.penalty_interval == 1:
+    def _update(self, kind: Update, level: int, fading: bool, *, penalize: bool) -> Kernels:
+        if kind != "G" and not penalize and self._config.loss.penalty_interval == 1:
             return Kernels()  # it never comes
         D = self._networks[1]
         n, part = batch_and_part(self._config, D.stddev_group, level)
         return self._kernels(kind, level, fading, penalize, part) * (n / part)
 
-    def _ask(self, kind: Trained, level: int, fading: bool, penalize: bool, n: int) -> Kernels:
+    def _ask(self, kind: Update, level: int, fading: bool, penalize: bool, n: int) -> Kernels:
         """Ask for the kernels of an update of n images."""
         G, D = self._networks
-        D.requires_grad_(kind == "D")
+        D.requires_grad_(kind != "G")
         with self._fake, torch.device("cpu"):
             at = empty_conditions(self._config, level, fading=fading, penalize=penalize)
             batch = _channels_last(empty_batch(kind, G, self._config, n, level))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from progan.config import Config, per_level
@@ -22,7 +23,7 @@ from progan.training.optimizer import Optimizer, is_used, level_of
 from progan.training.precision import SMALL_TYPES
 from progan.training.spec import ImageSpec
 from progan.training.state import build_networks
-from progan.training.step import EagerGradients, Trained
+from progan.training.step import Step, Trained, Update, trained_by, updates_of
 
 FLOAT32 = 4
 ADAM = OpCounts(operations=12, least_bytes=7 * FLOAT32, bytes=7 * FLOAT32)
@@ -47,6 +48,8 @@ class Counted:
 @dataclass(frozen=True)
 class IterationCost:
     """What one iteration asks for: `loss.d_steps` updates of D and of the average, and one of G.
+
+    Where both networks are updated at once, `d` is that update, and `g` nothing.
 
     Attributes:
         level: The level.
@@ -143,9 +146,10 @@ class Costs:
         """
         config, fading = self._config, fading and level > 0
         n, d_steps = per_level(config.schedule.batch_size, level), config.loss.d_steps
-        plain = self.discriminator(level, fading=fading, penalize=False)
-        g = self.generator(level, fading=fading)
-        whole = self.discriminator(level, fading=fading)
+        first, *rest = dict.fromkeys(updates_of(config))
+        plain = self.update(first, level, fading=fading, penalize=False)
+        whole = self.update(first, level, fading=fading)
+        g = self.update("G", level, fading=fading) if rest else Counted(OpCounts(), 0)
         return IterationCost(
             level=level,
             fading=fading,
@@ -158,14 +162,10 @@ class Costs:
             activation_bytes=max(whole.peak, g.peak),
         )
 
-    def discriminator(self, level: int, *, fading: bool, penalize: bool = True) -> Counted:
-        """Count one update of D, with or without its penalties, and without its optimizer."""
+    def update(self, update: Update, level: int, *, fading: bool, penalize: bool = True) -> Counted:
+        """Count one update, with or without the penalties of D's gradients, and without its optimizer."""
         penalties = any(penalty.slope for penalty in Objective.of(self._config).penalties)
-        return self._scaled("D", level, fading, penalize and penalties)
-
-    def generator(self, level: int, *, fading: bool) -> Counted:
-        """Count one update of G, without its optimizer."""
-        return self._scaled("G", level, fading, False)
+        return self._scaled(update, level, fading, update != "G" and penalize and penalties)
 
     def largest_part(self, memory: float, level: int, *, fading: bool) -> int:
         """Return how many images of a batch can be computed at once: all, or whole minibatch-stddev groups.
@@ -184,7 +184,8 @@ class Costs:
 
         def excess(groups: int) -> float:
             count = groups * group
-            peaks = (self._counted(kind, level, fading, kind == "D", count).peak for kind in ("D", "G"))
+            updates = updates_of(self._config)
+            peaks = (self._counted(each, level, fading, each != "G", count).peak for each in updates)
             return max(peaks) - room
 
         if excess(n // group) <= 0:
@@ -196,24 +197,25 @@ class Costs:
         g, d = (sum(sizes.values()) for sizes in (_used(net, level, fading) for net in (self.G, self.D)))
         return g, d
 
-    def _scaled(self, kind: Trained, level: int, fading: bool, penalize: bool) -> Counted:
+    def _scaled(self, kind: Update, level: int, fading: bool, penalize: bool) -> Counted:
         """Count one part of the batch, as large as computed at once, and multiply by the number of parts."""
         n, part = batch_and_part(self._config, self.D.stddev_group, level)
         counted = self._counted(kind, level, fading and level > 0, penalize, part)
         return Counted(counted.work * (n / part), counted.peak)
 
-    def _count(self, kind: Trained, level: int, fading: bool, penalize: bool, n: int) -> Counted:
-        """Count the loss of a network, of n images, and its gradients."""
-        config, network = self._config, self.D if kind == "D" else self.G
-        self.D.requires_grad_(kind == "D")
+    def _count(self, kind: Update, level: int, fading: bool, penalize: bool, n: int) -> Counted:
+        """Count the losses of an update, of n images, and its gradients."""
+        config = self._config
+        self.D.requires_grad_(kind != "G")
         with self._shapes_only(), Counter() as counter:
             at = empty_conditions(config, level, fading=fading, penalize=penalize)
-            optimizer = Optimizer(network, config.optimizer)
-            for gradients, _ in EagerGradients((self.G, self.D), kind, config)(
-                empty_batch(kind, self.G, config, n, level), at, n
-            ):
-                optimizer.add(gradients)
-            optimizer.drop_gradients()
+            networks: dict[Trained, nn.Module] = {"G": self.G, "D": self.D}
+            optimizers = {each: Optimizer(networks[each], config.optimizer) for each in trained_by(kind)}
+            step = Step((self.G, self.D), optimizers, config)
+            for gradients, _ in step.eager(empty_batch(kind, self.G, config, n, level), at, n):
+                step.add(gradients)
+            for optimizer in optimizers.values():
+                optimizer.drop_gradients()
         return Counted(counter.work, counter.peak)
 
     def _optimizer(self, level: int, fading: bool) -> OpCounts:
@@ -260,12 +262,12 @@ def empty_conditions(config: Config, level: int, *, fading: bool, penalize: bool
     )
 
 
-def empty_batch(kind: Trained, G: Generator, config: Config, n: int, level: int) -> Batch:
+def empty_batch(kind: Update, G: Generator, config: Config, n: int, level: int) -> Batch:
     """Return a batch of n images of an update, in tensors without numbers."""
     draws, shape = torch.empty(n, draws_of(config)), (n, G.channels, *G.resolution(level))
     images = torch.empty(shape, memory_format=torch.channels_last)
     latents, labels = torch.empty(n, G.latent_size), torch.empty(n, G.label_size)
-    if kind == "D":
+    if kind != "G":
         return DiscriminatorBatch(
             reals=images,
             labels=labels,

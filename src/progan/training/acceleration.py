@@ -19,7 +19,7 @@ from progan.training.compiled_gradients import CheckedGradients, CompiledGradien
 from progan.training.cuda_graphs import Capture, CudaCapture, RecordedGradients, Shelf
 from progan.training.precision import check_compiler
 from progan.training.schedule import Phase, Point
-from progan.training.step import EagerGradients, GradientFunction, Networks, Trained
+from progan.training.step import EagerGradients, GradientFunction, Networks, Update, updates_of
 
 
 class Moment(IntEnum):
@@ -42,8 +42,8 @@ COMPILE_SECONDS = 120.0
 FASTER = 1.01
 """Times as fast as before compiled updates must be to be kept: less is noise."""
 
-Functions = dict[Trained, GradientFunction]
-"""What finds the gradients of D and of G."""
+Functions = dict[Update, GradientFunction]
+"""What finds the gradients of each update of an iteration."""
 
 
 def use_kernels(networks: Networks, device: torch.device, say: Callable[[str], None]) -> None:
@@ -162,12 +162,12 @@ class Acceleration:
 
     def _make(self, *, compiled: bool) -> Functions:
         """Return functions, recorded where that is possible."""
-        return {"D": self._make_one("D", compiled), "G": self._make_one("G", compiled)}
+        return {update: self._make_one(update, compiled) for update in updates_of(self._config)}
 
-    def _make_one(self, trained: Trained, compiled: bool) -> GradientFunction:
-        function: GradientFunction = EagerGradients(self._networks, trained, self._config)
+    def _make_one(self, update: Update, compiled: bool) -> GradientFunction:
+        function: GradientFunction = EagerGradients(self._networks, update, self._config)
         if compiled:
-            made = CompiledGradients(self._networks, trained, self._config)
+            made = CompiledGradients(self._networks, update, self._config)
             function = CheckedGradients(made, function, self._config, self._say)
         if self._capture is None:
             return function

@@ -1,4 +1,4 @@
-"""The gradients of one network for a part of a batch: operation by operation, or compiled into one graph.
+"""The gradients of an update for a part of a batch: operation by operation, or compiled into one graph.
 
 The gradient of a gradient cannot be taken through a compiled module, but it can within one compiled
 function: so what is compiled is written as a function of the weights.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +19,16 @@ from progan.config import Config, Precision
 from progan.data.batches import Batch
 from progan.errors import ConfigError
 from progan.models.conv2d_graph_pass import weight_gradients_asked_for
-from progan.training.losses import Conditions, Stage, Terms, joined
+from progan.training.losses import Conditions, Shared, Stage, Terms, joined
 from progan.training.precision import SMALL_TYPES, reason_of
-from progan.training.step import EagerGradients, Found, GradientFunction
+from progan.training.step import (
+    EagerGradients,
+    Found,
+    GradientFunction,
+    Trained,
+    mirrored,
+    trained_by,
+)
 
 GRAPHS = 1000
 """Graphs of one function that are allowed; a run to level 8 has some hundred."""
@@ -39,7 +47,7 @@ LARGEST_ERROR_FLOAT32 = 1e-3
 
 
 class CompiledGradients(EagerGradients):
-    """Finds the gradients of one network, compiled for each level, phase and batch size it meets.
+    """Finds the gradients of an update, compiled for each level, phase and batch size it meets.
 
     The arguments are those of `EagerGradients`; all stages come as one.
     """
@@ -50,22 +58,64 @@ class CompiledGradients(EagerGradients):
 
     def __call__(self, batch: Batch, at: Conditions, n: int) -> Iterator[Found]:
         """Yield the gradients of the whole loss, with zeros where it does not depend on a parameter."""
-        prefix = f"{self._trained}."
-        weights = {f"{prefix}{name}": parameter.detach() for name, parameter in self._used(at).items()}
+        weights: dict[Trained, dict[str, Tensor]] = {
+            trained: {name: parameter.detach() for name, parameter in self._used(trained, at).items()}
+            for trained in trained_by(self._update)
+        }
         with torch.no_grad(), _many_graphs(), weight_gradients_asked_for():
-            gradients, terms = self._compiled(weights, batch, at, n)
-        yield {name.removeprefix(prefix): value for name, value in gradients.items()}, terms
+            yield self._compiled(weights, batch, at, n)
 
-    def _gradients(self, weights: dict[str, Tensor], batch: Batch, at: Conditions, n: int) -> Found:
-        def gradients_of(stage: Stage) -> Found:
-            def loss(weights: dict[str, Tensor]) -> tuple[Tensor, Terms]:
-                losses, terms = torch.func.functional_call(self._objective, weights, (stage,))
-                return losses / n * at.scale, terms
+    def _gradients(
+        self, weights: dict[Trained, dict[str, Tensor]], batch: Batch, at: Conditions, n: int
+    ) -> Found:
+        if self._update != "both":
+            trained = self._update
+            stages = self._losses.stages(trained, batch, at)
+            return summed(self._of(trained, stage, weights[trained], at, n) for stage in stages)
+        shared = self._losses.shared(batch, at)
+        fakes, first = self._of_shared(shared, weights["D"], weights["G"], at, n)
+        stages = self._losses(partial(shared.between, fakes))
+        return summed([first, *(self._of("D", stage, weights["D"], at, n) for stage in stages)])
 
-            gradients, (_, terms) = torch.func.grad_and_value(loss, has_aux=True)(weights)
-            return gradients, terms
+    def _of(
+        self, trained: Trained, stage: Stage, weights: dict[str, Tensor], at: Conditions, n: int
+    ) -> Found:
+        """Return the gradients of a stage of one network's loss."""
 
-        return summed(map(gradients_of, self._objective.stages(batch, at)))
+        def loss(weights: dict[str, Tensor]) -> tuple[Tensor, Terms]:
+            terms = torch.func.functional_call(self._losses, weights, (stage,))
+            return self._losses.summed(trained, terms, at, n)
+
+        gradients, (_, terms) = torch.func.grad_and_value(loss, has_aux=True)(weights)
+        return gradients, terms
+
+    def _of_shared(
+        self, shared: Shared, d: dict[str, Tensor], g: dict[str, Tensor], at: Conditions, n: int
+    ) -> tuple[Tensor, Found]:
+        """Return the fakes, and the gradients of both networks; of two passes through D what is not used of
+        each is not computed, as the compiler leaves it out."""
+
+        def make(g: dict[str, Tensor]) -> Tensor:
+            fakes: Tensor = torch.func.functional_call(self._losses, g, (shared.make,))
+            return fakes
+
+        def losses(d: dict[str, Tensor], fakes: Tensor, g: dict[str, Tensor]) -> tuple[Any, Terms]:
+            judged = partial(shared.judge, fakes)
+            d_terms, g_terms = torch.func.functional_call(self._losses, {**d, **g}, (judged,))
+            d_loss, told = self._losses.summed("D", d_terms, at, n)
+            g_loss, more = self._losses.summed("G", g_terms, at, n)
+            return (d_loss, g_loss), {**told, **more}
+
+        fakes, back_through_g, *_ = torch.func.vjp(make, g)
+        (d_loss, g_loss), back, *told = torch.func.vjp(losses, d, fakes, g, has_aux=True)
+        d_found, slope, _ = back((torch.ones_like(d_loss), torch.zeros_like(g_loss)))
+        if shared.mirrored:
+            (g_found,) = back_through_g(mirrored(slope, at))
+        else:
+            _, slope, direct = back((torch.zeros_like(d_loss), torch.ones_like(g_loss)))
+            (through,) = back_through_g(slope)
+            g_found = {name: direct[name] + value for name, value in through.items()}
+        return fakes, ({**d_found, **g_found}, told[0])
 
 
 class CheckedGradients:
@@ -141,12 +191,20 @@ def largest_error(precision: Precision) -> float:
 
 
 def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """Return the norm of the difference of all gradients together, relative to theirs.
+    """Return the norm of the difference of a network's gradients, relative to theirs: the worse network's.
 
     Args:
-        found: Gradients by name; 0 where there is none.
+        found: Gradients by name, whose first word is the network; 0 where there is none.
         expected: What they should be; of the names of `found`, or fewer.
     """
+    networks: dict[str, dict[str, Tensor]] = {}
+    for name, value in found.items():
+        networks.setdefault(name.partition(".")[0], {})[name] = value
+    errors = [_relative_error(part, expected) for part in networks.values()]
+    return math.nan if any(map(math.isnan, errors)) else max(errors)
+
+
+def _relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     zero = torch.zeros(())
     pairs = [
         (value.double(), expected.get(name, zero.to(value.device)).double()) for name, value in found.items()

@@ -1,4 +1,4 @@
-"""One iteration of training: D several times, the average after each, then G."""
+"""One iteration of training: D several times, the average after each, then G; or both, then the average."""
 
 from __future__ import annotations
 
@@ -18,11 +18,19 @@ from progan.system.randomness import random_generator
 from progan.training.acceleration import Acceleration
 from progan.training.augment import draws_of
 from progan.training.losses import Conditions, Terms
-from progan.training.optimizer import average_decay, update_average
+from progan.training.optimizer import Optimizer, average_decay, update_average
 from progan.training.schedule import Point
 from progan.training.spec import Spec
 from progan.training.state import TrainState
-from progan.training.step import GradientFunction, PartSizes, Step, Trained
+from progan.training.step import (
+    GradientFunction,
+    PartSizes,
+    Step,
+    Trained,
+    Update,
+    trained_by,
+    updates_of,
+)
 
 
 class Iteration:
@@ -34,8 +42,8 @@ class Iteration:
     Attributes:
         state: Everything that training changes.
         batches: What each update uses.
-        steps: The update of each network.
-        gradients: What found the gradients of each network in the iteration that was made last.
+        steps: The update of each network, or of both.
+        gradients: What found the gradients of each update in the iteration that was made last.
     """
 
     def __init__(
@@ -50,14 +58,16 @@ class Iteration:
         self.spec, self._device, self._say, self._ranks = spec, device, say, ranks
         self.state = TrainState.create(config, spec.image, device, label_examples(packed, config))
         networks, sizes = (self.state.G, self.state.D), PartSizes(config, say)
-        self.steps: dict[Trained, Step] = {
-            "D": Step("D", networks, self.state.d_optimizer, config, sizes, ranks),
-            "G": Step("G", networks, self.state.g_optimizer, config, sizes, ranks),
+        optimizers: dict[Trained, Optimizer] = {"D": self.state.d_optimizer, "G": self.state.g_optimizer}
+        self._order = updates_of(config)
+        self.steps: dict[Update, Step] = {
+            update: Step(
+                networks, {name: optimizers[name] for name in trained_by(update)}, config, sizes, ranks
+            )
+            for update in self._order
         }
-        d_steps: list[Trained] = ["D"] * config.loss.d_steps
-        self._order: list[Trained] = [*d_steps, "G"]
         self._acceleration = Acceleration(networks, config, device, say)
-        self.gradients: dict[Trained, GradientFunction] = {}
+        self.gradients: dict[Update, GradientFunction] = {}
         self.batches = Batches(
             packed,
             config,
@@ -88,21 +98,22 @@ class Iteration:
         at, phase, noted = self.conditions(point), point.phase.name, list[Terms]()
         # A level that is morphed in judges whole images from the start: of them it sees no more than before.
         faded = at.alpha if point.fading else None
+        rates: dict[Trained, float] = {"D": point.d_lr, "G": point.g_lr}
         network = self._order[0]
         self._ranks.at(lambda: f"the update of {network} at {state.images_seen:,} images ({phase})")
-        for update, network in enumerate(self._order, start=point.update):
-            if network == "D":
-                batch: Batch = self.batches.discriminator(state.images_seen, n, at.level, faded)
-                due, lr = update % interval == 0, point.d_lr
-            else:  # its batch is that of the iteration's first update
-                batch, due, lr = self.batches.generator(begun, n, at.level, faded), False, point.g_lr
-            terms = self.steps[network](batch, replace(at, penalize=due), lr, n, self.gradients[network])
-            if network == "D":
+        for index, update in enumerate(self._order, start=point.update):
+            if update == "G":  # its batch is that of the iteration's first update
+                batch: Batch = self.batches.generator(begun, n, at.level, faded)
+            else:
+                batch = self.batches.discriminator(state.images_seen, n, at.level, faded)
+            due = update != "G" and index % interval == 0
+            terms = self.steps[update](batch, replace(at, penalize=due), rates, n, self.gradients[update])
+            if update != "G":
                 state.images_seen += n
-                if "real_positive" in terms:
-                    state.augmenter.observe(terms["real_positive"], n)
+                if "D/real_positive" in terms:
+                    state.augmenter.observe(terms["D/real_positive"], n)
                 update_average(state.G_ema, state.G, average_decay(optimizer, n, state.images_seen))
-            noted.append({f"{network}/{name}": mean for name, mean in terms.items()})
+            noted.append(terms)
         return noted
 
     def conditions(self, point: Point) -> Conditions:

@@ -58,6 +58,10 @@ class Objective:
         """
         return cls(adversarial_loss(config), penalties(config), policy_of(config), config)
 
+    def due(self, at: Conditions) -> list[Penalty]:
+        """Return the penalties that count in an update of D."""
+        return [penalty for penalty in self.penalties if at.penalize or penalty.slope is None]
+
     @property
     def term_names(self) -> tuple[str, ...]:
         """Every term there can be, and the loss: what processes that share a batch add up, in this order."""
@@ -74,14 +78,16 @@ class Conditions:
         alpha: 0-d tensor while it comes in, else None.
         probability: Of the augmentations, a 0-d tensor; None for none.
         penalize: Whether the penalties of D's gradients are due (they may be computed now and then only).
-        scale: What the loss is multiplied by before its backward pass (float16), else 1.
+        d_scale, g_scale: What the loss of each network is multiplied by before its backward pass (float16),
+            else 1.
     """
 
     level: int
     alpha: Tensor | None = None
     probability: Tensor | None = None
     penalize: bool = True
-    scale: Tensor | float = 1.0
+    d_scale: Tensor | float = 1.0
+    g_scale: Tensor | float = 1.0
 
 
 class _Judge:
@@ -109,7 +115,7 @@ class _Judge:
 
         if not squares:
             return Verdict(*judge(images))
-        return Verdict(*with_squares(judge, images, self.at.scale))
+        return Verdict(*with_squares(judge, images, self.at.d_scale))
 
     def both(self, batch: DiscriminatorBatch, fakes: Tensor, *, squares: bool) -> tuple[Verdict, Verdict]:
         """Judge the reals of a batch and as many fakes in one go, which computes with larger tensors."""
@@ -139,31 +145,91 @@ def discriminator_stages(
     """
     judge = _Judge(D, at, objective.policy)
     with torch.no_grad():
-        fakes = G(batch.latents, batch.labels, level=at.level, alpha=at.alpha).to(batch.reals.dtype)
-    due = [penalty for penalty in objective.penalties if at.penalize or penalty.slope is None]
+        fakes = _make(G, batch, at)
+    due = objective.due(at)
     beside = [penalty for penalty in due if penalty.slope != "between"]
-    between = [penalty for penalty in due if penalty.slope == "between"]
-    stages: list[Stage] = [partial(_verdict_terms, G, judge, batch, fakes, objective.adversarial, beside)]
-    if between:
-        stages.append(partial(_terms_between, G, judge, batch, fakes, between))
-    return stages
+
+    def verdict_terms() -> Terms:
+        real, fake = _verdicts(judge, batch, fakes, beside)
+        return _discriminator_terms(G, judge, batch, fakes, (real, fake), objective.adversarial, beside)
+
+    return [verdict_terms, *_stages_between(G, judge, batch, fakes, due)]
 
 
-def _verdict_terms(
+@dataclass(frozen=True)
+class Shared:
+    """The losses of both networks from fakes that are made, and judged, once.
+
+    Attributes:
+        make: Makes the fakes [N, C, H, W], with the gradients of G's weights.
+        judge: Given the fakes as they are, returns the terms of D's loss and those of G's.
+        mirrored: Whether the gradient of D's loss with respect to the fakes is G's with the other sign.
+        between: Given the fakes as constants, returns the stages of D's penalties between reals and fakes.
+    """
+
+    make: Callable[[], Tensor]
+    judge: Callable[[Tensor], tuple[Terms, Terms]]
+    mirrored: bool
+    between: Callable[[Tensor], list[Stage]]
+
+
+def shared_losses(
+    G: Generator, D: Discriminator, batch: DiscriminatorBatch, at: Conditions, objective: Objective
+) -> Shared:
+    """Return the losses of both networks at the weights that they have now, of the fakes of a batch of D.
+
+    Their terms are those of `discriminator_stages` and `generator_terms`, of the same fakes. With D(fake) -
+    D(real) and -D(fake), all that reaches the fakes is the same for both but for its sign, so one backward
+    pass serves both; that holds where no other term looks at the fakes. Else G's gradient is found by a pass
+    of its own, and D judges reals and fakes apart, so that this pass goes through the fakes alone.
+    """
+    judge, due = _Judge(D, at, objective.policy), objective.due(at)
+    beside = [penalty for penalty in due if penalty.slope != "between"]
+    looking = any(penalty.looks_at_fakes(D.conditioning) for penalty in objective.penalties)
+    mirrored = objective.adversarial.facts.mirrored and not looking
+
+    def verdict_terms(fakes: Tensor) -> tuple[Terms, Terms]:
+        real, fake = _verdicts(judge, batch, fakes, beside, apart=not mirrored)
+        d_terms = _discriminator_terms(G, judge, batch, fakes, (real, fake), objective.adversarial, beside)
+        return d_terms, _generator_terms(G, judge, batch, fakes, fake, real.scores.detach(), objective)
+
+    return Shared(
+        make=partial(_make, G, batch, at),
+        judge=verdict_terms,
+        mirrored=mirrored,
+        between=lambda fakes: _stages_between(G, judge, batch, fakes, due),
+    )
+
+
+def _make(G: Generator, batch: DiscriminatorBatch, at: Conditions) -> Tensor:
+    """Return the fakes of a batch of D, in the type of its reals."""
+    fakes: Tensor = G(batch.latents, batch.labels, level=at.level, alpha=at.alpha)
+    return fakes.to(batch.reals.dtype)
+
+
+def _verdicts(
+    judge: _Judge, batch: DiscriminatorBatch, fakes: Tensor, due: list[Penalty], *, apart: bool = False
+) -> tuple[Verdict, Verdict]:
+    """Judge reals and fakes, with the squared slopes that penalties ask for; `apart`: in two passes."""
+    at_reals, at_fakes = (any(one.slope == place for one in due) for place in ("reals", "fakes"))
+    if at_reals == at_fakes and not apart:
+        return judge.both(batch, fakes, squares=at_reals)
+    # Gradients with respect to images cost another pass, so only those that are asked for.
+    real = judge(batch.reals, batch.labels, batch.augment_real, squares=at_reals)
+    return real, judge(fakes, batch.labels, batch.augment_fake, squares=at_fakes)
+
+
+def _discriminator_terms(
     G: Generator,
     judge: _Judge,
     batch: DiscriminatorBatch,
     fakes: Tensor,
+    verdicts: tuple[Verdict, Verdict],
     loss: AdversarialLoss,
     due: list[Penalty],
 ) -> Terms:
-    """Return the terms that regard reals and fakes themselves."""
-    at_reals, at_fakes = (any(one.slope == place for one in due) for place in ("reals", "fakes"))
-    if at_reals == at_fakes:
-        real, fake = judge.both(batch, fakes, squares=at_reals)
-    else:  # gradients with respect to images cost another pass, so only those that are asked for
-        real = judge(batch.reals, batch.labels, batch.augment_real, squares=at_reals)
-        fake = judge(fakes, batch.labels, batch.augment_fake, squares=at_fakes)
+    """Return the terms of D's loss that regard reals and fakes themselves, of what D makes of them."""
+    real, fake = verdicts
     scores, noise = (real.scores, fake.scores), batch.noise
     terms = {
         "real_score": real.scores,
@@ -183,6 +249,14 @@ def _verdict_terms(
         )  # fmt: skip
         _add(terms, penalty.name, penalty.discriminator(seen))
     return terms
+
+
+def _stages_between(
+    G: Generator, judge: _Judge, batch: DiscriminatorBatch, fakes: Tensor, due: list[Penalty]
+) -> list[Stage]:
+    """Return the stage of the penalties of slopes between reals and fakes, if there are any."""
+    between = [penalty for penalty in due if penalty.slope == "between"]
+    return [partial(_terms_between, G, judge, batch, fakes, between)] if between else []
 
 
 def _terms_between(
@@ -227,10 +301,24 @@ def generator_terms(
     if batch.reals is not None:
         with torch.no_grad():
             partners = judge(batch.reals, batch.labels, batch.augment_real).scores
-    terms = {"adversarial": objective.adversarial.generator(fake.scores, partners)}
+    return _generator_terms(G, judge, batch, fakes, fake, partners, objective)
+
+
+def _generator_terms(
+    G: Generator,
+    judge: _Judge,
+    batch: DiscriminatorBatch | GeneratorBatch,
+    fakes: Tensor,
+    fake: Verdict,
+    partners: Tensor | None,
+    objective: Objective,
+) -> Terms:
+    """Return the terms of G's loss, of what D makes of the fakes and, if it compares, the partners."""
+    paired = objective.adversarial.facts.paired
+    terms = {"adversarial": objective.adversarial.generator(fake.scores, partners if paired else None)}
     seen = Seen(
-        fakes, fake, batch.reals, None, None, judge=partial(judge, draws=batch.augment_fake),
-        **_common(G, judge, batch),
+        fakes, fake, batch.reals if paired else None, None, None,
+        judge=partial(judge, draws=batch.augment_fake), **_common(G, judge, batch),
     )  # fmt: skip
     for penalty in objective.penalties:
         _add(terms, penalty.name, penalty.generator(seen))
@@ -269,5 +357,6 @@ def total(terms: Terms, objective: Objective) -> Tensor:
 
 
 def joined(terms: Terms, more: Terms) -> Terms:
-    """Return the terms of the stages of a loss so far, none or some, and of another; their `loss` adds up."""
-    return {**terms, **more, "loss": terms["loss"] + more["loss"]} if terms else more
+    """Return the terms of the stages of an update so far, if any, and of another; each `loss` adds up."""
+    both = [name for name in ("D/loss", "G/loss") if name in terms and name in more]
+    return {**terms, **more, **{name: terms[name] + more[name] for name in both}}

@@ -64,6 +64,7 @@ class Optimizer:
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=loss_scaling)
         # What the scaler will use next, as a number: to ask the device for it is to wait for it.
         self._known_scale = self._scaler.get_scale()
+        self._is_ready = False
 
     @property
     def scale(self) -> Tensor | float:
@@ -99,6 +100,21 @@ class Optimizer:
         if held:
             torch._foreach_add_(held, given)
 
+    def get_ready(self) -> None:
+        """Do what may fail before a step: make room for moments, divide by the loss scale, clip.
+
+        Raises:
+            torch.OutOfMemoryError: if there is no room for the moments; nothing has changed then, and the
+                step may be begun again after `drop_gradients`.
+        """
+        if self._is_ready:
+            return
+        self._make_moments()
+        self._is_ready = True
+        self._scaler.unscale_(self._adam)
+        if self._options.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters.values(), self._options.clip_norm)
+
     def step(self, lr: float) -> bool:
         """Update every parameter that has a gradient, then drop the gradients.
 
@@ -111,18 +127,9 @@ class Optimizer:
 
         Raises:
             DivergenceError: if gradients overflow at every loss scale.
-            torch.OutOfMemoryError: if there is no room for the moments; nothing has changed then, and the
-                step may be begun again after `drop_gradients`.
+            torch.OutOfMemoryError: as `get_ready`, unless that has been called.
         """
-        self._make_moments()
-        try:
-            self._scaler.unscale_(self._adam)
-            if self._options.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self._parameters.values(), self._options.clip_norm)
-        except torch.OutOfMemoryError:
-            # The scaler remembers that it has divided these gradients; the step begins again with others.
-            self._load_scale(self.tensors())
-            raise
+        self.get_ready()
         groups = [g for g in self._adam.param_groups if any(p.grad is not None for p in g["params"])]
         for group in groups:
             group["steps"] += 1
@@ -131,6 +138,7 @@ class Optimizer:
         scale = self._known_scale
         self._scaler.step(self._adam)
         self._scaler.update()
+        self._is_ready = False
         self._known_scale = self._scaler.get_scale()
         made = self._known_scale >= scale
         if not made:
@@ -192,6 +200,10 @@ class Optimizer:
 
     def drop_gradients(self) -> None:
         """Drop what `add` has added up, to begin a step again."""
+        if self._is_ready:
+            # The scaler remembers that it has divided these gradients; the step begins again with others.
+            self._load_scale(self.tensors())
+            self._is_ready = False
         self._adam.zero_grad(set_to_none=True)
 
     def reset(self) -> None:

@@ -65,6 +65,19 @@ def _try_loss(loss: AdversarialLoss, samples: Samples) -> None:
         samples,
         needed=True,
     )
+    if loss.facts.mirrored and not _is_mirrored(loss, samples):
+        raise ConfigError(
+            f"{_named(loss)}: its facts say mirrored, but generator does not change with the scores of fakes "
+            f"as discriminator does, with the other sign; leave mirrored out"
+        )
+
+
+def _is_mirrored(loss: AdversarialLoss, samples: Samples) -> bool:
+    real, fake = samples["real_scores"], samples["fake_scores"]
+    of_d = loss.discriminator(real, fake).sum()
+    of_g = loss.generator(fake, real if loss.facts.paired else None).sum()
+    slopes = [torch.autograd.grad(of, fake, allow_unused=True)[0] for of in (of_d, of_g)]
+    return all(slope is not None for slope in slopes) and torch.allclose(slopes[0], -slopes[1])
 
 
 def _try_penalty(penalty: Penalty, samples: Samples, image: ImageSpec) -> None:

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from progan.config import Branch, LabelForm, LossPart, Part, PenaltyOptions
+from progan.config import Branch, Conditioning, LabelForm, LossPart, Part, PenaltyOptions
 
 Slope = Literal["reals", "fakes", "between"]
 """Where the slope of D's score is taken: at real images, at fakes, or somewhere between each pair."""
@@ -27,7 +27,7 @@ class AdversarialLoss(LossPart, ABC):
 
     Attributes:
         facts: What goes with it: its usual penalties, where its scores have their zero, whether G's loss
-            compares with real images (`LossFacts`).
+            compares with real images, or is D's with the other sign (`LossFacts`).
         Options: A model of its own options, each with a default; `self.options` has their values.
     """
 
@@ -116,6 +116,16 @@ class Penalty(Part):
     chosen_by = "loss.penalties"
     slope: ClassVar[Slope | None] = None
     Options: ClassVar[type[Branch]] = PenaltyOptions
+
+    def looks_at_fakes(self, conditioning: Conditioning) -> bool:  # noqa: ARG002 - of use to label losses
+        """Return whether a loss depends on the fakes through it, if not through the slope between the images.
+
+        If none does, and the adversarial loss is `mirrored`, simultaneous updates save a pass through D.
+
+        Args:
+            conditioning: What D does with labels.
+        """
+        return self.slope != "between" or type(self).generator is not Penalty.generator
 
     @property
     def weight(self) -> float:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from progan.config import LOSSES, Config, LabelForm, Part, made
+from progan.config import LOSSES, Conditioning, Config, LabelForm, Part, made
 from progan.config import Loss as LossBranch
 from progan.errors import ConfigError
 from progan.training.terms.kinds import AdversarialLoss, Penalty, Seen, Verdict
@@ -124,6 +124,10 @@ class RealSlope(_ShippedPenalty):
 
     name, slope = "r1", "reals"
 
+    def looks_at_fakes(self, conditioning: Conditioning) -> bool:  # noqa: ARG002
+        """Return False: minibatch-stddev groups of reals and fakes do not mix."""
+        return False
+
     @property
     def weight(self) -> float:
         """Half of `loss.r1_gamma`."""
@@ -151,6 +155,10 @@ class FakeSlope(_ShippedPenalty):
 
 class Drift(_ShippedPenalty):
     """D(real)^2, which keeps the scores near zero (appendix A.1)."""
+
+    def looks_at_fakes(self, conditioning: Conditioning) -> bool:  # noqa: ARG002
+        """Return False."""
+        return False
 
     @property
     def weight(self) -> float:
@@ -180,6 +188,10 @@ class _Labels(_ShippedPenalty):
 class LabelReal(_Labels):
     """The label loss of real images; D's alone."""
 
+    def looks_at_fakes(self, conditioning: Conditioning) -> bool:  # noqa: ARG002
+        """Return False."""
+        return False
+
     def discriminator(self, seen: Seen) -> Tensor | None:
         """Return the label loss of reals, [N], if D estimates labels."""
         return None if seen.real is None else _label_term(seen, seen.real)
@@ -187,6 +199,10 @@ class LabelReal(_Labels):
 
 class LabelFake(_Labels):
     """The label loss of fakes, which both networks minimise."""
+
+    def looks_at_fakes(self, conditioning: Conditioning) -> bool:
+        """Return whether D estimates labels."""
+        return conditioning == "ac_gan"
 
     def discriminator(self, seen: Seen) -> Tensor | None:
         """Return the label loss of fakes, [N], if D estimates labels."""
