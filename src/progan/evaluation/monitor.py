@@ -48,6 +48,7 @@ class Monitor:
         background: What pictures with transparency are laid on.
         extractor: Of metrics on features; a file is loaded at once, and so is found missing before training.
         own: Metrics of one's own, by name.
+        sizes: Heights and widths that a run comes to, smallest first; none for those of the pictures.
 
     Raises:
         ConfigError: if a name is unknown or given twice.
@@ -156,11 +157,12 @@ class Monitor:
     ) -> tuple[dict[str, str], dict[str, tuple[int, int]]]:
         """Return why metrics are not defined for the pictures at any size, and where others begin to be.
 
-        A DataError tells that none is.
+        A DataError tells that none is, not even at the pictures' own size, which a short run never comes to.
         """
         channels, height, width = PackedImages(self._packed, part=self._part).on(self._background).shape
         left_out, begins, made = {}, {}, self._made()
-        shapes = [(channels, *size) for size in sizes or [(height, width)]]
+        whole = channels, height, width
+        shapes = [(channels, *size) for size in sizes] or [whole]
         for metric in made:
             # Those on features take images of any size; what their network thinks of them takes long to ask.
             if isinstance(metric, FeatureMetric):
@@ -171,11 +173,10 @@ class Monitor:
                 left_out[metric.name] = str(refusals[-1]).rstrip(".")
             elif first > 0:
                 begins[metric.name] = (shapes[first][1], shapes[first][2])
-        if left_out and len(left_out) == len(made):
+        if left_out and len(left_out) == len(made) and all(_refusal(metric, whole) for metric in made):
             raise DataError(
                 f"no metric of monitor.metrics can be measured: {'; '.join(left_out.values())}; choose "
-                f"others with --monitor.metrics (all but swd and ms_ssim take images of any size), or leave "
-                f"it out"
+                f"others with --monitor.metrics (all but swd and ms_ssim take images of any size)"
             )
         return left_out, begins
 

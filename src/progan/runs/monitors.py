@@ -179,7 +179,8 @@ class MetricsWatch:
 def _what_is_left_out(monitor: Monitor) -> list[str]:
     """Say which metrics are not measured, or not from the beginning."""
     never = [
-        f"not measured, as it is not defined for these pictures: {reason} (--monitor.metrics chooses others)"
+        f"not measured, as it is not defined for any size of this run: {reason} (--monitor.metrics chooses "
+        f"others)"
         for reason in monitor.left_out.values()
     ]
     later = {
