@@ -280,7 +280,7 @@ class Chosen:
     """An acceleration on a device that is not there, with a clock of its own."""
 
     def __init__(self, blobs: PackedSet, monkeypatch: pytest.MonkeyPatch, seconds: float, **run: Any) -> None:
-        spec = spec_of(blobs, run=run)
+        spec = spec_of(blobs, run={"fused_kernels": False, **run})
         state = Iteration(spec, blobs, torch.device("cpu"), print).state
         monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
         self.now, self._seconds, self.said = 0.0, seconds, list[str]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -56,9 +57,11 @@ def _read(file: str | Path) -> Parts:
 
 
 def _run(path: Path, sha256: str) -> ModuleType:
-    """Run a file as a module; a file that holds the same is run once in a process."""
-    # The name tells the contents, so that a changed file is another module.
-    name = f"progan_plugin_{path.stem}_{sha256[:12]}"
+    """Run a file as a module, once in a process unless it has changed."""
+    # The name tells place and contents: a changed file is another module, and so is a copy, whose parts say
+    # where they are defined.
+    place = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    name = f"progan_plugin_{path.stem}_{sha256[:12]}_{place}"
     if (known := sys.modules.get(name)) is not None:
         return known
     spec = spec_from_file_location(name, path)
