@@ -396,7 +396,8 @@ class Process:
             self.send(signal.SIGKILL)
         self.reach("the end")
         os.close(self._read)
-        if together:
+        # Who has not met the others yet waits for them for minutes: whatever started them ends it.
+        if together or not self._events:
             for pid in self.pids:
                 os.kill(pid, signal.SIGKILL)
         codes = _codes(self.pids)
