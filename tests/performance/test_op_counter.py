@@ -139,6 +139,26 @@ def test_a_fused_kernel_reads_and_writes_once(eps: float | None, factors: int) -
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("scaling", ["fused", "separate", "strided"])
+@pytest.mark.parametrize("growth", ["fade", "morph"])
+def test_every_way_to_scale_and_grow_is_counted(scaling: str, growth: str, precision: str) -> None:
+    small = {"fmap_base": 64, "fmap_max": 8}
+    config = make_config(
+        {
+            "model": {
+                "generator": {**small, "upscale": scaling},
+                "discriminator": {**small, "downscale": scaling},
+            },
+            "schedule": {"growth": growth, "batch_size": 8},
+            "run": {"precision": precision},
+        }
+    )
+    costs = Costs(config, ImageSpec(3, (4, 4), 2))
+    for fading in (True, False):
+        assert costs.iteration(2, fading=fading).work.bytes > 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_iteration_with_fused_kernels_moves_a_quarter_less(precision: str) -> None:
     moved = []
     for fused in (False, True):

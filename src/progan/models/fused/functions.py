@@ -39,6 +39,8 @@ def takes(x: Tensor) -> bool:
     """Return whether the operation is made for features: their type, and their layout if they have one."""
     if x.dtype not in (torch.float32, torch.bfloat16, torch.float16) or x.dim() != 4:
         return False
+    if x._is_view():  # what it is a view of would be overwritten, too
+        return False
     return x.is_meta or x.is_contiguous(memory_format=torch.channels_last)
 
 
