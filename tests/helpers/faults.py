@@ -160,8 +160,14 @@ class Matrix:
         """The disk fails at some write of a checkpoint; when it is mended the run goes on."""
         whole, model = self.undisturbed(0)
         run = self.folder / f"disk-{kind}"
-        occurrence = self.dice.randrange(5, model.events.count("checkpoint") - 5)
-        outcome = self.start(self.words(0, run), Fault(kind, "checkpoint", occurrence)).end()
+        for _ in range(20):
+            occurrence = self.dice.randrange(5, model.events.count("checkpoint") - 5)
+            outcome = self.start(self.words(0, run), Fault(kind, "checkpoint", occurrence)).end()
+            if kind != "EACCES" or outcome.code != 0:
+                break
+            # Root's rights are given up by one thread, and another one may have written all there was.
+            require_same_run(run, whole)
+            shutil.rmtree(run)
         require(outcome.code == 2 and "cannot write" in outcome.text, outcome.text)
         require("Traceback" not in outcome.text, outcome.text)
         for path in [run, *run.glob("checkpoints")]:
