@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from progan.config import Growth
@@ -19,7 +19,7 @@ from progan.models.fused import check
 from progan.models.fused.functions import biased_leaky
 from progan.models.fused.operators import bias_leaky_, bias_leaky_backward
 from progan.models.generator import Generator
-from progan.models.layers import pixel_norm
+from progan.models.layers import EqualizedConv2d, pixel_norm
 from progan.training import acceleration
 
 SMALL: dict[str, Any] = {"fmap_base": 64, "fmap_max": 8, "max_level": 2}
@@ -129,6 +129,23 @@ def test_hooks_see_what_they_saw() -> None:
     for kernels in (False, True):
         G.use_kernels(kernels)(features(2, 6))
     torch.testing.assert_close(*seen)
+
+
+class Doubled(EqualizedConv2d):
+    """Does something else than its base."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def test_layers_of_ones_own_are_called() -> None:
+    torch.manual_seed(0)
+    D = Discriminator(**SMALL).place("cpu")
+    D.from_rgb[2] = nn.Sequential(D.from_rgb[2])
+    D.blocks[1].conv0 = Doubled(8, 8, 3, D.options).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = features(4, 3, 16, 16)
+    expected = D(x)[0]
+    torch.testing.assert_close(D.use_kernels(True)(x)[0], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_float64_and_other_layouts_are_computed_by_the_parts() -> None:

@@ -236,9 +236,7 @@ class Discriminator(HubNetwork):
 
     def _features(self, level: int, x: Tensor, morphing: Tensor | None = None) -> Tensor:
         """Map an image to features with fromRGB and its activation, if it has one: [N, filters, H, W]."""
-        layer = self.from_rgb[level]
-        assert isinstance(layer, EqualizedConv2d)
-        return hidden(layer, self.rgb_activation, x, morphing)
+        return hidden(self.from_rgb[level], self.rgb_activation, x, morphing)
 
     def _judge(self, x: Tensor, images: Tensor, sets: int) -> Tensor:
         """Map the features of level 0, and the images, to the outputs of the last layer: [N, 1 + labels]."""
